@@ -1,0 +1,49 @@
+# Everything happens in .venv, which the first target that needs it sets up.
+PYTHON ?= python3
+CONFIG ?= configs/phantom_ct.yaml
+ARGS ?=
+DATA ?=
+MODEL ?= runs/phantom_ct/model
+INPUT ?= data/phantom_ct/images
+OUT ?= segmentations
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train segment test lint bench clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Set up .venv with the pinned packages (the other targets do it when needed)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Trivox needs Python 3.11 or newer; name one with PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+train: $(READY)  ## Train (CONFIG=..., DATA=folder of the data, ARGS="key=value ..."); goes on where it was stopped
+	$(BIN)/trivox train $(CONFIG) $(if $(DATA),data.root=$(DATA)) $(ARGS) --resume
+
+segment: $(READY)  ## Segment studies (INPUT=..., MODEL=..., OUT=...)
+	$(BIN)/trivox segment $(INPUT) --model $(MODEL) --out $(OUT) $(ARGS)
+
+test: $(READY)  ## Lint, type check and run all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal
+
+lint: $(READY)  ## Mend formatting and what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Measure, into benchmarks/ (takes long)
+	$(BIN)/python -m benchmarks.spine
+
+clean:  ## Remove caches and the environment; runs/ and data/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,255 @@
+"""The command line: `trivox train`, `segment`, `evaluate`, `check`.
+
+Heavy imports happen inside the verbs, so that `--help` answers at once. Exit codes: 0 all done;
+1 something failed or was rejected (the rest is done); 2 wrong usage or configuration;
+130 stopped by Ctrl-C or SIGTERM, to be resumed.
+"""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, PipelineError
+
+OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_]+)*=")
+
+MAY_OVERRIDE = ("study", "inference", "postprocessing")
+"""Settings of a trained model that may be changed when segmenting; the others are its training."""
+
+DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # Settings may stand anywhere among the other words, which argparse alone does not allow.
+    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    options = build_parser().parse_args([word for word in words if word not in overrides])
+    options.overrides = overrides
+    set_up_logging(verbose=options.verbose)
+    try:
+        return int(options.verb(options))
+    except ConfigError as error:
+        return _report(error, WRONG_USAGE)
+    except PipelineError as error:
+        return _report(error, SOME_FAILED)
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="trivox",
+        description="Train a 3D U-Net on CT or MRI studies, segment cohorts, score the masks.",
+        epilog="Start with `trivox train configs/phantom_ct.yaml`: it needs no data.",
+    )
+    parser.add_argument("--version", action="version", version=f"trivox {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="log details and tracebacks")
+    _add_train(verbs, common)
+    _add_segment(verbs, common)
+    _add_evaluate(verbs, common)
+    _add_check(verbs, common)
+    return parser
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Log to standard error through the console that progress bars use; keep libraries quiet."""
+    from rich.logging import RichHandler
+
+    from pipeline.progress import CONSOLE
+
+    handler: logging.Handler
+    if CONSOLE.is_terminal:
+        handler = RichHandler(console=CONSOLE, show_path=False, show_level=False)
+        handler.setFormatter(logging.Formatter("%(message)s", "%X"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
+def _add_train(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = verbs.add_parser(
+        "train",
+        parents=[common],
+        usage="trivox train CONFIG [key=value ...] [--resume] [--verbose]",
+        help="train a model and score it on held-out cases",
+        description="Train a model as a YAML file says, and score it on cases it never saw.",
+        epilog="Example: trivox train configs/msd_hippocampus.yaml "
+        "data.root=Task04_Hippocampus training.max_minutes=15",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file such as configs/*.yaml")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with this run if it was stopped"
+    )
+    parser.set_defaults(verb=_train)
+
+
+def _add_segment(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = verbs.add_parser(
+        "segment",
+        parents=[common],
+        usage="trivox segment INPUT ... --model DIR --out DIR [--probabilities] [--pictures] "
+        "[--device DEVICE] [key=value ...] [--verbose]",
+        help="segment studies with a trained model",
+        description="Segment studies; each mask lies on exactly the grid its study came in on. "
+        "Studies with a complete output are skipped, so the same command resumes.",
+        epilog="key=value overrides the model's settings, for example study.non_finite=repair or "
+        "inference.overlap=0.25. "
+        "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
+    )
+    parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(verb=_segment)
+
+
+def _add_evaluate(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = verbs.add_parser(
+        "evaluate",
+        parents=[common],
+        usage="trivox evaluate --predictions DIR --references DIR --out DIR "
+        "[nsd_tolerance_mm=N] [--verbose]",
+        help="compare masks with reference masks",
+        description="Compare masks with references of the same case name: Dice, IoU, HD95, ASSD, "
+        "NSD and volume error, with means and 95 % confidence intervals.",
+    )
+    for name, text in (
+        ("predictions", "masks, <case>_seg.nii.gz or <case>.nii.gz"),
+        ("references", "expert masks, <case>.nii.gz"),
+        ("out", "for scores.csv and summary.csv"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=text)
+    parser.set_defaults(verb=_evaluate)
+
+
+def _add_check(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    parser = verbs.add_parser(
+        "check",
+        parents=[common],
+        help="verify a data set without training",
+        description="Read every file of a data set and list what is wrong, with the remedy.",
+    )
+    parser.add_argument("manifest", type=Path, help="a manifest, dataset.json or data set folder")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    parser.set_defaults(verb=_check)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config import load_config
+    from pipeline.evaluation import format_table
+    from pipeline.training import RunConfig, train
+
+    config = load_config(RunConfig, options.config, options.overrides)
+    result = train(config, resume=options.resume)
+    folder = result.folder
+    if not result.is_finished:
+        print(f"stopped; go on with: trivox train {options.config} ... --resume", file=sys.stderr)
+        return INTERRUPTED
+    console = Console()
+    console.print(format_table(result.summaries))
+    for what, path in (
+        ("masks, scores and pictures", folder.validation),
+        ("curves", folder.curves),
+        ("model", folder.model),
+    ):
+        print(f"{what}: {path}")
+    return DONE
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+    from pipeline.config import override_settings
+    from pipeline.inference import choose_device
+    from pipeline.model import load_model
+
+    device = choose_device(options.device)
+    model = load_model(options.model, device)
+    description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
+    model = replace(model, description=description)
+    num_channels = len(model.description.channels)
+    studies = find_studies(
+        [Path(word) for word in options.inputs], num_channels=num_channels, out=options.out
+    )
+    wanted = SegmentOptions(
+        study=description.study,
+        probabilities=options.probabilities,
+        pictures=options.pictures,
+    )
+    result = segment_cohort(studies, model, options.out, wanted, device=device)
+    return DONE if result.all_done else SOME_FAILED
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.config import build_config
+    from pipeline.evaluation import (
+        EvaluationConfig,
+        evaluate_folders,
+        format_table,
+        summarise,
+        write_scores,
+    )
+
+    config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
+    result = evaluate_folders(options.predictions, options.references, None, config)
+    summaries = summarise(result.scores, config)
+    write_scores(result.scores, summaries, options.out)
+    Console().print(format_table(summaries))
+    for problem in result.problems:
+        print(f"{problem.case}: {problem.text}", file=sys.stderr)
+    print(f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}")
+    return SOME_FAILED if result.problems else DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.manifest import check_manifest, format_findings, load_manifest
+
+    if options.overrides:
+        raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
+    manifest = load_manifest(options.manifest, options.root)
+    findings = check_manifest(manifest)
+    if findings:
+        Console().print(format_findings(findings))
+    return DONE
+
+
+def _report(error: PipelineError, code: int) -> int:
+    print(f"trivox: {error}", file=sys.stderr)
+    return code

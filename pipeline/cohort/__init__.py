@@ -1,0 +1,20 @@
+"""Segment many studies: find them in what the user named, and let no bad one stop the rest.
+
+A study counts as done when its provenance file, which is written last, matches its input, the
+model, the settings and the bytes of its outputs. So a run that was killed continues where it was
+when it is started again.
+"""
+
+from pipeline.cohort.inputs import StudyInput, find_studies
+from pipeline.cohort.run import CohortResult, SegmentOptions, segment_cohort
+from pipeline.cohort.table import Row, Status
+
+__all__ = [
+    "CohortResult",
+    "Row",
+    "SegmentOptions",
+    "Status",
+    "StudyInput",
+    "find_studies",
+    "segment_cohort",
+]

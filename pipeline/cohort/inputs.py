@@ -1,0 +1,208 @@
+"""Turn what the user names on the command line into studies with unique names."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.cohort.outputs import Outputs
+from pipeline.errors import ConfigError
+from pipeline.manifest import load_manifest
+from pipeline.study import VOLUME_SUFFIXES, case_name
+
+_MANIFEST_SUFFIXES = (".json", ".yaml", ".yml", ".csv")
+_DICOM_SUFFIXES = (".dcm", ".ima")
+_DICOM_MAGIC_OFFSET = 128
+_DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for example with dcm2niix."
+_CHANNEL = re.compile(r"_\d{4}$")
+
+
+@dataclass(frozen=True)
+class StudyInput:
+    """One study to segment.
+
+    Attributes:
+        case: Its name in all outputs, unique among the studies found together.
+        paths: One file per channel, or one file that holds all channels; a DICOM folder.
+        refusal: Why it cannot be segmented, if that is known from the files' names already.
+    """
+
+    case: str
+    paths: tuple[Path, ...]
+    refusal: str | None = None
+
+
+def find_studies(inputs: Sequence[Path], *, num_channels: int, out: Path) -> list[StudyInput]:
+    """Find the studies in files, folders and manifests.
+
+    Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
+    convention); without a `_0000` such numbers are part of the name. Folders are searched with all
+    below them, except for hidden files and the output folder; one that holds a `dataset.json` is
+    read as a manifest. A folder of DICOM files is one study, refused for now; DICOM files beside
+    volumes are taken for their source and left out.
+
+    A study is called as its manifest or file says. Where two would have the same name, the names of
+    as many parent folders as needed are put before it (`left/scan.nii.gz` and `right/scan.nii.gz`
+    become `left_scan` and `right_scan`), or, within one folder, the suffix after it (`scan_nrrd`).
+    The names follow from the inputs alone, so that a second call gives the same ones.
+
+    Args:
+        inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
+        num_channels: Number of channels that the model takes.
+        out: The output folder, which is never searched.
+
+    Raises:
+        ConfigError: If an input does not exist, holds no study, or would be overwritten.
+        ManifestError: If a manifest does not hold.
+    """
+    files: list[Path] = []
+    studies: list[StudyInput] = []
+    for path in inputs:
+        if not path.exists():
+            raise ConfigError(path, "there is no such file or folder", "Check the path.")
+        if path.is_dir() and not (path / "dataset.json").is_file():
+            found = _files_below(path, out)
+            if not found:
+                remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
+                if path.resolve() == out.resolve():
+                    remedy = "The output folder is not searched: choose another one with --out."
+                raise ConfigError(path, "no studies found in this folder", remedy)
+            files += found
+        elif path.is_dir() or path.suffix.lower() in _MANIFEST_SUFFIXES:
+            cases = load_manifest(path).cases
+            studies += [StudyInput(case.name, case.images) for case in cases]
+        else:
+            files.append(path)
+    studies += _group(_without_repeats(files), num_channels)
+    named = _with_unique_names({_identity(study): study for study in studies}.values())
+    _check_not_overwritten(named, out)
+    return named
+
+
+def _identity(study: StudyInput) -> tuple[Path, ...]:
+    return tuple(path.absolute() for path in study.paths)
+
+
+def _without_repeats(files: Iterable[Path]) -> list[Path]:
+    return list({path.absolute(): path for path in files}.values())
+
+
+def _files_below(folder: Path, out: Path) -> list[Path]:
+    """Return the volumes below `folder`, and of each folder that has only DICOM its first file."""
+    root, skipped = folder.resolve(), out.resolve()
+    by_folder: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in relative.parts)
+        is_output = skipped.is_relative_to(root) and (root / relative).is_relative_to(skipped)
+        if path.is_file() and not is_hidden and not is_output:
+            by_folder.setdefault(path.parent, []).append(path)
+    found: list[Path] = []
+    for members in by_folder.values():
+        volumes = [path for path in members if _is_volume(path)]
+        found += volumes or [path for path in members if _is_dicom(path)][:1]
+    return found
+
+
+def _is_volume(path: Path) -> bool:
+    return path.name.lower().endswith(VOLUME_SUFFIXES)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Tell DICOM by its suffix or its first bytes; its files often have no suffix, or a number.
+
+    Source: DICOM PS3.10, section 7.1: a preamble of 128 bytes, then "DICM".
+    """
+    if path.suffix.lower() in _DICOM_SUFFIXES:
+        return True
+    if _is_volume(path) or path.suffix.lower() in _MANIFEST_SUFFIXES:
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(_DICOM_MAGIC_OFFSET + 4)[_DICOM_MAGIC_OFFSET:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _group(files: Iterable[Path], num_channels: int) -> list[StudyInput]:
+    """Make studies of files: channels of one study together, a DICOM series once."""
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    studies: list[StudyInput] = []
+    for path in files:
+        if _is_dicom(path):
+            folder = path.absolute().parent
+            studies.append(StudyInput(folder.name, (folder,), _DICOM_REFUSAL))
+        else:
+            stem = _CHANNEL.sub("", case_name(path))
+            groups.setdefault((path.parent, stem), []).append(path)
+    for (_, stem), members in groups.items():
+        channels = {path for path in members if _CHANNEL.search(case_name(path))}
+        if not any(case_name(path).endswith("_0000") for path in channels):
+            channels = set()
+        studies += [StudyInput(case_name(p), (p,)) for p in members if p not in channels]
+        if channels:
+            studies.append(_join_channels(stem, sorted(channels), num_channels))
+    return studies
+
+
+def _join_channels(stem: str, paths: Sequence[Path], num_channels: int) -> StudyInput:
+    numbers = [case_name(path)[-4:] for path in paths]
+    refusal = None
+    # A lone _0000 may hold all channels; only reading it can tell.
+    if len(paths) > 1 and numbers != [f"{index:04d}" for index in range(num_channels)]:
+        refusal = (
+            f"the files {stem}_{numbers[0]} to _{numbers[-1]} look like {len(numbers)} channels of "
+            f"one study, but the model takes _0000 to _{num_channels - 1:04d}, each once. Give one "
+            "file per channel; list studies that only look like channels in a CSV (column image)."
+        )
+    return StudyInput(stem, tuple(paths), refusal)
+
+
+def _with_unique_names(studies: Iterable[StudyInput]) -> list[StudyInput]:
+    homes = [(study.paths[0].absolute().parent, study.case.casefold()) for study in studies]
+    num_at_home = Counter(homes)
+    bases = [
+        study if num_at_home[home] == 1 else replace(study, case=_name_with_suffix(study))
+        for study, home in zip(studies, homes, strict=True)
+    ]
+    depths = [0] * len(bases)
+    while True:
+        named = [
+            replace(s, case=_prefixed(s, depth)) for s, depth in zip(bases, depths, strict=True)
+        ]
+        # Letter case does not tell files apart on every file system.
+        counts = Counter(study.case.casefold() for study in named)
+        clashing = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
+        if not clashing:
+            return named
+        for index in clashing:
+            depths[index] += 1
+            if depths[index] > len(bases[index].paths[0].absolute().parents):
+                raise ConfigError(
+                    bases[index].paths[0],
+                    f"another input would be called {named[index].case} as well",
+                    "Name the studies in a CSV (columns case,image).",
+                )
+
+
+def _name_with_suffix(study: StudyInput) -> str:
+    return study.paths[0].name.replace(".", "_")
+
+
+def _prefixed(study: StudyInput, depth: int) -> str:
+    folders = [folder.name for folder in study.paths[0].absolute().parents][:depth]
+    return "_".join([*reversed([name for name in folders if name]), study.case])
+
+
+def _check_not_overwritten(studies: Iterable[StudyInput], out: Path) -> None:
+    folder = out.resolve()
+    written = {path for study in studies for path in Outputs(folder, study.case).all()}
+    for study in studies:
+        for path in study.paths:
+            if path.resolve() in written:
+                raise ConfigError(
+                    path,
+                    "this input has the name of an output and would be overwritten",
+                    "Choose another folder with --out.",
+                )

@@ -1,0 +1,49 @@
+"""Where the results of a study lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that one study can leave in the output folder.
+
+    Attributes:
+        folder: The output folder.
+        case: The study's name.
+    """
+
+    folder: Path
+    case: str
+
+    @property
+    def mask(self) -> Path:
+        """The label map."""
+        return self.folder / f"{self.case}_seg.nii.gz"
+
+    @property
+    def provenance(self) -> Path:
+        """Where the mask came from; written last, so it marks a finished study."""
+        return self.folder / f"{self.case}_seg.json"
+
+    @property
+    def probabilities(self) -> Path:
+        """The class probabilities."""
+        return self.folder / f"{self.case}_probabilities.nii.gz"
+
+    @property
+    def picture(self) -> Path:
+        """Slices of the study with the mask drawn over them."""
+        return self.folder / f"{self.case}_seg.png"
+
+    def all(self) -> tuple[Path, ...]:
+        """Every file that may exist, the provenance first."""
+        return self.provenance, self.mask, self.probabilities, self.picture
+
+    def remove(self) -> None:
+        """Remove what an earlier run left, the provenance first.
+
+        Killed in between, what is left has no provenance and is not taken for a result.
+        """
+        for path in self.all():
+            path.unlink(missing_ok=True)

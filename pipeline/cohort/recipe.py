@@ -1,0 +1,55 @@
+"""What a mask will be made from, recorded before it is made."""
+
+from pathlib import Path
+
+import torch
+
+from pipeline.cohort.inputs import StudyInput
+from pipeline.errors import StudyError
+from pipeline.files import sha256_of
+from pipeline.model import Model
+from pipeline.report import FileRecord, Recipe
+from pipeline.study import StudyConfig
+
+_TEXT_HEADER_SUFFIXES = (".mhd", ".nhdr")
+_VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz")
+
+
+def make_recipe(study: StudyInput, model: Model, config: StudyConfig) -> Recipe:
+    """Record the input, the model and the settings that decide a study's mask.
+
+    Args:
+        study: What is to be segmented.
+        model: By which.
+        config: The admission of its input.
+
+    Raises:
+        StudyError: If an input file cannot be read.
+    """
+    description = model.description
+    settings = description.model_dump(
+        mode="json", include={"preprocessing", "inference", "postprocessing"}
+    )
+    return Recipe(
+        inputs=tuple(_record_input(path) for path in study.paths),
+        model=FileRecord(name=description.name, sha256=model.sha256),
+        settings={"study": config.model_dump(mode="json"), **settings},
+    )
+
+
+def _record_input(path: Path) -> FileRecord:
+    """Record an input file with the voxels that a text header keeps in a file beside it."""
+    try:
+        voxels = [p for suffix in _VOXEL_SUFFIXES if (p := path.with_suffix(suffix)).is_file()]
+        beside = voxels if path.suffix.lower() in _TEXT_HEADER_SUFFIXES else []
+        return FileRecord(name=path.name, sha256=sha256_of(path, *beside))
+    except OSError as error:
+        found = f"cannot be read ({error.strerror})"
+        raise StudyError(path.name, found, "Check the path and its permissions.") from error
+
+
+def device_name(device: torch.device) -> str:
+    """Return the device with the GPU's model, since masks can differ in the last bit by it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

@@ -1,0 +1,51 @@
+"""The error tree: every problem that a user can cause or meet, and nothing else.
+
+    PipelineError           where, what was found, what to do
+      ConfigError           a configuration or a command line is wrong (exit code 2)
+      ManifestError         a data set's description does not hold
+      StudyError            an input volume cannot be read or must be refused
+      ModelError            a model folder is missing, torn or of another kind
+      TrainingError         training cannot start, go on or be resumed
+
+A wrong argument in code is a `ValueError`; a bug is whatever it is. `PipelineError` is for the
+user: its text is all they see, so it names the place, the finding and the remedy.
+"""
+
+
+class PipelineError(Exception):
+    """A problem to show to the user as one line, without a traceback.
+
+    Args:
+        where: The file, row or key that is wrong.
+        found: What was found there, with the value. No patient data.
+        remedy: What the user can do about it, as a sentence.
+    """
+
+    def __init__(self, where: object, found: str, remedy: str) -> None:
+        super().__init__(where, found, remedy)
+        self.where = str(where)
+        self.found = found.rstrip(".")
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.found}. {self.remedy}"
+
+
+class ConfigError(PipelineError):
+    """A configuration or a command line is wrong."""
+
+
+class ManifestError(PipelineError):
+    """A data set's description does not hold."""
+
+
+class StudyError(PipelineError):
+    """An input volume cannot be read, or must be refused."""
+
+
+class ModelError(PipelineError):
+    """A model folder is missing, torn or of another kind."""
+
+
+class TrainingError(PipelineError):
+    """Training cannot start, go on or be resumed."""

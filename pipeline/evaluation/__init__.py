@@ -1,0 +1,28 @@
+"""Compare predicted with reference label maps: overlap, surfaces, volumes, and means over cases.
+
+`score_case()` compares one pair, `evaluate_folders()` two folders; `summarise()` averages, and
+`write_scores()` and `format_table()` present. The rules for empty masks are in `aggregate.py`.
+"""
+
+from pipeline.evaluation.aggregate import (
+    EvaluationConfig,
+    LabelScores,
+    Summary,
+    score_case,
+    summarise,
+)
+from pipeline.evaluation.folders import FolderScores, Problem, evaluate_folders
+from pipeline.evaluation.table import format_table, write_scores
+
+__all__ = [
+    "EvaluationConfig",
+    "FolderScores",
+    "LabelScores",
+    "Problem",
+    "Summary",
+    "evaluate_folders",
+    "format_table",
+    "score_case",
+    "summarise",
+    "write_scores",
+]

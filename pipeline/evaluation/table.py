@@ -1,0 +1,88 @@
+"""Scores for people and programs: a table for the terminal, CSV files for everything else."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
+from math import isnan
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.evaluation.aggregate import LabelScores, Summary
+from pipeline.files import write_text
+
+COLUMNS = {
+    "dice": ("Dice", 3),
+    "hd95_mm": ("HD95 mm", 1),
+    "assd_mm": ("ASSD mm", 2),
+    "nsd": ("NSD", 3),
+    "volume_error_percent": ("volume %", 1),
+}
+"""Metrics in the table: heading and decimals. Five fit a terminal; `summary.csv` has them all."""
+
+
+def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], folder: Path) -> None:
+    """Write `scores.csv` (a row a case and label) and `summary.csv` (a row a label and metric).
+
+    Columns are the fields of `LabelScores` and `Summary`; an undefined value is an empty cell.
+    Each file appears whole or not at all.
+
+    Args:
+        scores: Rows of `scores.csv`.
+        summaries: Rows of `summary.csv`.
+        folder: Where to write; created if absent.
+    """
+    _write_csv(folder / "scores.csv", LabelScores, map(astuple, scores))
+    _write_csv(folder / "summary.csv", Summary, map(astuple, summaries))
+
+
+def format_table(summaries: Sequence[Summary]) -> Table:
+    """Return a table for the terminal: a row a label, with mean, [95 % interval] and case count.
+
+    Where a metric is defined for another number of cases than Dice, its cell says so.
+    """
+    headings = [heading for heading, _ in COLUMNS.values()]
+    table = Table("label", "n", *headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.columns[0].overflow = "fold"
+    table.caption = "mean over n cases [95 % confidence interval]"
+    cells = {(s.label, s.metric): s for s in summaries}
+    for label in dict.fromkeys(s.label for s in summaries):
+        count = cells[label, "dice"].count
+        values = [
+            _format_cell(cells[label, metric], decimals, count)
+            for metric, (_, decimals) in COLUMNS.items()
+        ]
+        # Text, not str: a label name may hold what rich would take for markup.
+        table.add_row(Text(label), str(count), *values)
+    return table
+
+
+def _format_cell(summary: Summary, decimals: int, row_count: int) -> Text:
+    if isnan(summary.mean):
+        return Text("-")
+    cell = f"{summary.mean:z.{decimals}f}"
+    if summary.count != row_count:
+        cell += f" (n {summary.count})"
+    if not isnan(summary.ci_low):
+        cell += f"\n[{summary.ci_low:z.{decimals}f}, {summary.ci_high:z.{decimals}f}]"
+    return Text(cell)
+
+
+def _write_csv(
+    path: Path, row_type: type[LabelScores] | type[Summary], rows: Iterable[tuple[object, ...]]
+) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(field.name for field in fields(row_type))
+    for row in rows:
+        writer.writerow(_format_value(value) for value in row)
+    write_text(path, buffer.getvalue())
+
+
+def _format_value(value: object) -> object:
+    if isinstance(value, float):
+        return "" if isnan(value) else round(value, 6)
+    return value

@@ -1,0 +1,45 @@
+"""Write files so that a killed run never leaves one that looks finished; name files by content."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which becomes `target` when the block ends well.
+
+    The temporary file lies beside `target` and ends in the same suffixes, so that libraries which
+    choose a format by suffix do the right thing. Its bytes are on disk before the rename. If the
+    block raises, the temporary file is removed and `target` stays as it was.
+
+    Args:
+        target: The file to write. Its folder is created.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
+        temporary = Path(folder) / f"file{suffix}"
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target` as UTF-8, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256_of(*paths: Path) -> str:
+    """Return the SHA-256 of the contents of `paths`, one after the other, as hexadecimal text."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

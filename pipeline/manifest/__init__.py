@@ -1,0 +1,28 @@
+"""From a data set's description to its cases, its folds and a verdict on its files.
+
+`load_manifest` reads a data set's description in any of four forms (Trivox YAML, Decathlon
+`dataset.json`, nnU-Net v2 raw folder, CSV) into one `Manifest`; `split_cases` divides it into
+training and validation cases without sharing a patient between them; `check_manifest` reads every
+file once and reports what would spoil a training. Loading looks at descriptions only: an image
+that is not there is a finding of the check, not an error of loading.
+"""
+
+from pipeline.manifest.case import Case, Channel, Manifest, Modality
+from pipeline.manifest.check import check_manifest
+from pipeline.manifest.finding import Finding, format_findings, summarise_findings
+from pipeline.manifest.load import load_manifest
+from pipeline.manifest.split import Split, split_cases
+
+__all__ = [
+    "Case",
+    "Channel",
+    "Finding",
+    "Manifest",
+    "Modality",
+    "Split",
+    "check_manifest",
+    "format_findings",
+    "load_manifest",
+    "split_cases",
+    "summarise_findings",
+]

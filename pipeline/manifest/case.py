@@ -1,0 +1,94 @@
+"""The values that describe a data set: its channels, its labels and its cases."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.study import case_name
+
+Modality = Literal["CT", "MR", "other"]
+SplitName = Literal["train", "validation", "test"]
+
+_CT_WORD = re.compile(r"CT|CTA|CTPA|CECT|NCCT|LDCT", re.IGNORECASE)
+_MR_WORD = re.compile(r"(MR|T1|T2|FLAIR|DWI|DTI|ADC|PD|SWI|DCE|HBV|MPRAGE).*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of every study.
+
+    Attributes:
+        name: What the data set calls it, such as `"T1"`.
+        modality: Decides the intensity normalisation: only CT has absolute (Hounsfield) units.
+    """
+
+    name: str
+    modality: Modality
+
+
+@dataclass(frozen=True)
+class Case:
+    """One study of a data set, by its files.
+
+    Attributes:
+        name: Unique in the manifest, and usable as a file name.
+        images: One file per channel, in the manifest's order, or one file that holds them all.
+        label: The reference label map, if there is one.
+        subject: The patient; cases of one subject never lie on both sides of a split.
+        split: Where the data set puts the case, if it says so.
+        sha256: Of the image file(s), one after the other, as lower-case hexadecimal text.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+    subject: str
+    split: SplitName | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: where it comes from, what its files hold, and its cases.
+
+    Attributes:
+        path: The file that the manifest was read from.
+        name: Name of the data set.
+        description: What it shows.
+        origin: Who made it, or where it was published.
+        licence: The terms it may be used under.
+        channels: In the order in which a network sees them; never empty.
+        labels: Foreground label names and their values (from 1); 0 is background and not listed.
+            Empty where the source does not name them (a bare CSV).
+        cases: In the order of the source; never empty, names unique.
+    """
+
+    path: Path
+    name: str
+    description: str
+    origin: str
+    licence: str
+    channels: tuple[Channel, ...]
+    labels: Mapping[str, int]
+    cases: tuple[Case, ...]
+
+
+def guess_modality(text: str) -> Modality:
+    """Tell the modality from a channel's name, such as `"CT"`, `"T1w"` or `"mp-MRI"`.
+
+    Returns:
+        `"CT"` if a word of `text` says CT, else `"MR"` if one names MRI or an MR sequence, else
+        `"other"`.
+    """
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    if any(_CT_WORD.fullmatch(word) for word in words):
+        return "CT"
+    return "MR" if any(_MR_WORD.fullmatch(word) for word in words) else "other"
+
+
+def name_case(images: tuple[Path, ...]) -> str:
+    """Return the name of a case that its source does not name: that of its first image file."""
+    name = case_name(images[0])
+    return name.removesuffix("_0000") if len(images) > 1 else name

@@ -1,0 +1,155 @@
+"""Compare the cases of a data set with one another: what no case shows by itself."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.manifest.case import Case, Manifest
+from pipeline.manifest.examine import CaseFacts
+from pipeline.manifest.finding import ALL_CASES, Finding
+
+OUTLIER_THRESHOLD = 5.0
+"""Robust standard deviations from the median, in log space, beyond which a case is an outlier."""
+
+OUTLIER_MIN_SCALE = 0.05
+"""Smallest robust standard deviation, in log space (0.05 is about 5 %).
+
+Where nearly all cases agree the spread is near 0, and the least rounding would be an outlier:
+with this floor, nothing within about 25 % of the median ever is.
+"""
+
+OUTLIER_MIN_CASES = 8
+"""Fewest cases of which a median and a spread say something."""
+
+OUTLIER_MAX_SHARE = 0.2
+"""Largest share of the cases that outliers are; more are a second kind of study, said once."""
+
+_MAD_TO_STD = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+def compare_cases(facts: Sequence[CaseFacts], manifest: Manifest) -> list[Finding]:
+    """Report duplicates, subjects on both sides of a split, unused labels and outliers.
+
+    Args:
+        facts: One for each case, in the manifest's order.
+        manifest: The data set.
+    """
+    return [
+        *_duplicates(facts),
+        *_shared_subjects(manifest.cases),
+        *_missing_labels(manifest.cases),
+        *_unused_labels(facts, manifest),
+        *_outliers(facts),
+    ]
+
+
+def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    first: dict[str, Case] = {}
+    for fact in facts:
+        if fact.content is None:
+            continue
+        original = first.setdefault(fact.content, fact.case)
+        if original is fact.case:
+            continue
+        found = f"the image has the same voxels as that of case {original.name}"
+        if original.subject == fact.case.subject:
+            yield Finding(fact.case.name, "warning", found, "Remove one of the two cases.")
+        else:
+            remedy = "Remove one of the two, or give both the same subject: copies leak into test."
+            yield Finding(fact.case.name, "error", found, remedy)
+
+
+def _shared_subjects(cases: Sequence[Case]) -> Iterator[Finding]:
+    sides: dict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        if case.split is not None:
+            sides[case.subject].add(case.split)
+    for case in cases:
+        if len(sides[case.subject]) > 1:
+            listed = ", ".join(sorted(sides[case.subject]))
+            found = f"the case's subject has cases in {listed}"
+            remedy = "Move all cases of a subject to one side."
+            yield Finding(case.name, "error", found, remedy)
+
+
+def _missing_labels(cases: Sequence[Case]) -> Iterator[Finding]:
+    unlabelled = [case for case in cases if case.label is None]
+    if len(unlabelled) == len(cases):
+        remedy = "Enough for segmenting; add labels to train or evaluate."
+        yield Finding(ALL_CASES, "warning", "no case has a label", remedy)
+        return
+    for case in unlabelled:
+        if case.split != "test":
+            remedy = "Add the label, or set the case's split to test."
+            yield Finding(case.name, "error", "the case has no label", remedy)
+
+
+def _unused_labels(facts: Sequence[CaseFacts], manifest: Manifest) -> Iterator[Finding]:
+    seen = [fact.values for fact in facts if fact.values is not None]
+    if not seen:
+        return
+    values = frozenset[int]().union(*seen)
+    if not manifest.labels:
+        listed = ", ".join(str(value) for value in sorted(values - {0}))
+        remedy = "Write a YAML manifest that names them: see data_manifests/README.md."
+        yield Finding(ALL_CASES, "warning", f"no label is named (values: {listed})", remedy)
+    for name, value in manifest.labels.items():
+        if value not in values:
+            remedy = "Remove it from the manifest's labels, or add cases that have it."
+            found = f"label {name!r} ({value}) is in no label map"
+            yield Finding(ALL_CASES, "warning", found, remedy)
+
+
+def find_outliers(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tell which rows lie far from the median row in at least one column.
+
+    Distances are taken between logarithms (a factor of 2 is as far up as down) and measured by the
+    median absolute deviation, which the outliers themselves do not widen.
+
+    Args:
+        values: `(N, D)`, all positive.
+
+    Returns:
+        `(N,)`; all False where there are fewer than `OUTLIER_MIN_CASES` rows.
+
+    Source:
+        Leys et al., Detecting outliers, J. Exp. Soc. Psychol. 49(4), 2013,
+        doi:10.1016/j.jesp.2013.03.013.
+    """
+    if len(values) < OUTLIER_MIN_CASES:
+        return np.zeros(len(values), dtype=np.bool_)
+    logs = np.log(values)
+    deviation = np.abs(logs - np.median(logs, axis=0))
+    scale = np.maximum(_MAD_TO_STD * np.median(deviation, axis=0), OUTLIER_MIN_SCALE)
+    return np.asarray((deviation > OUTLIER_THRESHOLD * scale).any(axis=1))
+
+
+def _outliers(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    measured = [(fact, fact.spacing_mm, fact.size_mm) for fact in facts]
+    yield from _far("spacing", [(fact, mm) for fact, mm, _ in measured if mm is not None])
+    yield from _far("size", [(fact, mm) for fact, _, mm in measured if mm is not None])
+
+
+def _far(quantity: str, measured: list[tuple[CaseFacts, tuple[float, ...]]]) -> Iterator[Finding]:
+    if not measured:
+        return
+    values_mm = np.array([mm for _, mm in measured])
+    is_far = find_outliers(values_mm)
+    usual = f"the usual {_product(np.median(values_mm, axis=0))} mm (R x A x S)"
+    num_far = int(is_far.sum())
+    if num_far > OUTLIER_MAX_SHARE * len(measured):
+        found = f"{quantity} of {num_far} of {len(measured)} cases is far from {usual}"
+        remedy = "Make sure that one model should learn from such different studies."
+        yield Finding(ALL_CASES, "warning", found, remedy)
+        return
+    for index in is_far.nonzero()[0]:
+        found = f"{quantity} {_product(values_mm[index])} mm is far from {usual}"
+        remedy = "Make sure that the image and its header are right, or remove the case."
+        yield Finding(measured[index][0].case.name, "warning", found, remedy)
+
+
+def _product(values: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

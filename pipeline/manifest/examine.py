@@ -1,0 +1,182 @@
+"""Look at the files of one case, and keep only the facts that other cases are compared with.
+
+Axes: C = channel, I, J, K = voxel axes in the file's order.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StudyError
+from pipeline.files import sha256_of
+from pipeline.manifest.case import Case, Manifest
+from pipeline.manifest.finding import Finding
+from pipeline.study import Study, StudyConfig, read_label_map, read_study
+from pipeline.volume import LabelMap
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What remains of a case once its voxels are let go.
+
+    Attributes:
+        case: The case.
+        spacing_mm: Distance between voxels along the axes nearest to R, A and S, in mm; None if
+            the image could not be read.
+        size_mm: Extent along the same axes, in mm; None likewise.
+        content: Hash of the image's voxels and their number along each axis; None likewise.
+        values: Label values in the label map; None if there is none that could be read.
+    """
+
+    case: Case
+    spacing_mm: tuple[float, ...] | None = None
+    size_mm: tuple[float, ...] | None = None
+    content: str | None = None
+    values: frozenset[int] | None = None
+
+
+def examine_case(
+    case: Case, manifest: Manifest, config: StudyConfig
+) -> tuple[CaseFacts, list[Finding]]:
+    """Read all files of a case and report what is wrong with them.
+
+    Never raises for what a file holds or lacks: each fault becomes a finding.
+
+    Args:
+        case: The case to look at.
+        manifest: The data set that the case belongs to.
+        config: How studies are admitted.
+
+    Returns:
+        The facts that could be had, and the findings.
+    """
+    findings: list[Finding] = []
+    study = _attempt(lambda: _read_images(case, manifest, config), case, findings)
+    label_map = _attempt(lambda: _read_label(case), case, findings)
+    facts = CaseFacts(case)
+    if study is not None:
+        findings += [
+            Finding(case.name, "warning", warning, "Look at the study before training on it.")
+            for warning in study.warnings
+        ]
+        facts = _describe_image(case, study)
+    if label_map is not None:
+        facts = dataclasses.replace(facts, values=_values_in(label_map.labels_IJK))
+        findings += _label_findings(facts, manifest)
+    if study is not None and label_map is not None:
+        findings += _grid_findings(case, study, label_map)
+    return facts, findings
+
+
+def _attempt(read: Callable[[], Result], case: Case, findings: list[Finding]) -> Result | None:
+    """Return what `read` gives, or None and a finding that says why it gave nothing."""
+    try:
+        return read()
+    except StudyError as error:
+        # The folder is the same for a whole data set and makes the table hard to read.
+        found = f"{Path(error.where).name}: {error.found}"
+        findings.append(Finding(case.name, "error", found, error.remedy))
+    except OSError as error:
+        found = f"{Path(str(error.filename)).name}: {error.strerror}"
+        remedy = "Check the disk and the file's permissions."
+        findings.append(Finding(case.name, "error", found, remedy))
+    except MemoryError:
+        remedy = "Check it on a larger machine, or crop it."
+        findings.append(Finding(case.name, "error", "the study does not fit in memory", remedy))
+    return None
+
+
+def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
+    _need_files(case.images)
+    if case.sha256 is not None:
+        actual = sha256_of(*case.images)
+        if actual != case.sha256:
+            raise StudyError(
+                case.images[0],
+                f"sha256 is {actual[:12]}..., not {case.sha256[:12]}... as the manifest says",
+                "Fetch the file again, or correct the manifest if the change is meant.",
+            )
+    return read_study(
+        case.images, case=case.name, num_channels=len(manifest.channels), config=config
+    )
+
+
+def _read_label(case: Case) -> LabelMap | None:
+    if case.label is None:
+        return None
+    _need_files([case.label])
+    return read_label_map(case.label)
+
+
+def _need_files(paths: Sequence[Path]) -> None:
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise StudyError(
+            missing[0],
+            f"the file does not exist{others}",
+            "Correct the path in the manifest, or set the data folder.",
+        )
+
+
+def _describe_image(case: Case, study: Study) -> CaseFacts:
+    grid = study.volume.grid
+    # In the order R, A, S, so that studies stored in different orientations compare like with like.
+    axes = np.argsort(nib.io_orientation(grid.affine)[:, 0])
+    spacing_mm = np.asarray(grid.spacing_mm)[axes]
+    size_mm = spacing_mm * np.asarray(grid.shape)[axes]
+    return CaseFacts(
+        case, tuple(spacing_mm.tolist()), tuple(size_mm.tolist()), _hash(study.volume.data_CIJK)
+    )
+
+
+def _hash(data_CIJK: npt.NDArray[np.float32]) -> str:
+    digest = hashlib.sha256(repr(data_CIJK.shape).encode())
+    # One slice at a time: a whole volume in another memory order would be copied.
+    for k in range(data_CIJK.shape[3]):
+        digest.update(np.ascontiguousarray(data_CIJK[..., k]).data)
+    return digest.hexdigest()
+
+
+def _values_in(labels_IJK: npt.NDArray[np.unsignedinteger]) -> frozenset[int]:
+    values: set[int] = set()
+    for k in range(labels_IJK.shape[2]):
+        values.update(np.unique(labels_IJK[..., k]).tolist())
+    return frozenset(values)
+
+
+def _label_findings(facts: CaseFacts, manifest: Manifest) -> list[Finding]:
+    case, foreground = facts.case, (facts.values or frozenset()) - {0}
+    if not foreground:
+        remedy = "Make sure that the structures are truly absent, or remove the case."
+        return [Finding(case.name, "warning", "the label map is empty", remedy)]
+    undeclared = sorted(foreground - set(manifest.labels.values()))
+    if not undeclared or not manifest.labels:
+        return []
+    listed = ", ".join(map(str, undeclared[:10])) + (", ..." if len(undeclared) > 10 else "")
+    declared = ", ".join(map(str, manifest.labels.values()))
+    found = f"label values {listed} are not declared (declared: {declared})"
+    remedy = "Declare them in the manifest's labels, or correct the label map."
+    return [Finding(case.name, "error", found, remedy)]
+
+
+def _grid_findings(case: Case, study: Study, label_map: LabelMap) -> list[Finding]:
+    image, label = study.volume.grid, label_map.grid
+    if image.same_as(label):
+        return []
+    if image.shape != label.shape:
+        found = f"label grid {label.shape} differs from image grid {image.shape}"
+    else:
+        distance_mm = image.distance_mm(label)
+        found = f"label grid lies up to {distance_mm:.3g} mm from the image grid"
+    remedy = "Resample the label onto the image, or remove the case."
+    return [Finding(case.name, "error", found, remedy)]

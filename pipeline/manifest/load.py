@@ -1,0 +1,67 @@
+"""Load a data set's description, whichever of the known forms it has."""
+
+from pathlib import Path
+
+from pipeline.errors import ManifestError
+from pipeline.manifest.case import Channel, Manifest
+from pipeline.manifest.decathlon import read_decathlon
+from pipeline.manifest.documents import read_json
+from pipeline.manifest.nnunet import read_nnunet
+from pipeline.manifest.table import read_table
+from pipeline.manifest.yaml_manifest import (
+    SET_ROOT,
+    declared_channels,
+    describe,
+    locate_cases,
+    read_manifest_file,
+)
+
+
+def load_manifest(path: Path, root: Path | None = None) -> Manifest:
+    """Return the manifest that a file or a folder describes.
+
+    No image is opened, and none needs to exist: `check_manifest` looks at those.
+
+    Args:
+        path: A Trivox manifest (`.yaml`), a CSV, the `dataset.json` of a Decathlon task or of an
+            nnU-Net v2 raw folder, or a folder that has such a `dataset.json`.
+        root: Folder that relative paths start from. By default the one that a Trivox manifest
+            names, and else the folder of the file.
+
+    Raises:
+        ManifestError: If something is missing or does not hold; names the file and row or key.
+    """
+    if root is not None and not root.is_dir():
+        raise ManifestError(root, "the data folder does not exist", SET_ROOT)
+    if not path.exists():
+        raise ManifestError(path, "there is no such file or folder", "Check the path.")
+    if path.suffix.lower() not in (".yaml", ".yml") or path.is_dir():
+        return _read_list(path, root, None)
+    file = read_manifest_file(path)
+    source, folder = locate_cases(file, path, root)
+    return describe(_read_list(source, folder, declared_channels(file)), file, path)
+
+
+def _read_list(path: Path, root: Path | None, channels: tuple[Channel, ...] | None) -> Manifest:
+    if path.is_dir():
+        path = path / "dataset.json"
+        if not path.is_file():
+            raise ManifestError(
+                path.parent,
+                "the folder has no dataset.json",
+                "Name a folder that has one, or a .yaml, .csv or .json file.",
+            )
+    folder = path.parent if root is None else root
+    match path.suffix.lower():
+        case ".csv":
+            return read_table(path, folder, channels)
+        case ".json":
+            data = read_json(path)
+            is_nnunet = "channel_names" in data
+            return (read_nnunet if is_nnunet else read_decathlon)(data, path, folder)
+        case suffix:
+            raise ManifestError(
+                path,
+                f"{suffix or 'no suffix'} is no manifest's suffix",
+                "Use .yaml, .csv or .json.",
+            )

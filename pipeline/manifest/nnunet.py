@@ -1,0 +1,148 @@
+"""Read an nnU-Net v2 raw data folder, as it is.
+
+Source:
+    https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from pipeline.errors import ManifestError
+from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality
+from pipeline.manifest.documents import fit
+from pipeline.manifest.rules import collect_cases, foreground_labels
+
+
+class _Files(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    images: tuple[str, ...] = Field(description="One file for each channel.")
+    label: str = Field(description="The reference label map.")
+
+
+class _NnunetFile(BaseModel):
+    """What is read of a `dataset.json`; whatever else a data set notes there is left alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(default="", description="Name of the data set.")
+    description: str = Field(default="", description="What it shows.")
+    reference: str = Field(default="", description="Where it comes from.")
+    licence: str = Field(default="", description="The terms of use.")
+    channel_names: dict[str, str] = Field(min_length=1, description="Channel number to its name.")
+    labels: dict[str, StrictInt | tuple[StrictInt, ...]] = Field(description="Name to value.")
+    file_ending: str = Field(pattern=r"^\.", description="Suffix of images and labels.")
+    num_training: int | None = Field(default=None, validation_alias="numTraining")
+    dataset: dict[str, _Files] | None = Field(default=None, description="Files of each case.")
+
+
+def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
+    """Return the manifest that an nnU-Net v2 raw folder describes.
+
+    Cases are the images in `imagesTr` (and, as test cases, `imagesTs`), or those that the key
+    `dataset` names where there is one.
+
+    Args:
+        data: Content of the folder's `dataset.json`.
+        path: That file.
+        root: The folder.
+
+    Raises:
+        ManifestError: If the content does not hold, or the folder does not agree with it.
+    """
+    licence = data.get("licence", data.get("license", ""))
+    file = fit(_NnunetFile, {**data, "licence": licence}, path)
+    channels = _channels(file, path)
+    if file.dataset is not None:
+        training = _named_cases(file.dataset, path, root)
+    else:
+        training = _folder_cases(root, "Tr", None, len(channels), file.file_ending)
+        if file.num_training not in (None, len(training)):
+            raise ManifestError(
+                path,
+                f"numTraining is {file.num_training}, but imagesTr holds {len(training)} cases",
+                "Copy the missing files, or correct the number.",
+            )
+    test = _folder_cases(root, "Ts", "test", len(channels), file.file_ending)
+    return Manifest(
+        path=path,
+        name=file.name or path.resolve().parent.name,
+        description=file.description,
+        origin=file.reference,
+        licence=file.licence,
+        channels=channels,
+        labels=_labels(file.labels, path),
+        cases=collect_cases([*training, *test], path, num_channels=len(channels)),
+    )
+
+
+def _channels(file: _NnunetFile, path: Path) -> tuple[Channel, ...]:
+    names = file.channel_names
+    if sorted(names) != sorted(str(number) for number in range(len(names))):
+        raise ManifestError(
+            f"{path}: channel_names",
+            f"channels are numbered {', '.join(names)}",
+            "Number them from 0 without gaps, as the image files' suffixes (_0000, _0001) do.",
+        )
+    ordered = (names[str(number)] for number in range(len(names)))
+    return tuple(Channel(name, guess_modality(name)) for name in ordered)
+
+
+def _labels(labels: Mapping[str, int | tuple[int, ...]], path: Path) -> dict[str, int]:
+    where = f"{path}: labels"
+    values: list[tuple[str, int]] = []
+    for name, value in labels.items():
+        if isinstance(value, tuple):
+            raise ManifestError(
+                where,
+                f"label {name!r} is a region of the values {', '.join(map(str, value))}",
+                "Regions that overlap are not supported: give each label one value of its own.",
+            )
+        if name == "ignore":
+            raise ManifestError(
+                where,
+                "label 'ignore' marks voxels to leave out of training",
+                "That is not supported: draw these voxels, or remove the cases that have them.",
+            )
+        values.append((name, value))
+    return foreground_labels(values, where)
+
+
+def _named_cases(files: Mapping[str, _Files], path: Path, root: Path) -> list[tuple[str, Case]]:
+    return [
+        (
+            f"{path}: dataset.{name}",
+            Case(name, tuple(root / image for image in entry.images), root / entry.label, name),
+        )
+        for name, entry in files.items()
+    ]
+
+
+def _folder_cases(
+    root: Path, suffix: str, split: SplitName | None, num_channels: int, ending: str
+) -> list[tuple[str, Case]]:
+    images, labels = root / f"images{suffix}", root / f"labels{suffix}"
+    if not images.is_dir():
+        return []
+    placed: dict[str, tuple[str, Case]] = {}
+    for image in sorted(images.iterdir()):
+        # Hidden files are no images: macOS leaves "._" files in the archives that it makes.
+        if image.name.startswith(".") or not image.name.endswith(ending):
+            continue
+        match = re.fullmatch(r"(.+)_(\d{4})", image.name.removesuffix(ending))
+        if match is None or int(match[2]) >= num_channels:
+            raise ManifestError(
+                image,
+                f"the name does not end in one of {num_channels} channel numbers",
+                f"Name images CASE_0000{ending}, with a number below that of channel_names.",
+            )
+        name = match[1]
+        files = tuple(images / f"{name}_{number:04d}{ending}" for number in range(num_channels))
+        label = labels / f"{name}{ending}"
+        has_label = split is None or label.is_file()
+        case = Case(name, files, label if has_label else None, subject=name, split=split)
+        placed[name] = (str(image), case)
+    return list(placed.values())

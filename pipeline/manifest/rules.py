@@ -1,0 +1,96 @@
+"""The rules that every source format must keep: labels and case names that mean one thing."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pipeline.errors import ManifestError
+from pipeline.manifest.case import Case
+
+_FILE_NAME = re.compile(r"[^/\\\x00-\x1f]*")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return a remedy that names the choice nearest to a mistyped `word`, or all of them."""
+    known = sorted(choices)
+    begun = [choice for choice in known if len(word) > 2 and choice.startswith(word.lower())]
+    match = begun or difflib.get_close_matches(word.lower(), known, n=1)
+    return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
+
+
+def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[str, int]:
+    """Return label names and values without the background, in the order of their values.
+
+    Args:
+        named: Pairs of name and value. A pair `("background", 0)`, in any case, is left out.
+        where: Place to name in errors.
+
+    Raises:
+        ManifestError: If a name or a value appears twice, a value is negative, or one of
+            "background" and 0 comes without the other.
+    """
+    labels: dict[str, int] = {}
+    for name, value in named:
+        is_background = name.strip().lower() == "background"
+        if is_background != (value == 0) or value < 0:
+            raise ManifestError(
+                where,
+                f"label {name!r} has the value {value}",
+                "0 is background and nothing else; give each structure a value from 1.",
+            )
+        if is_background:
+            continue
+        if name in labels:
+            raise ManifestError(
+                where, f"label {name!r} appears twice", "Give each structure a name of its own."
+            )
+        taken = [other for other, used in labels.items() if used == value]
+        if taken:
+            raise ManifestError(
+                where,
+                f"labels {taken[0]!r} and {name!r} both have the value {value}",
+                "Give each structure a value of its own.",
+            )
+        labels[name] = value
+    return dict(sorted(labels.items(), key=lambda pair: pair[1]))
+
+
+def collect_cases(
+    placed: Sequence[tuple[str, Case]], path: Path, *, num_channels: int
+) -> tuple[Case, ...]:
+    """Return the cases of a source after holding them to the rules.
+
+    Args:
+        placed: Each case with its place in the source (row or key), for errors.
+        path: The source.
+        num_channels: Number of channels that the source declares.
+
+    Raises:
+        ManifestError: If there is no case, a name appears twice or cannot be a file name, or a
+            case has neither one image file nor one for each channel.
+    """
+    if not placed:
+        raise ManifestError(path, "no case is listed", "List at least one case.")
+    first_place: dict[str, str] = {}
+    for where, case in placed:
+        if case.name in ("", ".", "..") or not _FILE_NAME.fullmatch(case.name):
+            raise ManifestError(
+                where,
+                f"case name {case.name!r} cannot be a file name",
+                "Results are named by the case: leave out slashes and control characters.",
+            )
+        if case.name in first_place:
+            raise ManifestError(
+                where,
+                f"case name {case.name!r} is taken already, by {first_place[case.name]}",
+                "Give each case a name of its own: rename a file, or use a CSV with a case column.",
+            )
+        if len(case.images) not in (1, num_channels):
+            raise ManifestError(
+                where,
+                f"{len(case.images)} image files for {num_channels} channels",
+                "List one file for each channel, or one file that holds them all.",
+            )
+        first_place[case.name] = where
+    return tuple(case for _, case in placed)

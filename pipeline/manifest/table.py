@@ -1,0 +1,139 @@
+"""Read a list of cases from a CSV file: one row a case."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+from pipeline.errors import ManifestError
+from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
+from pipeline.manifest.documents import read_text
+from pipeline.manifest.rules import collect_cases, nearest
+
+_COLUMNS = ("case", "image", "label", "subject", "split", "sha256")
+_SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+_CHANNEL_PREFIX = "image:"
+
+
+def read_table(path: Path, root: Path, channels: tuple[Channel, ...] | None = None) -> Manifest:
+    """Return the manifest that a CSV file describes.
+
+    The columns are `case`, `image` (or `image:NAME` for each channel), `label`, `subject`, `split`
+    and `sha256`; only an image column is required, and an empty cell means "not given". Rows
+    without any content are skipped. A CSV names no labels: the manifest's `labels` are empty.
+
+    Args:
+        path: The file.
+        root: Folder that the file's paths are relative to.
+        channels: The channels that the columns `image:NAME` must match, which also gives their
+            order. By default, those that the columns name, in their order.
+
+    Raises:
+        ManifestError: If the header or a row does not hold; names the line.
+    """
+    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
+    try:
+        # The reader's own count of lines: a quoted cell may hold line breaks.
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        where = f"{path}:{reader.line_num}"
+        raise ManifestError(where, f"not CSV: {error}", "Correct the line.") from error
+    header = lines[0][1] if lines else []
+    image_columns, channels = _image_columns(header, channels, path)
+    placed = [
+        (where, _case(row, image_columns, root, where))
+        for where, row in _rows(lines[1:], header, path)
+    ]
+    return Manifest(
+        path=path,
+        name=path.stem,
+        description="",
+        origin="",
+        licence="",
+        channels=channels,
+        labels={},
+        cases=collect_cases(placed, path, num_channels=len(channels)),
+    )
+
+
+def _rows(
+    lines: Sequence[tuple[int, Sequence[str]]], header: Sequence[str], path: Path
+) -> Iterator[tuple[str, dict[str, str]]]:
+    for number, cells in lines:
+        if not any(cells):
+            continue
+        where = f"{path}:{number}"
+        if len(cells) != len(header):
+            raise ManifestError(
+                where,
+                f"{len(cells)} cells under {len(header)} columns",
+                "Separate cells by commas, and quote a cell that has a comma in it.",
+            )
+        yield where, dict(zip(header, cells, strict=True))
+
+
+def _image_columns(
+    header: Sequence[str], channels: tuple[Channel, ...] | None, path: Path
+) -> tuple[list[str], tuple[Channel, ...]]:
+    """Return the columns that name image files, in the order of the channels, and those."""
+    where = f"{path}:1"
+    named = [name for name in header if name.startswith(_CHANNEL_PREFIX)]
+    for name in header:
+        if name not in _COLUMNS and name not in named:
+            # Spreadsheets of many countries separate cells by semicolons.
+            remedy = "Separate cells by commas." if ";" in name else nearest(name, _COLUMNS)
+            raise ManifestError(where, f"unknown column {name!r}", remedy)
+        if header.count(name) > 1:
+            raise ManifestError(where, f"column {name!r} appears twice", "Remove one of them.")
+    if ("image" in header) == bool(named):
+        raise ManifestError(
+            where,
+            f"image columns are {', '.join(['image', *named]) if named else 'missing'}",
+            "Have one column 'image', or a column 'image:NAME' for each channel.",
+        )
+    if not named:
+        return ["image"], channels or (Channel("image", "other"),)
+    if channels is None:
+        names = [name.removeprefix(_CHANNEL_PREFIX) for name in named]
+        return named, tuple(Channel(name, guess_modality(name)) for name in names)
+    expected = [_CHANNEL_PREFIX + channel.name for channel in channels]
+    if sorted(expected) != sorted(named):
+        raise ManifestError(
+            where,
+            f"image columns are {', '.join(named)}",
+            f"The manifest's channels ask for: {', '.join(expected)}.",
+        )
+    return expected, channels
+
+
+def _case(row: Mapping[str, str], image_columns: Sequence[str], root: Path, where: str) -> Case:
+    for column in image_columns:
+        if not row[column]:
+            raise ManifestError(
+                where, f"column {column!r} is empty", "Name the image file, or remove the row."
+            )
+    images = tuple(root / row[column] for column in image_columns)
+    name = row.get("case") or name_case(images)
+    sha256 = row.get("sha256", "").lower()
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ManifestError(
+            where, f"sha256 {sha256!r} is not 64 hexadecimal digits", "Correct or empty the cell."
+        )
+    return Case(
+        name=name,
+        images=images,
+        label=root / row["label"] if row.get("label") else None,
+        subject=row.get("subject") or name,
+        split=_split(row.get("split", ""), where),
+        sha256=sha256 or None,
+    )
+
+
+def _split(text: str, where: str) -> SplitName | None:
+    if not text:
+        return None
+    for split in _SPLITS:
+        if text == split:
+            return split
+    raise ManifestError(where, f"unknown split {text!r}", nearest(text, _SPLITS))

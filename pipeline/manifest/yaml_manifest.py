@@ -1,0 +1,109 @@
+"""Read a Trivox manifest: a YAML file that says what a data set is and where its cases are listed.
+
+The format, with an example, is described in `data_manifests/README.md`.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from pipeline.errors import ManifestError
+from pipeline.manifest.case import Channel, Manifest, Modality
+from pipeline.manifest.documents import fit, read_yaml
+from pipeline.manifest.rules import foreground_labels
+
+SET_ROOT = "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER)."
+
+
+class ChannelEntry(BaseModel):
+    """One channel of every study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="Name, as in the CSV's column image:NAME.")
+    modality: Modality = Field(description="CT (Hounsfield units), MR or other.")
+
+
+class ManifestFile(BaseModel):
+    """A Trivox manifest as it stands in its file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="Name of the data set.")
+    description: str = Field(default="", description="What it shows.")
+    origin: str = Field(default="", description="Who made it, or where it was published.")
+    licence: str = Field(default="", description="The terms it may be used under.")
+    channels: tuple[ChannelEntry, ...] = Field(
+        min_length=1, description="In the order of the files or of the fourth dimension."
+    )
+    labels: dict[str, StrictInt] = Field(description="Name of each structure and its value.")
+    root: Path = Field(default=Path(), description="Data folder, relative to this file.")
+    cases: Path = Field(description="The list of cases: a CSV, or a dataset.json in the folder.")
+
+
+def read_manifest_file(path: Path) -> ManifestFile:
+    """Return the content of a Trivox manifest.
+
+    Raises:
+        ManifestError: If the file does not hold; names the key, and the valid key nearest to it.
+    """
+    return fit(ManifestFile, read_yaml(path), path)
+
+
+def locate_cases(file: ManifestFile, path: Path, root: Path | None) -> tuple[Path, Path]:
+    """Return the file (or folder) that lists the cases, and the folder that its paths start from.
+
+    Args:
+        file: Content of the manifest.
+        path: Where the manifest lies.
+        root: Data folder to use instead of the manifest's own.
+
+    Raises:
+        ManifestError: If the data folder or the list is not there.
+    """
+    folder = root if root is not None else path.parent / file.root
+    if not folder.is_dir():
+        raise ManifestError(path, f"the data folder {folder.resolve()} does not exist", SET_ROOT)
+    is_table = file.cases.suffix.lower() == ".csv"
+    beside = path.parent / file.cases
+    source = beside if is_table and beside.is_file() else folder / file.cases
+    if not source.exists():
+        raise ManifestError(path, f"the list of cases {source.resolve()} does not exist", SET_ROOT)
+    return source, folder if is_table else source.parent if source.is_file() else source
+
+
+def declared_channels(file: ManifestFile) -> tuple[Channel, ...]:
+    """Return the channels that a manifest declares."""
+    return tuple(Channel(entry.name, entry.modality) for entry in file.channels)
+
+
+def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
+    """Return the listed cases under the description of the manifest that lists them.
+
+    Args:
+        listed: What the list of cases says by itself.
+        file: Content of the manifest; it decides wherever both say something.
+        path: Where the manifest lies.
+
+    Raises:
+        ManifestError: If the number of channels differs, or the labels do not hold.
+    """
+    channels = declared_channels(file)
+    if len(channels) != len(listed.channels):
+        names = ", ".join(channel.name for channel in listed.channels)
+        raise ManifestError(
+            f"{path}: channels",
+            f"{len(channels)} declared, but {listed.path} has {len(listed.channels)} ({names})",
+            "Declare each channel of the list, in its order.",
+        )
+    return dataclasses.replace(
+        listed,
+        path=path,
+        name=file.name,
+        description=file.description,
+        origin=file.origin,
+        licence=file.licence,
+        channels=channels,
+        labels=foreground_labels(file.labels.items(), f"{path}: labels"),
+    )

@@ -1,0 +1,151 @@
+"""Write a synthetic cohort as files and a manifest, like any other data set."""
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigError
+from pipeline.files import atomic_path, write_text
+from pipeline.phantom import abdomen, head
+from pipeline.phantom.scanner import CT, MR, Scan, scan
+from pipeline.progress import track
+
+logger = logging.getLogger(__name__)
+
+GENERATOR_VERSION = 1
+"""To be raised by every change that makes other voxels from the same configuration."""
+
+MANIFEST_NAME = "manifest.yaml"
+CASES_NAME = "cases.csv"
+
+_CHANNELS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "ct": (("CT", "CT"),),
+    "mr": (("T1", "MR"), ("T2", "MR")),
+}
+_LABELS: Mapping[str, Mapping[str, int]] = {"ct": abdomen.LABELS, "mr": head.LABELS}
+
+
+class PhantomConfig(BaseModel):
+    """Which synthetic cohort to make."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ct", "mr"] = Field(
+        "ct", description="ct: abdomen in HU, one channel. mr: head, T1-like and T2-like."
+    )
+    num_train: int = Field(24, ge=1, description="Studies to train on.")
+    num_validation: int = Field(12, ge=0, description="Studies held out, numbered after those.")
+    seed: int = Field(20240, ge=0, description="Each study depends on this and its number only.")
+
+
+def make_cohort(folder: Path, config: PhantomConfig) -> Path:
+    """Make a cohort, or reuse the folder if it already holds this very one.
+
+    The manifest is written last: a folder without it holds no finished cohort and is filled anew.
+
+    Args:
+        folder: Where `images/`, `labels/`, `cases.csv` and `manifest.yaml` go.
+        config: What to make. The same configuration gives the same voxels.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        ConfigError: If the folder holds another data set, such as a cohort of another seed.
+    """
+    manifest = folder / MANIFEST_NAME
+    cases = [f"phantom_{index:03d}" for index in range(config.num_train + config.num_validation)]
+    files = [
+        folder / name for case in cases for name in (*_images(case, config.kind), _label(case))
+    ]
+    tables = {folder / CASES_NAME: _cases_text(cases, config), manifest: _manifest_text(config)}
+    for path, text in tables.items():
+        if path.exists() and path.read_bytes() != text.encode():
+            raise ConfigError(
+                path,
+                "this folder holds another data set than the phantom cohort that was asked for",
+                "Remove the folder, or choose another one for the cohort.",
+            )
+    if all(path.exists() for path in (*files, *tables)):
+        logger.info("reusing the phantom cohort in %s", folder)
+        return manifest
+    manifest.unlink(missing_ok=True)
+    for index, case in enumerate(track(cases, "Making phantom studies", len(cases))):
+        _write_study(folder, case, make_study(config.kind, config.seed, index), config.kind)
+    for path, text in tables.items():
+        write_text(path, text)
+    return manifest
+
+
+def make_study(kind: Literal["ct", "mr"], seed: int, index: int) -> Scan:
+    """Make study number `index` of the endless cohort that `seed` stands for."""
+    of_anatomy, of_scanner = np.random.default_rng([seed, index]).spawn(2)
+    if kind == "ct":
+        return scan(abdomen.make_abdomen(of_anatomy), CT, of_scanner)
+    return scan(head.make_head(of_anatomy), MR, of_scanner)
+
+
+def _images(case: str, kind: str) -> list[str]:
+    if len(_CHANNELS[kind]) == 1:
+        return [f"images/{case}.nii.gz"]
+    return [f"images/{case}_{channel:04d}.nii.gz" for channel in range(len(_CHANNELS[kind]))]
+
+
+def _label(case: str) -> str:
+    return f"labels/{case}.nii.gz"
+
+
+def _write_study(folder: Path, case: str, study: Scan, kind: str) -> None:
+    for name, channel_IJK in zip(_images(case, kind), study.data_CIJK, strict=True):
+        _write_nifti(channel_IJK, study.grid.affine, folder / name)
+    _write_nifti(study.labels_IJK, study.grid.affine, folder / _label(case))
+
+
+def _write_nifti(
+    voxels_IJK: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], path: Path
+) -> None:
+    image = nib.Nifti1Image(voxels_IJK, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _cases_text(cases: list[str], config: PhantomConfig) -> str:
+    channels = [name for name, _ in _CHANNELS[config.kind]]
+    columns = ["image"] if len(channels) == 1 else [f"image:{name}" for name in channels]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", *columns, "label", "subject", "split"])
+    for index, case in enumerate(cases):
+        split = "train" if index < config.num_train else "validation"
+        writer.writerow([case, *_images(case, config.kind), _label(case), case, split])
+    return text.getvalue()
+
+
+def _manifest_text(config: PhantomConfig) -> str:
+    """The whole manifest follows from the configuration, so equal text means the same cohort."""
+    settings = ", ".join(f"{key}={value}" for key, value in config.model_dump().items())
+    content = {
+        "name": f"phantom_{config.kind}",
+        "description": f"Synthetic cohort, generator version {GENERATOR_VERSION}: {settings}",
+        "origin": "made by pipeline.phantom; no patient is behind it",
+        "licence": "CC0-1.0",
+        "channels": [
+            {"name": name, "modality": modality} for name, modality in _CHANNELS[config.kind]
+        ],
+        "labels": dict(_LABELS[config.kind]),
+        "root": ".",
+        "cases": CASES_NAME,
+    }
+    return yaml.safe_dump(content, sort_keys=False, width=100)

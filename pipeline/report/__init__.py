@@ -1,0 +1,32 @@
+"""Results leave: the mask on the study's own grid, its provenance, its volumes and a picture.
+
+Every file appears only when it is complete. None repeats free text of the input's header, where a
+patient's name may stand, nor the folders that the input came from.
+"""
+
+from pipeline.report.mask import ProbabilityWriter, write_mask
+from pipeline.report.picture import write_picture
+from pipeline.report.provenance import (
+    FileRecord,
+    GridRecord,
+    OutputKind,
+    Provenance,
+    Recipe,
+    read_provenance,
+    write_provenance,
+)
+from pipeline.report.volumetry import volumes_ml
+
+__all__ = [
+    "FileRecord",
+    "GridRecord",
+    "OutputKind",
+    "ProbabilityWriter",
+    "Provenance",
+    "Recipe",
+    "read_provenance",
+    "volumes_ml",
+    "write_mask",
+    "write_picture",
+    "write_provenance",
+]

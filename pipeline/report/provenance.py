@@ -1,0 +1,123 @@
+"""Write down where a mask came from: enough to trust it, and to make it again.
+
+`<case>_seg.json` lies beside the mask and is written last, so that its presence says "finished".
+It names the input, the model, the settings and every output by content. Files appear by name only:
+folders can hold a patient's name or say how a hospital's storage is laid out.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from pipeline import __version__
+from pipeline.files import sha256_of, write_text
+from pipeline.volume import Grid
+
+OutputKind = Literal["mask", "probabilities", "picture"]
+
+_RECORDED_PACKAGES = ("torch", "monai", "numpy", "nibabel")
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of Trivox and of the packages that can change a mask.
+
+    Read from the installed packages' metadata, so that nothing heavy is imported.
+    """
+    versions = {"trivox": __version__}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
+
+
+class FileRecord(BaseModel):
+    """One file, by name and content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="File name without its folder.")
+    sha256: str = Field(description="SHA-256 of the content, hexadecimal.")
+
+    @classmethod
+    def of(cls, path: Path) -> "FileRecord":
+        """Record the file at `path` as it is now.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
+        return cls(name=path.name, sha256=sha256_of(path))
+
+
+class GridRecord(BaseModel):
+    """The grid that input and mask share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shape: tuple[int, int, int] = Field(description="Number of voxels along I, J, K.")
+    spacing_mm: tuple[float, float, float] = Field(description="Voxel size along I, J, K, in mm.")
+    axis_codes: str = Field(description="Direction that each array axis runs towards, as `RAS`.")
+
+    @classmethod
+    def of(cls, grid: Grid) -> "GridRecord":
+        """Record `grid`."""
+        return cls(shape=grid.shape, spacing_mm=grid.spacing_mm, axis_codes=grid.axis_codes)
+
+
+class Recipe(BaseModel):
+    """What decides the voxels of a mask; equal recipes promise equal masks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inputs: tuple[FileRecord, ...] = Field(description="Input files, one per channel or one 4D.")
+    model: FileRecord = Field(description="The model's name, and the hash of its weights.")
+    settings: dict[str, JsonValue] = Field(description="Admission, windows and clean-up settings.")
+
+
+class Provenance(BaseModel):
+    """The origin and the content of one segmentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case: str = Field(description="Name of the study.")
+    recipe: Recipe = Field(description="Input, model and settings.")
+    outputs: dict[OutputKind, FileRecord] = Field(description="Files written, the mask always.")
+    labels: dict[str, int] = Field(description="Label name to the value it has in the mask.")
+    volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
+    grid: GridRecord = Field(description="Grid of input and mask.")
+    warnings: tuple[str, ...] = Field(description="What was unusual about the input.")
+    seconds: dict[str, float] = Field(description="Wall-clock time of each stage.")
+    device: str = Field(description="Where the network ran.")
+    versions: dict[str, str] = Field(
+        default_factory=software_versions,
+        description="Version of Trivox and of what it computes with.",
+    )
+    created_utc: str = Field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+        description="When the segmentation was finished, ISO 8601.",
+    )
+
+    def is_intact(self, wanted: Mapping[OutputKind, Path]) -> bool:
+        """Tell whether each of the `wanted` outputs was recorded and is on disk unchanged."""
+        return all(
+            kind in self.outputs and path.is_file() and FileRecord.of(path) == self.outputs[kind]
+            for kind, path in wanted.items()
+        )
+
+
+def write_provenance(provenance: Provenance, path: Path) -> None:
+    """Write `provenance` to `path` as JSON, atomically."""
+    write_text(path, provenance.model_dump_json(indent=2) + "\n")
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """Return the provenance in `path`, or None if there is no whole and valid one."""
+    try:
+        return Provenance.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

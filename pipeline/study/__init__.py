@@ -1,0 +1,19 @@
+"""A study comes in: files of voxels become one checked volume in RAS+ mm, or a stated refusal.
+
+`read_study` reads NIfTI, NRRD and MetaImage, one file per channel, and keeps the header fields that
+outputs must repeat; `read_label_map` reads labels. Nothing is taken from free text in headers, and
+no file, however broken, costs more memory than its size allows.
+"""
+
+from pipeline.study.reader import read_label_map, read_study
+from pipeline.study.study import VOLUME_SUFFIXES, GeometryHeader, Study, StudyConfig, case_name
+
+__all__ = [
+    "VOLUME_SUFFIXES",
+    "GeometryHeader",
+    "Study",
+    "StudyConfig",
+    "case_name",
+    "read_label_map",
+    "read_study",
+]

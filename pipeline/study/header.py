@@ -1,0 +1,62 @@
+"""The NIfTI header that outputs repeat: where the voxels lie, and nothing about the patient.
+
+Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the standard's.
+"""
+
+import nibabel as nib
+import numpy as np
+
+from pipeline.study.study import GeometryHeader
+from pipeline.volume import Grid
+
+NIFTI1_MAX_SIZE = 32767
+SPATIAL_UNITS_MASK = 0x07
+"""The bits of `xyzt_units` that hold the unit of length."""
+
+_TRANSFORM_FIELDS = (
+    "qform_code",
+    "sform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+)
+
+
+def geometry_header(raw: GeometryHeader) -> GeometryHeader:
+    """Return a fresh little-endian header with the geometry of `raw`, bit for bit.
+
+    Kept are pixdim[0:4], the qform and sform with their codes, and the unit of length. All else,
+    free text and extensions above all, is left out, since it may name the patient.
+    """
+    header = type(raw)(endianness="<")
+    for field in _TRANSFORM_FIELDS:
+        header[field] = raw[field]
+    header["pixdim"][:4] = raw["pixdim"][:4]
+    header["xyzt_units"] = int(raw["xyzt_units"]) & SPATIAL_UNITS_MASK
+    return header
+
+
+def header_from_grid(grid: Grid) -> GeometryHeader:
+    """Return a header for a grid that came from another format, with qform and sform code 1.
+
+    It is NIfTI-1 if that holds the grid exactly, in its float32 fields and int16 sizes; else
+    NIfTI-2, whose float64 fields do. So the affine read back equals `grid.affine` to the last bit.
+    """
+    header = _fill(nib.Nifti1Header(endianness="<"), grid)
+    exact = np.array_equal(header.get_sform(), grid.affine)
+    if exact and max(grid.shape) <= NIFTI1_MAX_SIZE:
+        return header
+    return _fill(nib.Nifti2Header(endianness="<"), grid)
+
+
+def _fill(header: GeometryHeader, grid: Grid) -> GeometryHeader:
+    header.set_xyzt_units(xyz="mm")
+    header.set_qform(grid.affine, code=1)
+    header.set_sform(grid.affine, code=1)
+    return header

@@ -1,0 +1,186 @@
+"""Read a study or a label map from files, or say why not.
+
+Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C = channels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StudyError
+from pipeline.study.checks import check_intensities
+from pipeline.study.itk import open_itk
+from pipeline.study.nifti import open_nifti
+from pipeline.study.study import (
+    NIFTI_SUFFIXES,
+    VOLUME_SUFFIXES,
+    ImageFile,
+    Study,
+    StudyConfig,
+)
+from pipeline.volume import LabelMap, Volume, smallest_label_type
+
+LABEL_TOLERANCE = 1e-3
+"""Largest distance from a whole number that a label stored as float may have."""
+
+LABEL_MAX = 2**31 - 1
+"""Largest label that the types of common tools hold."""
+
+_DICOM_REMEDY = "DICOM is not read yet; convert the series with dcm2niix."
+_DEFAULT_CONFIG = StudyConfig()
+
+
+def read_study(
+    paths: Sequence[Path],
+    *,
+    case: str,
+    num_channels: int,
+    config: StudyConfig = _DEFAULT_CONFIG,
+) -> Study:
+    """Read the channels of one study, all on one grid.
+
+    All headers are read and checked before any voxels are, so that a wrong study costs no memory.
+    Affine: sform if its code is positive, else qform, else the spacing alone with a warning.
+
+    Args:
+        paths: One file per channel, or one file that holds all channels as volumes.
+        case: The study's name in outputs and errors.
+        num_channels: Number of channels wanted.
+        config: What to do with odd input.
+
+    Returns:
+        The study, in native voxel order, as float32, with its affine in mm.
+
+    Raises:
+        StudyError: If a file cannot be read, or is no image that can be segmented.
+    """
+    files = tuple(_open_volume(Path(path), config) for path in paths)
+    _check_channels(files, case, num_channels)
+    for file in files[1:]:
+        _check_same_grid(files[0], file)
+    warnings = [_named(file, text, files) for file in files for text in file.warnings]
+    channels = []
+    for file in files:
+        data_NIJK, found = _read_channels(file, config)
+        channels.append(data_NIJK)
+        warnings += [_named(file, text, files) for text in found]
+    data_CIJK = channels[0] if len(channels) == 1 else np.concatenate(channels)
+    return Study(
+        case=case,
+        volume=Volume(data_CIJK, files[0].affine),
+        header=files[0].header,
+        paths=tuple(file.path for file in files),
+        warnings=tuple(warnings),
+    )
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a label map; labels stored as floats are accepted if they are whole numbers.
+
+    Raises:
+        StudyError: If the file cannot be read, holds several volumes, or a value is no label.
+    """
+    file = _open_volume(Path(path), _DEFAULT_CONFIG)
+    if file.num_volumes != 1:
+        raise StudyError(
+            file.path.name,
+            f"label map has {file.num_volumes} volumes, not 1",
+            "Merge them into one volume with one value per label.",
+        )
+    values_IJK = file.load()[..., 0]
+    _check_labels(file.path, values_IJK)
+    label_type = smallest_label_type(int(np.rint(values_IJK.max())))
+    if values_IJK.dtype.kind == "f":
+        values_IJK = np.rint(values_IJK)
+    return LabelMap(values_IJK.astype(label_type), file.affine)
+
+
+def _open_volume(path: Path, config: StudyConfig) -> ImageFile:
+    name = path.name.lower()
+    if path.is_dir():
+        raise StudyError(path.name, "is a folder, not a volume", _DICOM_REMEDY)
+    if not path.is_file():
+        raise StudyError(path.name, "file does not exist", "Check the path.")
+    if name.endswith((".dcm", ".ima")):
+        raise StudyError(path.name, "is a DICOM file", _DICOM_REMEDY)
+    if not name.endswith(VOLUME_SUFFIXES):
+        found = f"'{path.suffix}' is no file type that can be read"
+        raise StudyError(path.name, found, f"Give one of {', '.join(VOLUME_SUFFIXES)}.")
+    if path.stat().st_size == 0:
+        raise StudyError(path.name, "file is empty", "Copy or convert the file again.")
+    if name.endswith(NIFTI_SUFFIXES):
+        return open_nifti(path, config)
+    return open_itk(path, config)
+
+
+def _check_channels(files: Sequence[ImageFile], case: str, num_channels: int) -> None:
+    if len(files) == 1 and files[0].num_volumes == num_channels:
+        return
+    wanted = num_channels if len(files) == 1 else 1
+    for file in files:
+        if file.num_volumes > 1:
+            raise StudyError(
+                file.path.name,
+                f"holds {file.num_volumes} volumes, {wanted} wanted",
+                "Split it into one file per volume, and give those that are the channels.",
+            )
+    if len(files) != num_channels:
+        raise StudyError(
+            case,
+            f"{len(files)} channel(s) given, {num_channels} wanted",
+            "Give one file per channel, in the model's order.",
+        )
+
+
+def _check_same_grid(first: ImageFile, other: ImageFile) -> None:
+    if first.grid.same_as(other.grid):
+        return
+    if first.grid.shape != other.grid.shape:
+        found = f"grid {other.grid.shape} differs from {first.grid.shape} of {first.path.name}"
+    else:
+        distance_mm = first.grid.distance_mm(other.grid)
+        found = f"grid lies up to {distance_mm:.3g} mm away from that of {first.path.name}"
+    raise StudyError(other.path.name, found, "Resample the channels onto one grid.")
+
+
+def _named(file: ImageFile, text: str, files: Sequence[ImageFile]) -> str:
+    return text if len(files) == 1 else f"{file.path.name}: {text}"
+
+
+def _read_channels(
+    file: ImageFile, config: StudyConfig
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    voxels_IJKN = file.load()
+    with np.errstate(over="ignore"):
+        data_NIJK = np.moveaxis(voxels_IJKN.astype(np.float32, copy=False), 3, 0)
+    warnings: list[str] = []
+    for index, voxels_IJK in enumerate(data_NIJK):
+        checked_IJK, found = check_intensities(file.path, voxels_IJK, config)
+        if checked_IJK is not voxels_IJK:
+            data_NIJK[index] = checked_IJK
+        warnings += found
+    return data_NIJK, warnings
+
+
+def _check_labels(path: Path, values_IJK: npt.NDArray[Any]) -> None:
+    """Refuse values that are no labels, naming the first."""
+    lowest, highest = values_IJK.min(), values_IJK.max()
+    bad: Any = None
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        bad = values_IJK[~np.isfinite(values_IJK)][0]
+    elif lowest < -LABEL_TOLERANCE:
+        bad = lowest
+    elif highest > LABEL_MAX:
+        bad = highest
+    elif values_IJK.dtype.kind == "f":
+        fractional = np.abs(values_IJK - np.rint(values_IJK)) > LABEL_TOLERANCE
+        bad = values_IJK[fractional][0] if fractional.any() else None
+    if bad is not None:
+        raise StudyError(
+            path.name,
+            f"holds the value {bad:g}, which is no label",
+            "Labels are whole numbers from 0 up; give the label map, not an image.",
+        )

@@ -1,0 +1,76 @@
+"""The state of an interrupted run: all that going on exactly needs."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from pipeline.errors import TrainingError
+from pipeline.files import atomic_path
+
+
+@dataclass
+class TrainingState:
+    """What changes while training.
+
+    Attributes:
+        network: The network that is trained.
+        averaged: Running mean of its weights, or None.
+        optimizer: Over the network's parameters.
+        scaler: Of the loss, for float16; does nothing otherwise.
+        seed: Of the random numbers used inside a step, such as dropout.
+        iteration: Finished iterations.
+        elapsed_s: Time in training so far, over all resumes.
+        epoch_losses: Losses of the current epoch so far.
+    """
+
+    network: torch.nn.Module
+    averaged: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    seed: int
+    iteration: int = 0
+    elapsed_s: float = 0.0
+    epoch_losses: list[float] = field(default_factory=list)
+
+    @property
+    def best_weights(self) -> torch.nn.Module:
+        """The network to validate and keep: the averaged one where there is one."""
+        return self.network if self.averaged is None else self.averaged.module
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, atomically."""
+        content: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "iteration": self.iteration,
+            "elapsed_s": self.elapsed_s,
+            "epoch_losses": self.epoch_losses,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Read a checkpoint back, without executing anything in it.
+
+        Raises:
+            TrainingError: If it cannot be read or belongs to another network.
+        """
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+            self.network.load_state_dict(content["network"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(content["averaged"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+        except Exception as error:  # torch raises many kinds for a torn or foreign file
+            found = f"the checkpoint cannot be resumed from ({type(error).__name__})"
+            remedy = "Remove the run's folder to train from the start, or choose another name=..."
+            raise TrainingError(path, found, remedy) from error
+        self.iteration = content["iteration"]
+        self.elapsed_s = content["elapsed_s"]
+        self.epoch_losses = content["epoch_losses"]

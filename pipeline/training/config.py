@@ -1,0 +1,112 @@
+"""The configuration of a whole experiment; every stage's own configuration nests in it."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.evaluation import EvaluationConfig
+from pipeline.inference import InferenceConfig, Precision
+from pipeline.network import NetworkConfig
+from pipeline.phantom import PhantomConfig
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.study import StudyConfig
+from pipeline.transforms import AugmentationConfig, PreprocessingConfig
+
+
+class DataConfig(BaseModel):
+    """Which cases to learn from. Paths are relative to the folder that the command runs in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: Path | None = Field(
+        default=None, description="A manifest, a dataset.json, or the folder of a data set."
+    )
+    root: Path | None = Field(
+        default=None, description="Where the data lies, if not where the manifest says."
+    )
+    phantom: PhantomConfig | None = Field(
+        default=None, description="Make this synthetic cohort in `root` and train on it."
+    )
+    folds: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0)
+    cache: Path = Field(default=Path("runs/.cache"), description="Preprocessed cases.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataConfig":
+        if (self.manifest is None) == (self.phantom is None):
+            raise ValueError("set either data.manifest or data.phantom")
+        if self.phantom is not None and self.root is None:
+            raise ValueError("data.phantom needs data.root, the folder to make it in")
+        if self.fold >= self.folds:
+            raise ValueError(f"data.fold={self.fold}, but folds are numbered 0..{self.folds - 1}")
+        return self
+
+
+class TrainingConfig(BaseModel):
+    """How to train. The run ends at whichever budget is reached first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_minutes: float | None = Field(default=None, gt=0)
+    max_iterations: int | None = Field(default=None, ge=1)
+    max_epochs: int | None = Field(default=None, ge=1)
+    iterations_per_epoch: int = Field(default=50, ge=1)
+    patch_size: tuple[int, int, int] = Field(
+        default=(64, 64, 64), description="Working voxels along R, A, S."
+    )
+    batch_size: int = Field(default=2, ge=1)
+    foreground_share: float = Field(default=0.67, ge=0, le=1)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup_share: float = Field(default=0.02, ge=0, lt=1, description="Of the budget.")
+    gradient_clip: float = Field(default=12.0, gt=0, description="Largest norm of the gradient.")
+    ema_decay: float = Field(
+        default=0.99, ge=0, lt=1, description="Of the averaged weights that are kept; 0: none."
+    )
+    precision: Precision = "auto"
+    num_workers: int = Field(default=1, ge=0, description="Processes that prepare patches.")
+    validate_every_epochs: int = Field(default=10, ge=1)
+    num_validation_cases: int = Field(
+        default=4, ge=0, description="Segmented whole during training; all of them at the end."
+    )
+    checkpoint_minutes: float = Field(default=2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_budget(self) -> "TrainingConfig":
+        if self.max_minutes is None and self.max_iterations is None and self.max_epochs is None:
+            raise ValueError("set a budget: max_minutes, max_iterations or max_epochs")
+        return self
+
+
+class RunConfig(BaseModel):
+    """One experiment: what `trivox train` takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Of the run's folder.")
+    output: Path = Field(default=Path("runs"), description="Folder of all runs.")
+    seed: int = Field(default=0, ge=0)
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    data: DataConfig
+    study: StudyConfig = StudyConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    network: NetworkConfig = NetworkConfig()
+    training: TrainingConfig
+    inference: InferenceConfig = InferenceConfig()
+    postprocessing: PostprocessingConfig = PostprocessingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.output / self.name
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "RunConfig":
+        self.network.check_size("training.patch_size", self.training.patch_size)
+        if self.inference.window is not None:
+            self.network.check_size("inference.window", self.inference.window)
+        return self

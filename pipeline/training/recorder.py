@@ -1,0 +1,120 @@
+"""What a run leaves to look at while it runs: metrics.csv, curves.png and TensorBoard."""
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ignite.handlers import TensorboardLogger
+
+from pipeline.files import atomic_path
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One row of metrics.csv.
+
+    Attributes:
+        epoch: Finished epochs.
+        iteration: Finished iterations.
+        elapsed_s: Time in training so far, in seconds.
+        learning_rate: Of the epoch's last iteration.
+        loss: Mean over the epoch's iterations.
+        wait_share: Share of the epoch's time spent waiting for patches.
+        validation_dice: Mean Dice of the validation cases, or None where none were segmented.
+    """
+
+    epoch: int
+    iteration: int
+    elapsed_s: float
+    learning_rate: float
+    loss: float
+    wait_share: float
+    validation_dice: float | None
+
+
+class Recorder:
+    """Keeps the rows of a run and writes them out after every epoch.
+
+    Args:
+        folder: The run's folder.
+        resume_at: Iteration that a resumed run starts from; rows beyond it are dropped, since those
+            epochs are about to be trained again.
+    """
+
+    def __init__(self, folder: Path, resume_at: int) -> None:
+        self._folder = folder
+        self._rows = [
+            row for row in read_metrics(folder / "metrics.csv") if row.iteration <= resume_at
+        ]
+        self._tensorboard = TensorboardLogger(
+            log_dir=str(folder / "tensorboard"), purge_step=resume_at + 1
+        )
+
+    def add(self, row: EpochMetrics) -> None:
+        """Write a finished epoch."""
+        self._rows.append(row)
+        with (
+            atomic_path(self._folder / "metrics.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, [field.name for field in fields(EpochMetrics)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in self._rows)
+        for name in ("loss", "learning_rate", "wait_share", "validation_dice"):
+            value = getattr(row, name)
+            if value is not None:
+                self._tensorboard.writer.add_scalar(name, value, row.iteration)
+
+    def close(self) -> None:
+        """Draw the curves and close TensorBoard's file."""
+        self._tensorboard.close()
+        if self._rows:
+            draw_curves(self._rows, self._folder / "curves.png")
+
+
+def read_metrics(path: Path) -> list[EpochMetrics]:
+    """Read metrics.csv back; no rows if there is none yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            EpochMetrics(
+                epoch=int(row["epoch"]),
+                iteration=int(row["iteration"]),
+                elapsed_s=float(row["elapsed_s"]),
+                learning_rate=float(row["learning_rate"]),
+                loss=float(row["loss"]),
+                wait_share=float(row["wait_share"]),
+                validation_dice=float(row["validation_dice"]) if row["validation_dice"] else None,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def draw_curves(rows: list[EpochMetrics], path: Path) -> None:
+    """Draw loss, validation Dice and learning rate over the iterations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    iterations = [row.iteration for row in rows]
+    upper.plot(iterations, [row.loss for row in rows], color="tab:blue", label="loss (training)")
+    upper.set_ylabel("Dice + cross-entropy loss")
+    validated = [row for row in rows if row.validation_dice is not None]
+    scores = upper.twinx()
+    scores.plot(
+        [row.iteration for row in validated],
+        [row.validation_dice or 0.0 for row in validated],
+        "o-",
+        color="tab:orange",
+        label="mean Dice (validation)",
+    )
+    scores.set_ylim(0, 1)
+    scores.set_ylabel("Dice")
+    upper.legend(loc="center right", bbox_to_anchor=(1.0, 0.6))
+    scores.legend(loc="center right", bbox_to_anchor=(1.0, 0.45))
+    lower.plot(iterations, [row.learning_rate for row in rows], color="tab:gray")
+    lower.set_ylabel("learning rate")
+    lower.set_xlabel("iteration")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,40 @@
+"""To the network's grid and scale, and back: RAS, crop, spacing, intensity, patches, augmentation.
+
+`preprocess` and `restore_labels` are inverse to each other and share one `Placement`, so that the
+way back cannot drift from the way in. MONAI's transforms do the work on the way in.
+"""
+
+from pipeline.transforms.augmentation import build_augmentation
+from pipeline.transforms.cache import CachedCase, cache_key, write_case
+from pipeline.transforms.config import (
+    AugmentationConfig,
+    ChannelNormalisation,
+    Preprocessing,
+    PreprocessingConfig,
+)
+from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.transforms.patches import PatchDataset
+from pipeline.transforms.placement import Placement
+from pipeline.transforms.preprocess import Working, preprocess, preprocess_labels
+from pipeline.transforms.restore import ProbabilitySink, restore_labels
+
+__all__ = [
+    "AugmentationConfig",
+    "CachedCase",
+    "ChannelNormalisation",
+    "Fingerprint",
+    "PatchDataset",
+    "Placement",
+    "Preprocessing",
+    "PreprocessingConfig",
+    "ProbabilitySink",
+    "Working",
+    "build_augmentation",
+    "cache_key",
+    "preprocess",
+    "preprocess_labels",
+    "restore_labels",
+    "settle_preprocessing",
+    "take_fingerprint",
+    "write_case",
+]

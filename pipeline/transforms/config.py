@@ -1,0 +1,68 @@
+"""What preprocessing is asked for, what was settled on the training cases, and augmentation."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Triple = tuple[float, float, float]
+
+
+class PreprocessingConfig(BaseModel):
+    """What a user may ask of preprocessing; the rest is settled on the training cases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spacing_mm: Triple | None = Field(
+        default=None, description="Working spacing along R, A, S in mm; the median if not given."
+    )
+    crop_margin_mm: float = Field(
+        default=10.0, ge=0, description="Kept around the foreground's bounding box, in mm."
+    )
+
+
+class ChannelNormalisation(BaseModel):
+    """How the intensities of one channel are brought to the network's scale.
+
+    `ct`: clip to `[low, high]`, subtract `mean`, divide by `std`; all four come from the foreground
+    of the training cases, since Hounsfield units mean the same in every study.
+    `mr`: z-score over the non-zero voxels of each volume; MR units mean nothing across studies.
+
+    Source:
+        Isensee et al., nnU-Net, Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["ct", "mr"]
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.0
+    std: float = Field(default=1.0, gt=0)
+
+
+class Preprocessing(BaseModel):
+    """Everything that takes a study to the network's grid and scale; stored in the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spacing_mm: Triple
+    crop_margin_mm: float
+    channels: tuple[ChannelNormalisation, ...]
+
+
+class AugmentationConfig(BaseModel):
+    """Random changes to training patches. Probabilities are per patch; ranges are symmetric."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip_axes: tuple[Literal["R", "A", "S"], ...] = Field(
+        default=(), description="Axes that may be mirrored: only where no label names a side."
+    )
+    affine_probability: float = Field(default=0.5, ge=0, le=1)
+    rotation_degrees: float = Field(default=15.0, ge=0)
+    scale_range: float = Field(default=0.15, ge=0, lt=1)
+    noise_probability: float = Field(default=0.15, ge=0, le=1)
+    blur_probability: float = Field(default=0.1, ge=0, le=1)
+    contrast_probability: float = Field(default=0.15, ge=0, le=1)
+    brightness_probability: float = Field(default=0.15, ge=0, le=1)
+    gamma_probability: float = Field(default=0.15, ge=0, le=1)

@@ -1,0 +1,67 @@
+"""Linear interpolation along the axes of a grid, one axis after the other.
+
+Trilinear interpolation between grids whose axes are parallel separates into three one-dimensional
+steps. That costs a fraction of a general three-dimensional gather and needs one volume at a time,
+which is what keeps the way back to the native grid cheap for many classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def resample_linear(data_IJK: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Read a volume at fractional indices along each axis, linearly, repeating the border.
+
+    Args:
+        data_IJK: `(I, J, K)` floating tensor.
+        positions: For each axis the `(n,)` indices to read at; outside `[0, size - 1]` the border
+            voxel is repeated.
+
+    Returns:
+        `(n_I, n_J, n_K)` tensor of the same type.
+    """
+    # The axis that shrinks most goes first, so that the others have less to do.
+    order = sorted(range(3), key=lambda axis: len(positions[axis]) / data_IJK.shape[axis])
+    for axis in order:
+        data_IJK = _resample_axis(data_IJK, positions[axis], axis)
+    return data_IJK
+
+
+def _resample_axis(data_IJK: torch.Tensor, positions: torch.Tensor, axis: int) -> torch.Tensor:
+    size = data_IJK.shape[axis]
+    if len(positions) == size and torch.equal(positions, torch.arange(size, dtype=torch.float64)):
+        return data_IJK
+    inside = positions.clamp(0, size - 1)
+    low = inside.floor().long()
+    weight_shape = [1, 1, 1]
+    weight_shape[axis] = -1
+    weight = (inside - low).to(data_IJK).reshape(weight_shape)
+    low = low.to(data_IJK.device)
+    below = data_IJK.index_select(axis, low)
+    above = data_IJK.index_select(axis, (low + 1).clamp(max=size - 1))
+    return torch.lerp(below, above, weight)
+
+
+def resample_labels(
+    labels_IJK: torch.Tensor, positions: Sequence[torch.Tensor], num_classes: int
+) -> torch.Tensor:
+    """Resample class indices: each class's mask linearly, then the largest wins.
+
+    Smoother than the nearest neighbour at borders, and it never invents a class in between.
+
+    Args:
+        labels_IJK: `(I, J, K)` class indices below `num_classes`.
+        positions: As in `resample_linear`.
+        num_classes: Number of classes, background included.
+
+    Returns:
+        `(n_I, n_J, n_K)` tensor of the same type. On a tie the lower class index wins.
+    """
+    best = resample_linear((labels_IJK == 0).float(), positions)
+    winner = torch.zeros(best.shape, dtype=labels_IJK.dtype)
+    for index in range(1, num_classes):
+        share = resample_linear((labels_IJK == index).float(), positions)
+        winner[share > best] = index
+        best = torch.maximum(best, share)
+    return winner

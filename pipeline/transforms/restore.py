@@ -1,0 +1,71 @@
+"""The way back: class probabilities on the working grid to labels on the study's own grid.
+
+One class at a time: its probabilities are resampled to the native grid and compared with the best
+so far, so that no array of classes times native voxels ever exists.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Orientation
+
+from pipeline.transforms.placement import Placement
+from pipeline.transforms.preprocess import RAS_LABELS
+from pipeline.transforms.resample import resample_linear
+from pipeline.volume import smallest_label_type
+
+
+class ProbabilitySink(Protocol):
+    """Takes the probabilities of one class after the other, background first."""
+
+    def add(self, probability_IJK: npt.NDArray[np.float32]) -> None:
+        """Take `(I, J, K)` probabilities in 0..1 of the next class, on the study's own grid."""
+
+
+def restore_labels(
+    probabilities_CIJK: torch.Tensor,
+    placement: Placement,
+    values: list[int],
+    sink: ProbabilitySink | None = None,
+) -> npt.NDArray[np.unsignedinteger]:
+    """Bring probabilities back to the study's own grid and take the most probable label.
+
+    Args:
+        probabilities_CIJK: `(C, I, J, K)` on the working grid, background first.
+        placement: Of the study, from `preprocess`.
+        values: Label value of each class, background 0 first.
+        sink: Takes each class's probabilities on the study's own grid, if given.
+
+    Returns:
+        Labels on the study's own grid, in its own voxel order. Outside the foreground crop they are
+        background. On a tie the lower class index wins.
+    """
+    positions = [axis.working_positions() for axis in placement.axes]
+    best = None
+    for index, probability in enumerate(probabilities_CIJK):
+        share = resample_linear(probability.float(), positions)
+        if best is None:
+            best, winner = share, torch.zeros(share.shape, dtype=torch.int16, device=share.device)
+        else:
+            winner[share > best] = index
+            best = torch.maximum(best, share)
+        if sink is not None:
+            outside = 1.0 if index == 0 else 0.0
+            sink.add(_uncrop(share.cpu(), placement, outside).astype(np.float32))
+    table = np.asarray(values, dtype=smallest_label_type(max(values)))
+    labels: npt.NDArray[np.unsignedinteger] = table[_uncrop(winner.cpu(), placement, 0)]
+    return labels
+
+
+def _uncrop(
+    cropped_IJK: torch.Tensor, placement: Placement, outside: float
+) -> npt.NDArray[np.generic]:
+    """Put a cropped RAS array back into its study's extent and voxel order."""
+    whole = torch.full(placement.ras.shape, outside, dtype=cropped_IJK.dtype)
+    whole[placement.crop] = cropped_IJK
+    to_native = Orientation(axcodes=placement.native.axis_codes, labels=RAS_LABELS)
+    native = to_native(MetaTensor(whole[None], affine=placement.ras.affine))
+    return np.asarray(native.as_tensor()[0].numpy())

@@ -1,0 +1,74 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.cohort import SegmentOptions
+from pipeline.inference import InferenceConfig
+from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.network import NetworkConfig, build_network
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.study import StudyConfig
+from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+
+SPACING_MM = (1.5, 1.0, 2.0)
+
+
+def build_model(num_channels=1, sha256="a" * 64):
+    torch.manual_seed(0)
+    network = NetworkConfig(features=(2, 4, 4))
+    description = ModelDescription(
+        name="tiny",
+        channels=tuple(
+            ChannelDescription(name=f"T{index}", modality="MR") for index in range(num_channels)
+        ),
+        labels={"liver": 1, "lesion": 2},
+        study=StudyConfig(),
+        preprocessing=Preprocessing(
+            spacing_mm=SPACING_MM,
+            crop_margin_mm=10.0,
+            channels=tuple(ChannelNormalisation(kind="mr") for _ in range(num_channels)),
+        ),
+        network=network,
+        inference=InferenceConfig(window=(8, 8, 8), precision="fp32"),
+        postprocessing=PostprocessingConfig(),
+        fingerprint=Fingerprint(
+            num_cases=1,
+            spacing_mm=SPACING_MM,
+            spacing_range_mm=(SPACING_MM, SPACING_MM),
+            shape=(12, 14, 10),
+            channels=(),
+        ),
+        training={},
+    )
+    return Model(description, build_network(network, num_channels, 3).eval(), sha256)
+
+
+@pytest.fixture(scope="session")
+def model():
+    return build_model()
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    return build_model
+
+
+@pytest.fixture
+def options():
+    return SegmentOptions(study=StudyConfig())
+
+
+@pytest.fixture(scope="session")
+def save_volume():
+    """Write a volume of noise, 12 x 14 x 10 voxels of 1.5 x 1 x 2 mm."""
+
+    def save(path, seed=0, description=b""):
+        data = np.random.default_rng(seed).normal(100, 20, (12, 14, 10)).astype(np.float32)
+        image = nib.Nifti1Image(data, np.diag([*SPACING_MM, 1.0]))
+        image.header["descrip"] = description
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(image, path)
+        return path
+
+    return save

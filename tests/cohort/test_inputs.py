@@ -1,0 +1,227 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cohort import StudyInput, find_studies
+from pipeline.errors import ConfigError
+
+OUT = Path("no_such_output")
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def found(inputs, *, num_channels=1, out=OUT):
+    studies = find_studies(inputs, num_channels=num_channels, out=out)
+    return {study.case: study for study in studies}
+
+
+def test_a_file_is_one_study(tmp_path):
+    touch(tmp_path / "scan.v2.nii.gz")
+    path = tmp_path / "scan.v2.nii.gz"
+    assert find_studies([path], num_channels=1, out=OUT) == [StudyInput("scan.v2", (path,))]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".NII.GZ"])
+def test_a_folder_gives_its_volumes_and_those_below(tmp_path, suffix):
+    touch(tmp_path / f"a{suffix}", tmp_path / "below" / "deep" / f"b{suffix}")
+    touch(tmp_path / "notes.txt", tmp_path / "table.csv", tmp_path / "a.json")
+    assert set(found([tmp_path])) == {"a", "b"}
+
+
+def test_hidden_files_and_folders_are_skipped(tmp_path):
+    touch(tmp_path / "a.nii", tmp_path / "._a.nii", tmp_path / ".cache" / "b.nii")
+    assert set(found([tmp_path])) == {"a"}
+
+
+def test_an_input_folder_below_a_hidden_one_is_searched(tmp_path):
+    touch(tmp_path / ".store" / "a.nii")
+    assert set(found([tmp_path / ".store"])) == {"a"}
+
+
+def test_the_output_folder_is_skipped(tmp_path):
+    touch(tmp_path / "a.nii", tmp_path / "out" / "a_seg.nii.gz", tmp_path / "output" / "b.nii")
+    assert set(found([tmp_path], out=tmp_path / "out")) == {"a", "b"}
+
+
+def test_an_input_folder_inside_the_output_folder_is_searched(tmp_path):
+    touch(tmp_path / "images" / "a.nii")
+    assert set(found([tmp_path / "images"], out=tmp_path)) == {"a"}
+
+
+def test_a_folder_cannot_be_input_and_output(tmp_path):
+    touch(tmp_path / "a.nii")
+    with pytest.raises(ConfigError, match="choose another one with --out"):
+        found([tmp_path], out=tmp_path)
+
+
+def test_a_file_named_twice_is_one_study(tmp_path):
+    touch(tmp_path / "a.nii")
+    assert len(found([tmp_path, tmp_path / "a.nii", tmp_path / "a.nii"])) == 1
+
+
+def test_a_missing_input_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"gone\.nii: there is no such file or folder"):
+        found([tmp_path / "gone.nii"])
+
+
+def test_a_folder_without_studies_is_named(tmp_path):
+    touch(tmp_path / "empty" / "notes.txt")
+    with pytest.raises(ConfigError, match=r"empty: no studies found in this folder\. Name volumes"):
+        found([tmp_path / "empty"])
+
+
+def test_channels_are_joined_in_order(tmp_path):
+    paths = [tmp_path / f"p_000{index}.nii.gz" for index in range(2)]
+    touch(*reversed(paths))
+    assert found([tmp_path], num_channels=2) == {"p": StudyInput("p", tuple(paths))}
+    assert found(list(reversed(paths)), num_channels=2) == {"p": StudyInput("p", tuple(paths))}
+
+
+def test_a_lone_first_channel_loses_its_suffix(tmp_path):
+    path = tmp_path / "p_0000.nii.gz"
+    touch(path)
+    assert found([tmp_path]) == {"p": StudyInput("p", (path,))}
+
+
+def test_a_file_for_all_channels_is_passed_as_it_is(tmp_path):
+    path = tmp_path / "p.nii.gz"
+    touch(path)
+    assert found([tmp_path], num_channels=4) == {"p": StudyInput("p", (path,))}
+
+
+def test_numbers_without_a_zeroth_are_names(tmp_path):
+    touch(*(tmp_path / f"BraTS_{year}.nii.gz" for year in ("0001", "0002", "2021")))
+    assert set(found([tmp_path])) == {"BraTS_0001", "BraTS_0002", "BraTS_2021"}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "num_channels"),
+    [(("0000", "0001"), 1), (("0000", "0002"), 2), (("0000", "0001", "0002"), 2)],
+)
+def test_channels_that_do_not_fit_the_model_are_refused(tmp_path, numbers, num_channels):
+    touch(*(tmp_path / f"p_{number}.nii" for number in numbers))
+    (study,) = found([tmp_path], num_channels=num_channels).values()
+    assert study.case == "p"
+    assert len(study.paths) == len(numbers)
+    expected = f"look like {len(numbers)} channels of one study, but the model takes _0000 to "
+    assert expected in study.refusal
+
+
+def test_two_files_for_one_channel_are_refused(tmp_path):
+    touch(tmp_path / "p_0000.nii", tmp_path / "p_0000.nii.gz")
+    assert "each once" in found([tmp_path], num_channels=2)["p"].refusal
+
+
+def test_channels_of_equal_stems_in_other_folders_stay_apart(tmp_path):
+    for folder in "ab":
+        touch(tmp_path / folder / "p_0000.nii", tmp_path / folder / "p_0001.nii")
+    studies = found([tmp_path], num_channels=2)
+    assert set(studies) == {"a_p", "b_p"}
+    assert studies["a_p"].paths == (
+        tmp_path / "a" / "p_0000.nii",
+        tmp_path / "a" / "p_0001.nii",
+    )
+
+
+def test_equal_names_get_the_names_of_their_folders(tmp_path):
+    touch(tmp_path / "x" / "scan.nii", tmp_path / "y" / "scan.nii", tmp_path / "z" / "other.nii")
+    assert set(found([tmp_path])) == {"x_scan", "y_scan", "other"}
+
+
+def test_as_many_folders_as_are_needed(tmp_path):
+    touch(*(tmp_path / patient / "ct" / "scan.nii" for patient in ("p1", "p2")))
+    assert set(found([tmp_path])) == {"p1_ct_scan", "p2_ct_scan"}
+
+
+def test_a_made_name_does_not_meet_a_given_one(tmp_path):
+    touch(tmp_path / "a" / "scan.nii", tmp_path / "b" / "scan.nii", tmp_path / "c" / "a_scan.nii")
+    studies = found([tmp_path])
+    assert len(studies) == 3
+    assert "b_scan" in studies
+
+
+def test_names_that_differ_by_letter_case_only_are_told_apart(tmp_path):
+    touch(tmp_path / "x" / "Scan.nii", tmp_path / "y" / "scan.nii")
+    assert set(found([tmp_path])) == {"x_Scan", "y_scan"}
+
+
+def test_equal_names_in_one_folder_keep_their_suffix(tmp_path):
+    touch(tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd")
+    assert set(found([tmp_path])) == {"scan_nii_gz", "scan_nrrd"}
+
+
+def test_names_do_not_depend_on_the_order_of_inputs(tmp_path):
+    paths = [tmp_path / "x" / "scan.nii", tmp_path / "y" / "scan.nii", tmp_path / "c.nii"]
+    touch(*paths)
+    assert found(paths) == found(paths[::-1])
+
+
+def test_an_input_is_never_overwritten(tmp_path):
+    touch(tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz")
+    inputs = [tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz"]
+    with pytest.raises(ConfigError, match=r"a_seg\.nii\.gz: .* would be overwritten"):
+        found(inputs, out=tmp_path)
+    assert set(found(inputs, out=tmp_path / "out")) == {"a", "a_seg"}
+
+
+def write_dicom(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(128) + b"DICM" + bytes(16))
+
+
+def test_a_folder_of_dicom_is_one_refused_study(tmp_path):
+    for index in range(3):
+        write_dicom(tmp_path / "p1" / f"IM{index}")
+        write_dicom(tmp_path / "p2" / f"1.2.840.{index}")
+        touch(tmp_path / "p3" / f"{index}.dcm")
+    touch(tmp_path / "scan.nii")
+    studies = found([tmp_path])
+    assert set(studies) == {"p1", "p2", "p3", "scan"}
+    assert studies["scan"].refusal is None
+    for case in ("p1", "p2", "p3"):
+        assert studies[case].paths == (tmp_path / case,)
+        assert "DICOM is not read yet" in studies[case].refusal
+        assert "dcm2niix" in studies[case].refusal
+
+
+def test_dicom_files_named_one_by_one_are_one_study(tmp_path):
+    for index in range(3):
+        write_dicom(tmp_path / "p1" / f"IM{index}")
+    assert set(found(sorted((tmp_path / "p1").iterdir()))) == {"p1"}
+
+
+def test_dicom_beside_its_conversion_is_left_out(tmp_path):
+    write_dicom(tmp_path / "IM0")
+    touch(tmp_path / "converted.nii.gz")
+    assert set(found([tmp_path])) == {"converted"}
+
+
+def test_other_suffixes_are_left_to_the_reader(tmp_path):
+    touch(tmp_path / "scan.jpg")
+    assert found([tmp_path / "scan.jpg"])["scan"].refusal is None
+
+
+def test_a_decathlon_folder_is_a_manifest(tmp_path):
+    dataset = {
+        "name": "demo",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "liver"},
+        "training": [{"image": "./imagesTr/x.nii.gz", "label": "./labelsTr/x.nii.gz"}],
+        "test": [],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    touch(tmp_path / "imagesTr" / "x.nii.gz", tmp_path / "labelsTr" / "x.nii.gz")
+    expected = {"x": StudyInput("x", (tmp_path / "imagesTr" / "x.nii.gz",))}
+    assert found([tmp_path]) == expected
+    assert found([tmp_path / "dataset.json"]) == expected
+
+
+def test_a_csv_names_its_cases(tmp_path):
+    touch(tmp_path / "x_0000.nii", tmp_path / "x_0001.nii")
+    (tmp_path / "list.csv").write_text("case,image\nfirst,x_0000.nii\nsecond,x_0001.nii\n")
+    assert set(found([tmp_path / "list.csv"])) == {"first", "second"}

@@ -1,0 +1,186 @@
+import json
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.evaluation import evaluate_folders
+
+
+def write(path, value=1, affine=None, shape=(8, 8, 8), start=2):
+    labels = np.zeros(shape, np.min_scalar_type(value))
+    labels[start:6, 2:6, 2:6] = value
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(labels, np.eye(4) if affine is None else affine), path)
+
+
+def write_provenance(folder, case, labels):
+    (folder / f"{case}_seg.json").write_text(json.dumps({"case": case, "labels": labels}))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return tmp_path / "predictions", tmp_path / "references"
+
+
+def test_pairs_by_case(folders):
+    predictions, references = folders
+    write(predictions / "a_seg.nii.gz")
+    write(predictions / "b.nii.gz", start=3)
+    write(references / "a.nii.gz")
+    write(references / "b_seg.nii", start=2)
+    result = evaluate_folders(predictions, references, {"liver": 1})
+    assert [(s.case, s.label) for s in result.scores] == [("a", "liver"), ("b", "liver")]
+    assert result.scores[0].dice == 1
+    assert result.scores[1].dice == pytest.approx(2 * 48 / (48 + 64))
+    assert result.problems == ()
+
+
+def test_other_files_are_passed_over(folders):
+    predictions, references = folders
+    for folder in folders:
+        write(folder / "a.nii.gz")
+    write(predictions / "a_probabilities.nii.gz", shape=(3, 3, 3))
+    (predictions / "cohort.csv").write_text("case\n")
+    (predictions / "._a.nii.gz").write_bytes(b"made by a file manager")
+    (references / "sub").mkdir()
+    result = evaluate_folders(predictions, references)
+    assert [s.case for s in result.scores] == ["a"]
+    assert result.problems == ()
+
+
+def test_one_bad_pair_does_not_stop_the_rest(folders):
+    predictions, references = folders
+    for folder in folders:
+        write(folder / "good.nii.gz")
+        write(folder / "torn.nii.gz")
+        write(folder / "twice.nii.gz")
+    write(predictions / "extra.nii.gz")
+    write(references / "missed.nii.gz")
+    write(references / "twice_seg.nii.gz")
+    (predictions / "torn.nii.gz").write_bytes(b"")
+    write(predictions / "moved.nii.gz", affine=np.diag([1, 1, 2, 1.0]))
+    write(references / "moved.nii.gz")
+    write(predictions / "size.nii.gz", shape=(8, 8, 9))
+    write(references / "size.nii.gz")
+    result = evaluate_folders(predictions, references, {"liver": 1})
+    assert {s.case for s in result.scores} == {"good"}
+    problems = {p.case: p.text for p in result.problems}
+    assert list(problems) == ["extra", "missed", "moved", "size", "torn", "twice"]
+    assert problems["extra"] == (
+        f"{references}: no file for case extra. Add it, or remove its partner."
+    )
+    assert str(predictions) in problems["missed"]
+    assert "2 files for one case: twice.nii.gz, twice_seg.nii.gz" in problems["twice"]
+    assert "torn.nii.gz" in problems["torn"]
+    assert (
+        "differs from the reference's (8, 8, 8) RAS, 1 x 1 x 1 mm by up to 7 mm"
+        in (problems["moved"])
+    )
+    assert "(8, 8, 9) RAS" in problems["size"]
+    assert "Resample the prediction" in problems["size"]
+
+
+def test_axes_that_run_otherwise_are_another_grid(folders):
+    predictions, references = folders
+    write(predictions / "a.nii.gz", affine=np.diag([-1, 1, 1, 1.0]))
+    write(references / "a.nii.gz")
+    (problem,) = evaluate_folders(predictions, references).problems
+    assert "LAS" in problem.text
+    assert "RAS" in problem.text
+
+
+def test_names_come_from_provenance(folders):
+    predictions, references = folders
+    for case in ("a", "b"):
+        write(predictions / f"{case}_seg.nii.gz", value=2)
+        write(references / f"{case}.nii.gz", value=2)
+    write_provenance(predictions, "a", {"liver": 1, "spleen": 2})
+    result = evaluate_folders(predictions, references)
+    assert [(s.case, s.label) for s in result.scores] == [
+        (case, label) for case in ("a", "b") for label in ("liver", "spleen")
+    ]
+    given = evaluate_folders(predictions, references, {"kidney": 2})
+    assert {s.label for s in given.scores} == {"kidney"}
+
+
+@pytest.mark.parametrize("second", [{"liver": 2}, {"spleen": 1}])
+def test_provenance_that_disagrees_is_refused(folders, second):
+    predictions, references = folders
+    for case in ("a", "b"):
+        write(predictions / f"{case}_seg.nii.gz")
+        write(references / f"{case}.nii.gz")
+    write_provenance(predictions, "a", {"liver": 1})
+    write_provenance(predictions, "b", second)
+    with pytest.raises(ConfigError, match=r"b_seg\.json: labels .* contradict .*'liver': 1"):
+        evaluate_folders(predictions, references)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"labels": {"liver": "one"}}', '{"labels": 3}'])
+def test_provenance_without_labels_is_refused(folders, text):
+    predictions, references = folders
+    write(predictions / "a_seg.nii.gz")
+    write(references / "a.nii.gz")
+    (predictions / "a_seg.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"a_seg\.json: names no labels"):
+        evaluate_folders(predictions, references)
+
+
+def test_without_names_each_value_is_a_label_in_each_case(folders):
+    predictions, references = folders
+    write(predictions / "a.nii.gz", value=10)
+    write(references / "a.nii.gz", value=10)
+    write(predictions / "b.nii.gz", value=2)
+    write(references / "b.nii.gz", value=3)
+    result = evaluate_folders(predictions, references)
+    assert [(s.case, s.label) for s in result.scores] == [
+        (case, label) for case in "ab" for label in ("2", "3", "10")
+    ]
+    dice = {(s.case, s.label): s.dice for s in result.scores}
+    assert dice["a", "10"] == 1
+    assert dice["b", "2"] == dice["b", "3"] == 0
+    assert np.isnan(dice["a", "2"])
+
+
+def test_an_image_is_not_taken_for_labels(folders):
+    predictions, references = folders
+    for folder in folders:
+        write(folder / "a.nii.gz")
+        write(folder / "huge.nii.gz")
+    write(predictions / "huge.nii.gz", value=70000)
+    noise = np.arange(11**3, dtype=np.int16).reshape(11, 11, 11)
+    for folder in folders:
+        nib.save(nib.Nifti1Image(noise, np.eye(4)), folder / "image.nii.gz")
+    result = evaluate_folders(predictions, references)
+    assert {s.case for s in result.scores} == {"a"}
+    huge, image = result.problems
+    assert "this pair holds 2 values up to 70000, too many for labels" in huge.text
+    assert "this pair holds 1330 values up to 1330" in image.text
+
+
+@pytest.mark.parametrize("value", [0, -1, 65536])
+def test_label_values_out_of_range_are_refused(folders, value):
+    for folder in folders:
+        write(folder / "a.nii.gz")
+    with pytest.raises(ConfigError, match=rf"labels\.liver: value {value} is not within 1 and"):
+        evaluate_folders(*folders, {"liver": value})
+
+
+def test_undeclared_values_are_reported(folders, caplog):
+    predictions, references = folders
+    write(predictions / "a.nii.gz", value=1)
+    write(references / "a.nii.gz", value=41)
+    with caplog.at_level(logging.WARNING):
+        evaluate_folders(predictions, references, {"liver": 1})
+    assert "1 values without a name were not scored: [41]" in caplog.text
+
+
+def test_missing_and_empty_folders(tmp_path):
+    write(tmp_path / "full" / "a.nii.gz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="nowhere: no such folder"):
+        evaluate_folders(tmp_path / "nowhere", tmp_path / "full")
+    with pytest.raises(ConfigError, match=r"empty: holds no label maps\. Put files there .*nii"):
+        evaluate_folders(tmp_path / "full", tmp_path / "empty")

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.manifest.case import guess_modality, name_case
+
+
+@pytest.mark.parametrize(
+    ("text", "modality"),
+    [
+        # The ten Decathlon tasks' own words.
+        ("CT", "CT"),
+        ("MRI", "MR"),
+        ("FLAIR", "MR"),
+        ("T1w", "MR"),
+        ("t1gd", "MR"),
+        ("T2w", "MR"),
+        ("T2", "MR"),
+        ("ADC", "MR"),
+        # Other data sets' words.
+        ("ct", "CT"),
+        ("CT_portal-venous", "CT"),
+        ("mp-MRI", "MR"),
+        ("T1_Gd", "MR"),
+        ("PET", "other"),
+        ("SUV", "other"),
+        ("noNorm", "other"),
+        ("contrast", "other"),
+        ("direct", "other"),
+        ("", "other"),
+    ],
+)
+def test_modality_is_guessed_from_words(text, modality):
+    assert guess_modality(text) == modality
+
+
+@pytest.mark.parametrize(
+    ("images", "name"),
+    [
+        (("a/liver.nii.gz",), "liver"),
+        (("a/x.1.nii.gz",), "x.1"),
+        (("a/brain_0000.nii.gz",), "brain_0000"),
+        (("a/brain_0000.nii.gz", "a/brain_0001.nii.gz"), "brain"),
+        (("a/t1.mha", "a/t2.mha"), "t1"),
+    ],
+)
+def test_a_case_is_named_by_its_first_image(images, name):
+    assert name_case(tuple(map(Path, images))) == name

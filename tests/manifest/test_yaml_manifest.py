@@ -1,0 +1,126 @@
+import re
+
+import pytest
+
+from pipeline.errors import ManifestError
+from pipeline.manifest import Channel, load_manifest
+
+YAML = """\
+name: Two channels
+description: For the test.
+origin: here
+licence: none
+channels:
+  - {name: CT, modality: CT}
+  - {name: PET, modality: other}
+labels: {background: 0, liver: 1, lesion: 3}
+root: data
+cases: cases.csv
+"""
+CSV = "case,image:PET,image:CT,label,split\na,p.nii,c.nii,l.nii,train\n"
+DECATHLON = '{"modality": {"0": "x", "1": "y"}, "test": ["a.nii"], "labels": {"1": "z"}}'
+
+
+@pytest.fixture
+def manifest_path(write_text, tmp_path):
+    (tmp_path / "set/data").mkdir(parents=True)
+    write_text("set/cases.csv", CSV)
+    return write_text("set/manifest.yaml", YAML)
+
+
+def test_a_manifest_with_a_csv(manifest_path, tmp_path):
+    manifest = load_manifest(manifest_path)
+    assert manifest.path == manifest_path
+    assert (manifest.name, manifest.description) == ("Two channels", "For the test.")
+    assert (manifest.origin, manifest.licence) == ("here", "none")
+    assert manifest.channels == (Channel("CT", "CT"), Channel("PET", "other"))
+    assert manifest.labels == {"liver": 1, "lesion": 3}
+    (case,) = manifest.cases
+    data = tmp_path / "set/data"
+    assert case.images == (data / "c.nii", data / "p.nii")
+    assert case.label == data / "l.nii"
+    assert case.split == "train"
+
+
+def test_root_replaces_the_manifests_own(manifest_path, tmp_path):
+    (tmp_path / "set/data").rmdir()
+    (tmp_path / "moved").mkdir()
+    manifest = load_manifest(manifest_path, tmp_path / "moved")
+    assert manifest.cases[0].label == tmp_path / "moved/l.nii"
+
+
+def test_a_csv_in_the_data_folder_is_found(manifest_path, tmp_path):
+    (tmp_path / "set/cases.csv").rename(tmp_path / "set/data/cases.csv")
+    assert load_manifest(manifest_path).cases[0].label == tmp_path / "set/data/l.nii"
+
+
+def test_root_is_the_manifests_folder_by_default(manifest_path, tmp_path):
+    manifest_path.write_text(YAML.replace("root: data\n", ""))
+    assert load_manifest(manifest_path).cases[0].label == tmp_path / "set/l.nii"
+
+
+@pytest.mark.parametrize("cases", ["part/dataset.json", "part"])
+def test_a_manifest_over_a_decathlon_file(manifest_path, write_text, tmp_path, cases):
+    write_text("set/data/part/dataset.json", DECATHLON)
+    manifest_path.write_text(YAML.replace("cases.csv", cases))
+    manifest = load_manifest(manifest_path)
+    assert manifest.channels == (Channel("CT", "CT"), Channel("PET", "other"))
+    assert manifest.labels == {"liver": 1, "lesion": 3}
+    assert manifest.cases[0].images == (tmp_path / "set/data/part/a.nii",)
+
+
+def test_the_number_of_channels_must_agree(manifest_path, write_text):
+    write_text("set/data/dataset.json", DECATHLON.replace(', "1": "y"', ""))
+    manifest_path.write_text(YAML.replace("cases.csv", "dataset.json"))
+    with pytest.raises(ManifestError, match=r"channels: 2 declared, but .*json has 1 \(x\)\. Decl"):
+        load_manifest(manifest_path)
+
+
+def test_a_missing_data_folder_says_how_to_set_it(manifest_path, tmp_path):
+    (tmp_path / "set/data").rmdir()
+    message = re.escape(
+        "does not exist. Name the folder that holds the data: data.root=FOLDER (or "
+    )
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(manifest_path)
+    with pytest.raises(ManifestError, match=r"other: the data folder does not exist\. Name"):
+        load_manifest(manifest_path, tmp_path / "other")
+
+
+def test_a_missing_list_says_how_to_set_the_folder(manifest_path, tmp_path):
+    (tmp_path / "set/cases.csv").unlink()
+    with pytest.raises(
+        ManifestError, match=r"the list of cases .*data.cases.csv does not exist\. N"
+    ):
+        load_manifest(manifest_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("licence", "license", r"unknown key 'license'\. Did you mean 'licence'\?"),
+        ("name: Two", "nmae: Two", r"unknown key 'nmae'\. Did you mean 'name'\?"),
+        (
+            "name: CT, m",
+            "name: CT, M",
+            r"unknown key 'channels.0.Modality'\. Did you mean 'modality'",
+        ),
+        ("name: CT", "labels: CT", r"unknown key 'channels.0.labels'\. Use one of: modality, name"),
+        ("cases: cases.csv", "", r"manifest.yaml: key 'cases' is missing\. Add it"),
+        (
+            "modality: CT",
+            "modality: XR",
+            "'channels.0.modality' is 'XR'. Input should be 'CT', 'MR'",
+        ),
+        ("liver: 1", "liver: one", "'labels.liver' is 'one'. Input should be a valid integer"),
+        ("liver: 1", "liver: true", "'labels.liver' is True"),
+        ("liver: 1", "1: liver", r"manifest.yaml: 'labels.1"),
+        ("liver: 1", "liver: 3", "labels: labels 'liver' and 'lesion' both have the value 3"),
+        ("liver: 1", "liver: 0", "labels: label 'liver' has the value 0"),
+        ("cases.csv", ".", "data: the folder has no dataset.json"),
+    ],
+)
+def test_what_does_not_hold_is_refused(manifest_path, old, new, message):
+    manifest_path.write_text(YAML.replace(old, new, 1))
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(manifest_path)
