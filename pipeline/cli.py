@@ -10,18 +10,13 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from pipeline import __version__
+from pipeline import __version__, verbs
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.verbs import INTERRUPTED, SOME_FAILED, WRONG_USAGE
 
 OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_]+)*=")
-
-MAY_OVERRIDE = ("study", "inference", "postprocessing")
-"""Settings of a trained model that may be changed when segmenting; the others are its training."""
-
-DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,13 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Start with `trivox train configs/phantom_ct.yaml`: it needs no data.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    choices = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--verbose", action="store_true", help="log details and tracebacks")
-    _add_train(verbs, common)
-    _add_segment(verbs, common)
-    _add_evaluate(verbs, common)
-    _add_check(verbs, common)
+    _add_train(choices, common)
+    _add_segment(choices, common)
+    _add_evaluate(choices, common)
+    _add_check(choices, common)
     return parser
 
 
@@ -82,9 +77,10 @@ def set_up_logging(*, verbose: bool) -> None:
 
 
 def _add_train(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+    choices: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
 ) -> None:
-    parser = verbs.add_parser(
+    parser = choices.add_parser(
         "train",
         parents=[common],
         usage="trivox train CONFIG [key=value ...] [--resume] [--verbose]",
@@ -97,13 +93,14 @@ def _add_train(
     parser.add_argument(
         "--resume", action="store_true", help="go on with this run if it was stopped"
     )
-    parser.set_defaults(verb=_train)
+    parser.set_defaults(verb=verbs.train)
 
 
 def _add_segment(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+    choices: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
 ) -> None:
-    parser = verbs.add_parser(
+    parser = choices.add_parser(
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--probabilities] [--pictures] "
@@ -128,13 +125,14 @@ def _add_segment(
     )
     parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.set_defaults(verb=_segment)
+    parser.set_defaults(verb=verbs.segment)
 
 
 def _add_evaluate(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+    choices: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
 ) -> None:
-    parser = verbs.add_parser(
+    parser = choices.add_parser(
         "evaluate",
         parents=[common],
         usage="trivox evaluate --predictions DIR --references DIR --out DIR "
@@ -149,105 +147,29 @@ def _add_evaluate(
         ("out", "for scores.csv and summary.csv"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=text)
-    parser.set_defaults(verb=_evaluate)
+    parser.set_defaults(verb=verbs.evaluate)
 
 
 def _add_check(
-    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+    choices: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
 ) -> None:
-    parser = verbs.add_parser(
+    parser = choices.add_parser(
         "check",
         parents=[common],
         help="verify a data set without training",
-        description="Read every file of a data set and list what is wrong, with the remedy.",
+        description="Read every file of a data set, or of studies to segment, and list what is "
+        "wrong, with the remedy. Exit code 1 if there is an error among the findings.",
     )
-    parser.add_argument("manifest", type=Path, help="a manifest, dataset.json or data set folder")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="MANIFEST|INPUT",
+        help="a manifest, a dataset.json or its folder; or volumes and folders of them",
+    )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
-    parser.set_defaults(verb=_check)
-
-
-def _train(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from pipeline.config import load_config
-    from pipeline.evaluation import format_table
-    from pipeline.training import RunConfig, train
-
-    config = load_config(RunConfig, options.config, options.overrides)
-    result = train(config, resume=options.resume)
-    folder = result.folder
-    if not result.is_finished:
-        print(f"stopped; go on with: trivox train {options.config} ... --resume", file=sys.stderr)
-        return INTERRUPTED
-    console = Console()
-    console.print(format_table(result.summaries))
-    for what, path in (
-        ("masks, scores and pictures", folder.validation),
-        ("curves", folder.curves),
-        ("model", folder.model),
-    ):
-        print(f"{what}: {path}")
-    return DONE
-
-
-def _segment(options: argparse.Namespace) -> int:
-    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-    from pipeline.config import override_settings
-    from pipeline.inference import choose_device
-    from pipeline.model import load_model
-
-    device = choose_device(options.device)
-    model = load_model(options.model, device)
-    description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
-    model = replace(model, description=description)
-    num_channels = len(model.description.channels)
-    studies = find_studies(
-        [Path(word) for word in options.inputs], num_channels=num_channels, out=options.out
-    )
-    wanted = SegmentOptions(
-        study=description.study,
-        probabilities=options.probabilities,
-        pictures=options.pictures,
-    )
-    result = segment_cohort(studies, model, options.out, wanted, device=device)
-    return DONE if result.all_done else SOME_FAILED
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from pipeline.config import build_config
-    from pipeline.evaluation import (
-        EvaluationConfig,
-        evaluate_folders,
-        format_table,
-        summarise,
-        write_scores,
-    )
-
-    config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
-    result = evaluate_folders(options.predictions, options.references, None, config)
-    summaries = summarise(result.scores, config)
-    write_scores(result.scores, summaries, options.out)
-    Console().print(format_table(summaries))
-    for problem in result.problems:
-        print(f"{problem.case}: {problem.text}", file=sys.stderr)
-    print(f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}")
-    return SOME_FAILED if result.problems else DONE
-
-
-def _check(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from pipeline.manifest import check_manifest, format_findings, load_manifest
-
-    if options.overrides:
-        raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
-    manifest = load_manifest(options.manifest, options.root)
-    findings = check_manifest(manifest)
-    if findings:
-        Console().print(format_findings(findings))
-    return DONE
+    parser.set_defaults(verb=verbs.check)
 
 
 def _report(error: PipelineError, code: int) -> int:

@@ -100,9 +100,7 @@ def _robust_window(image_IJK: npt.NDArray[np.float32]) -> tuple[float, float]:
     values = image_IJK.reshape(-1)[:: max(1, image_IJK.size // 1_000_000)]
     darkest, brightest = np.percentile(values, (0.5, 99.5))
     tissue = values[values > darkest + 0.1 * (brightest - darkest)]
-    if tissue.size == 0:
-        return float(darkest), float(darkest) + 1
-    low, high = np.percentile(tissue, (1, 99.5))
+    low, high = np.percentile(tissue, (1, 99.5)) if tissue.size else (darkest, darkest)
     return float(low), float(max(high, low + 1e-6 * max(1.0, abs(low))))
 
 

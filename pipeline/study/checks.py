@@ -20,6 +20,9 @@ SINGULAR_TOLERANCE = 1e-6
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine of the angle between two voxel axes that still counts as a right angle."""
 
+MAX_COORDINATE_MM = 1e6
+"""Larger entries of an affine, in mm, are damage: no scanner is a kilometre wide."""
+
 DEFLATE_MAX_RATIO = 1032
 """No deflate stream (gzip, zlib) grows by more than this. Source: zlib.net/zlib_tech.html."""
 
@@ -102,6 +105,9 @@ def check_affine(path: Path, affine: Affine) -> tuple[str, ...]:
     remedy = "Give the header a valid orientation, for example by converting from DICOM again."
     if not np.isfinite(affine).all():
         raise StudyError(path.name, "affine holds values that are not finite", remedy)
+    largest = float(np.abs(affine).max())
+    if largest > MAX_COORDINATE_MM:
+        raise StudyError(path.name, f"affine holds {largest:g} mm", remedy)
     axes = affine[:3, :3]
     lengths = np.linalg.norm(axes, axis=0)
     if not affine[:3].any():

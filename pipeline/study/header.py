@@ -4,7 +4,6 @@ Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the sta
 """
 
 import nibabel as nib
-import numpy as np
 
 from pipeline.study.study import GeometryHeader
 from pipeline.volume import Grid
@@ -45,17 +44,12 @@ def geometry_header(raw: GeometryHeader) -> GeometryHeader:
 def header_from_grid(grid: Grid) -> GeometryHeader:
     """Return a header for a grid that came from another format, with qform and sform code 1.
 
-    It is NIfTI-1 if that holds the grid exactly, in its float32 fields and int16 sizes; else
-    NIfTI-2, whose float64 fields do. So the affine read back equals `grid.affine` to the last bit.
+    It is NIfTI-1, since viewers built on ITK cannot open NIfTI-2; only an axis too long for
+    NIfTI-1 makes it NIfTI-2. The float32 fields of NIfTI-1 move a voxel by less than 1e-4 mm; take
+    the study's affine from the header, so that study and mask agree to the last bit.
     """
-    header = _fill(nib.Nifti1Header(endianness="<"), grid)
-    exact = np.array_equal(header.get_sform(), grid.affine)
-    if exact and max(grid.shape) <= NIFTI1_MAX_SIZE:
-        return header
-    return _fill(nib.Nifti2Header(endianness="<"), grid)
-
-
-def _fill(header: GeometryHeader, grid: Grid) -> GeometryHeader:
+    is_too_long = max(grid.shape) > NIFTI1_MAX_SIZE
+    header = (nib.Nifti2Header if is_too_long else nib.Nifti1Header)(endianness="<")
     header.set_xyzt_units(xyz="mm")
     header.set_qform(grid.affine, code=1)
     header.set_sform(grid.affine, code=1)

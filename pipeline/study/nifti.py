@@ -69,7 +69,8 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
     num_bytes = int(np.prod(layout.shape_IJKN, dtype=object)) * layout.dtype.itemsize
     stored = path.stat().st_size - (0 if compressed else layout.offset)
     check_stored_bytes(path, num_bytes, stored, compressed=compressed)
-    affine, warnings = _read_affine(path, header, layout.shape_IJKN)
+    with np.errstate(over="ignore", invalid="ignore"):
+        affine, warnings = _read_affine(path, header, layout.shape_IJKN)
     return ImageFile(
         path=path,
         shape_IJKN=layout.shape_IJKN,

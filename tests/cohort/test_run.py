@@ -131,8 +131,26 @@ def change_a_byte(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["b_seg.nii.gz", "b_seg.json"])
-@pytest.mark.parametrize("damage", [truncate, change_a_byte, lambda path: path.unlink()])
+def remove(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("b_seg.nii.gz", truncate),
+        ("b_seg.nii.gz", change_a_byte),
+        ("b_seg.nii.gz", remove),
+        ("b_seg.nii.gz", empty),
+        ("b_seg.json", truncate),
+        ("b_seg.json", remove),
+        ("b_seg.json", empty),
+    ],
+)
 def test_torn_outputs_are_made_again(segment, out, name, damage):
     segment()
     intact, mask = snapshot(out, "a", "c"), (out / "b_seg.nii.gz").read_bytes()

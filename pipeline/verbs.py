@@ -1,0 +1,124 @@
+"""What each verb of the command line does: gather, run, print. Each returns an exit code."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline.errors import ConfigError
+from pipeline.progress import CONSOLE
+
+DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+MAY_OVERRIDE = ("study", "inference", "postprocessing")
+"""Settings of a trained model that may be changed when segmenting; the others are its training."""
+
+TABLE_WIDTH = 120
+"""Columns for tables that are written to a file or a pipe."""
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train as a configuration says; print the scores and where everything lies."""
+    from pipeline import training
+    from pipeline.config import load_config
+    from pipeline.evaluation import format_table
+
+    config = load_config(training.RunConfig, options.config, options.overrides)
+    result = training.train(config, resume=options.resume)
+    folder = result.folder
+    console = _results()
+    if not result.is_finished:
+        words = " ".join([str(options.config), *options.overrides])
+        console.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
+        return INTERRUPTED
+    console.print(format_table(result.summaries))
+    for what, path in (
+        ("masks, scores and pictures", folder.validation),
+        ("curves", folder.curves),
+        ("model", folder.model),
+    ):
+        console.print(f"{what}: {path}", soft_wrap=True)
+    return DONE
+
+
+def segment(options: argparse.Namespace) -> int:
+    """Segment studies; print what became of them."""
+    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+    from pipeline.config import override_settings
+    from pipeline.inference import choose_device
+    from pipeline.model import load_model
+
+    device = choose_device(options.device)
+    model = load_model(options.model, device)
+    description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
+    studies = find_studies(
+        [Path(word) for word in options.inputs],
+        num_channels=len(description.channels),
+        out=options.out,
+    )
+    wanted = SegmentOptions(
+        study=description.study,
+        probabilities=options.probabilities,
+        pictures=options.pictures,
+    )
+    model = replace(model, description=description)
+    result = segment_cohort(studies, model, options.out, wanted, device=device)
+    counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
+    _results().print(f"{len(result.rows)} studies: {counts}; see {options.out / 'cohort.csv'}")
+    return DONE if result.all_done else SOME_FAILED
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Compare two folders of masks; print the table of means."""
+    from pipeline.config import build_config
+    from pipeline.evaluation import (
+        EvaluationConfig,
+        evaluate_folders,
+        format_table,
+        summarise,
+        write_scores,
+    )
+
+    config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
+    result = evaluate_folders(options.predictions, options.references, None, config)
+    summaries = summarise(result.scores, config)
+    write_scores(result.scores, summaries, options.out)
+    _results().print(format_table(summaries))
+    for problem in result.problems:
+        CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
+    _results().print(f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}")
+    return SOME_FAILED if result.problems else DONE
+
+
+def check(options: argparse.Namespace) -> int:
+    """Verify a data set or single inputs; print the findings."""
+    from pipeline.cohort import check_inputs
+    from pipeline.manifest import check_manifest, format_findings, load_manifest, summarise_findings
+
+    if options.overrides:
+        raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
+    inputs: list[Path] = options.inputs
+    if len(inputs) == 1 and is_manifest(inputs[0]):
+        manifest = load_manifest(inputs[0], options.root)
+        findings, num_cases = check_manifest(manifest), len(manifest.cases)
+    else:
+        findings, num_cases = check_inputs(inputs)
+    console = _results()
+    if findings:
+        console.print(format_findings(findings))
+    console.print(summarise_findings(findings, num_cases=num_cases))
+    return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether `path` describes a data set, as opposed to being a study or a folder of some."""
+    if path.is_dir():
+        return (path / "dataset.json").is_file()
+    return path.suffix.lower() in (".json", ".yaml", ".yml", ".csv")
+
+
+def _results() -> Console:
+    """Results go to standard output; a pipe gets whole tables, not ones cut at 80 columns."""
+    console = Console()
+    return console if console.is_terminal else Console(width=TABLE_WIDTH)

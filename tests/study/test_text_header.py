@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import SimpleITK
+
+from pipeline.errors import StudyError
+from pipeline.study import read_study
+from pipeline.study.text_header import read_text_header
+
+COMPRESSED = pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
+
+
+@pytest.fixture
+def write(tmp_path, voxels):
+    def write(suffix, compress):
+        path = tmp_path / f"case{suffix}"
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T), str(path), compress)
+        return path
+
+    return write
+
+
+@COMPRESSED
+@pytest.mark.parametrize("compress", [False, True])
+def test_voxels_are_located(write, voxels, suffix, compress):
+    path = write(suffix, compress)
+    text = read_text_header(path)
+    assert text.is_nrrd == (suffix in (".nrrd", ".nhdr"))
+    assert text.is_compressed == compress
+    assert text.has_orientation
+    assert (text.data_path == path) == (suffix in (".mha", ".nrrd"))
+    if not compress:
+        assert text.data_path.read_bytes()[text.offset :] == voxels.tobytes(order="F")
+
+
+@COMPRESSED
+def test_damaged_compressed_voxels_are_never_read_as_voxels(write, voxels, suffix):
+    path = write(suffix, True)
+    text = read_text_header(path)
+    content = text.data_path.read_bytes()
+    random = np.random.default_rng(0)
+    for position in random.integers(text.offset + 12, len(content) - 8, size=40):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x55
+        text.data_path.write_bytes(damaged)
+        with pytest.raises(StudyError, match=r"compressed data are damaged|file ends before"):
+            read_study([path], case="case", num_channels=1)
+    text.data_path.write_bytes(content)
+    study = read_study([path], case="case", num_channels=1)
+    np.testing.assert_array_equal(study.volume.data_CIJK[0], voxels)
