@@ -3,9 +3,7 @@
 The command line, the cohort runner and the validation during training all take this path.
 """
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 from pipeline.inference import predict
 from pipeline.model import Model
 from pipeline.postprocessing import postprocess
+from pipeline.progress import timed
 from pipeline.study import Study
 from pipeline.transforms import ProbabilitySink, preprocess, restore_labels
 
@@ -47,22 +46,15 @@ def segment_study(
     """
     description = model.description
     seconds: dict[str, float] = {}
-    with _timed(seconds, "preprocess"):
+    with timed(seconds, "preprocess"):
         working = preprocess(study.volume, description.preprocessing)
-    with _timed(seconds, "network"):
+    with timed(seconds, "network"):
         probabilities = predict(working.data_CIJK, model.network, description.inference, device)
-    with _timed(seconds, "restore"):
+    with timed(seconds, "restore"):
         values = description.label_values
         labels_IJK = restore_labels(probabilities, working.placement, values, sink)
-    with _timed(seconds, "postprocess"):
+    with timed(seconds, "postprocess"):
         labels_IJK = postprocess(
             labels_IJK, study.volume.grid, description.labels, description.postprocessing
         )
     return Segmentation(labels_IJK, seconds, study.warnings)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start

@@ -57,11 +57,7 @@ def segment(options: argparse.Namespace) -> int:
         num_channels=len(description.channels),
         out=options.out,
     )
-    wanted = SegmentOptions(
-        study=description.study,
-        probabilities=options.probabilities,
-        pictures=options.pictures,
-    )
+    wanted = SegmentOptions(probabilities=options.probabilities, pictures=options.pictures)
     model = replace(model, description=description)
     result = segment_cohort(studies, model, options.out, wanted, device=device)
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())

@@ -5,6 +5,7 @@ model, the settings and the bytes of its outputs. So a run that was killed conti
 when it is started again.
 """
 
+from pipeline.cohort.check import check_inputs
 from pipeline.cohort.inputs import StudyInput, find_studies
 from pipeline.cohort.run import CohortResult, SegmentOptions, segment_cohort
 from pipeline.cohort.table import Row, Status
@@ -15,6 +16,7 @@ __all__ = [
     "SegmentOptions",
     "Status",
     "StudyInput",
+    "check_inputs",
     "find_studies",
     "segment_cohort",
 ]

@@ -33,7 +33,9 @@ class StudyInput:
     refusal: str | None = None
 
 
-def find_studies(inputs: Sequence[Path], *, num_channels: int, out: Path) -> list[StudyInput]:
+def find_studies(
+    inputs: Sequence[Path], *, num_channels: int | None, out: Path
+) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
@@ -49,7 +51,8 @@ def find_studies(inputs: Sequence[Path], *, num_channels: int, out: Path) -> lis
 
     Args:
         inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
-        num_channels: Number of channels that the model takes.
+        num_channels: Number of channels that the model takes; None if there is no model yet, so
+            that any complete set of channels will do.
         out: The output folder, which is never searched.
 
     Raises:
@@ -125,7 +128,7 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _group(files: Iterable[Path], num_channels: int) -> list[StudyInput]:
+def _group(files: Iterable[Path], num_channels: int | None) -> list[StudyInput]:
     """Make studies of files: channels of one study together, a DICOM series once."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     studies: list[StudyInput] = []
@@ -146,9 +149,11 @@ def _group(files: Iterable[Path], num_channels: int) -> list[StudyInput]:
     return studies
 
 
-def _join_channels(stem: str, paths: Sequence[Path], num_channels: int) -> StudyInput:
+def _join_channels(stem: str, paths: Sequence[Path], num_channels: int | None) -> StudyInput:
     numbers = [case_name(path)[-4:] for path in paths]
     refusal = None
+    if num_channels is None:
+        num_channels = len(paths)
     # A lone _0000 may hold all channels; only reading it can tell.
     if len(paths) > 1 and numbers != [f"{index:04d}" for index in range(num_channels)]:
         refusal = (

@@ -9,31 +9,29 @@ from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model
 from pipeline.report import FileRecord, Recipe
-from pipeline.study import StudyConfig
 
 _TEXT_HEADER_SUFFIXES = (".mhd", ".nhdr")
 _VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz")
 
 
-def make_recipe(study: StudyInput, model: Model, config: StudyConfig) -> Recipe:
+def make_recipe(study: StudyInput, model: Model) -> Recipe:
     """Record the input, the model and the settings that decide a study's mask.
 
     Args:
         study: What is to be segmented.
         model: By which.
-        config: The admission of its input.
 
     Raises:
         StudyError: If an input file cannot be read.
     """
     description = model.description
     settings = description.model_dump(
-        mode="json", include={"preprocessing", "inference", "postprocessing"}
+        mode="json", include={"study", "preprocessing", "inference", "postprocessing"}
     )
     return Recipe(
         inputs=tuple(_record_input(path) for path in study.paths),
         model=FileRecord(name=description.name, sha256=model.sha256),
-        settings={"study": config.model_dump(mode="json"), **settings},
+        settings=settings,
     )
 
 

@@ -32,7 +32,7 @@ from pipeline.report import (
     write_provenance,
 )
 from pipeline.segmentation import Segmentation, segment_study
-from pipeline.study import Study, StudyConfig, read_study
+from pipeline.study import Study, read_study
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +43,13 @@ _LONGEST_REASON = 400
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What to accept, and what to write beside masks and provenance.
+    """What to write beside masks and provenance.
 
     Attributes:
-        study: Admission of input volumes.
         probabilities: Write the class probabilities.
         pictures: Write a picture of each mask.
     """
 
-    study: StudyConfig
     probabilities: bool = False
     pictures: bool = False
 
@@ -119,7 +117,7 @@ def segment_cohort(
         studies: From `find_studies`; case names are unique.
         model: With its network on `device`.
         out: The output folder; created if needed.
-        options: What to accept and to write.
+        options: What to write.
         device: To compute on.
 
     Raises:
@@ -160,7 +158,7 @@ def _attempt(study: StudyInput, job: _Job) -> Row:
 def _segment(study_input: StudyInput, job: _Job) -> Row:
     """Segment one study, or find it complete already."""
     outputs = Outputs(job.out, study_input.case)
-    recipe = make_recipe(study_input, job.model, job.options.study)
+    recipe = make_recipe(study_input, job.model)
     previous = read_provenance(outputs.provenance)
     wanted = job.options.wanted(outputs)
     if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
@@ -172,7 +170,7 @@ def _segment(study_input: StudyInput, job: _Job) -> Row:
             study_input.paths,
             case=study_input.case,
             num_channels=len(job.model.description.channels),
-            config=job.options.study,
+            config=job.model.description.study,
         )
     segmentation = _segment_to(outputs, study, job)
     seconds |= segmentation.seconds

@@ -16,7 +16,7 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: tuple[int, ...] = Field(default=(16, 32, 64, 128), min_length=2)
+    features: tuple[int, ...] = Field(default=(16, 32, 64, 128), min_length=3)
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @property

@@ -144,7 +144,7 @@ def check_intensities(
         found = f"{count} of {finite_IJK.size} voxels are NaN, infinite or beyond float32"
         if config.non_finite == "refuse" or count == finite_IJK.size:
             remedy = (
-                "Repair the file, or set non_finite=repair to fill them with the smallest value."
+                "Repair the file, or set study.non_finite=repair to fill them with the smallest value."
             )
             raise StudyError(path.name, found, remedy)
         lowest = float(voxels_IJK.min(where=finite_IJK, initial=np.inf))
@@ -186,7 +186,7 @@ def _refuse_label_map(
             path.name,
             f"looks like a label map: {distinct} whole-number values, {equal} of {pairs} pairs of "
             "neighbouring foreground voxels are equal",
-            "Give the image it was drawn on, or set allow_label_maps=true if this is an image.",
+            "Give the image it was drawn on, or set study.allow_label_maps=true if this is an image.",
         )
 
 

@@ -56,7 +56,7 @@ def make_model():
 
 @pytest.fixture
 def options():
-    return SegmentOptions(study=StudyConfig())
+    return SegmentOptions()
 
 
 @pytest.fixture(scope="session")

@@ -249,7 +249,7 @@ def test_an_input_that_vanished_is_rejected_and_its_results_stay(segment, images
     segment()
     before = snapshot(out, "a")
     (images / "a.nii.gz").unlink()
-    result = segment_cohort(studies, model, out, SegmentOptions(StudyConfig()), CPU)
+    result = segment_cohort(studies, model, out, SegmentOptions(), CPU)
     assert statuses(result) == {"a": "rejected", "b": "done", "c": "done"}
     assert "cannot be read (No such file or directory)" in result.rows[0].reason
     assert snapshot(out, "a") == before
@@ -350,7 +350,7 @@ def test_outputs_tell_neither_folders_nor_header_text(
 
     monkeypatch.setattr(run, "segment_study", fail_at_odd)
     studies = find_studies([folder], num_channels=1, out=out)
-    options = SegmentOptions(StudyConfig(), probabilities=True, pictures=True)
+    options = SegmentOptions(probabilities=True, pictures=True)
     result = segment_cohort(studies, model, out, options, CPU)
     assert result.rows[1].reason == "RuntimeError: cannot use odd.nii.gz nor x.gz"
     for path in out.iterdir():
