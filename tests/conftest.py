@@ -7,6 +7,27 @@ import torch
 
 REPOSITORY = Path(__file__).parent.parent
 
+TINY_RUN = """
+name: tiny
+data:
+  root: {folder}/cohort
+  phantom: {{kind: ct, num_train: 3, num_validation: 2}}
+  cache: {folder}/cache
+output: {folder}/runs
+preprocessing:
+  spacing_mm: [8.0, 8.0, 8.0]
+network:
+  features: [4, 8, 8]
+training:
+  max_iterations: 6
+  iterations_per_epoch: 3
+  patch_size: [16, 16, 16]
+  batch_size: 2
+  num_workers: 0
+  validate_every_epochs: 1
+  num_validation_cases: 1
+"""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -20,4 +41,12 @@ def shared_data() -> Path:
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A folder with `tiny.yaml`, the configuration of a run that takes seconds."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY_RUN.format(folder=folder), encoding="utf-8")
     return folder

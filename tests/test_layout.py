@@ -58,8 +58,6 @@ def test_every_module_of_code_has_its_test():
         str(module.relative_to(PACKAGE))
         for module in MODULES
         if not module.name.startswith("__")
-        and not (
-            tests / module.relative_to(PACKAGE).parent / f"test_{module.name}"
-        ).is_file()
+        and not (tests / module.relative_to(PACKAGE).parent / f"test_{module.name}").is_file()
     ]
     assert missing == []

@@ -176,14 +176,14 @@ def test_another_model_segments_all_again(segment, make_model):
     assert segment(model=make_model(sha256="b" * 64)).num_skipped == 0
 
 
-def test_other_settings_segment_all_again(segment, model, options):
+def test_other_settings_segment_all_again(segment, model):
     segment()
-    inference = model.description.inference.model_copy(update={"overlap": 0.25})
-    description = model.description.model_copy(update={"inference": inference})
-    assert segment(model=replace(model, description=description)).num_skipped == 0
-    assert (
-        segment(options=replace(options, study=StudyConfig(non_finite="repair"))).num_skipped == 0
-    )
+    for stage, settings in (
+        ("inference", model.description.inference.model_copy(update={"overlap": 0.25})),
+        ("study", StudyConfig(non_finite="repair")),
+    ):
+        description = model.description.model_copy(update={stage: settings})
+        assert segment(model=replace(model, description=description)).num_skipped == 0
 
 
 def test_probabilities_and_pictures_on_request(segment, out, options):

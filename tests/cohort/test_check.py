@@ -1,0 +1,53 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.cohort import check_inputs
+from pipeline.errors import ConfigError
+
+
+def write(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+
+
+@pytest.fixture
+def voxels():
+    return np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+
+
+def test_good_studies_give_no_findings(tmp_path, voxels):
+    write(tmp_path / "a.nii.gz", voxels)
+    write(tmp_path / "b_0000.nii.gz", voxels)
+    write(tmp_path / "b_0001.nii.gz", voxels)
+    assert check_inputs([tmp_path]) == ([], 2)
+
+
+def test_every_bad_study_is_found_with_its_remedy(tmp_path, voxels):
+    write(tmp_path / "good.nii.gz", voxels)
+    write(tmp_path / "nan.nii.gz", np.where(voxels > 1, np.nan, voxels))
+    (tmp_path / "empty.nii").touch()
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    findings, num_studies = check_inputs([tmp_path])
+    assert num_studies == 4
+    by_case = {finding.case: finding for finding in findings}
+    assert set(by_case) == {"nan", "empty", "series"}
+    assert {finding.severity for finding in findings} == {"error"}
+    assert "study.non_finite=repair" in by_case["nan"].remedy
+    assert "dcm2niix" in by_case["series"].found
+
+
+def test_oddities_are_warnings(tmp_path, voxels):
+    image = nib.Nifti1Image(voxels, np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "a.nii.gz")
+    findings, _ = check_inputs([tmp_path / "a.nii.gz"])
+    assert [finding.severity for finding in findings] == ["warning"]
+    assert "orientation unknown" in findings[0].found
+
+
+def test_nothing_to_check_is_a_usage_error(tmp_path):
+    with pytest.raises(ConfigError, match="no studies found"):
+        check_inputs([tmp_path])

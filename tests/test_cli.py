@@ -1,0 +1,94 @@
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from pipeline import cli
+from pipeline.errors import ConfigError, StudyError
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """`main` sets up logging for a whole process; tests share one."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+
+
+@pytest.fixture
+def run_with(monkeypatch):
+    """Run `trivox check x` with a verb that does something else."""
+
+    def run(verb, *words):
+        monkeypatch.setattr(cli.verbs, "check", verb)
+        return cli.main(["check", "x", *words])
+
+    return run
+
+
+def test_help_does_not_import_what_is_heavy():
+    code = "import sys, pipeline.cli; pipeline.cli.build_parser(); print(*sys.modules)"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = set(finished.stdout.split())
+    assert loaded.isdisjoint({"torch", "monai", "ignite", "nibabel", "scipy", "matplotlib"})
+
+
+@pytest.mark.parametrize("verb", ["train", "segment", "evaluate", "check"])
+def test_each_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 8
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["segment"], ["train"], ["segment", "a.nii"]])
+def test_wrong_usage_ends_with_2(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert "usage: trivox" in capsys.readouterr().err
+
+
+def test_errors_are_one_line_without_traceback(run_with, capsys):
+    def refuse(options):
+        raise StudyError("a.nii", "empty file", "Copy it again.")
+
+    assert run_with(refuse) == 1
+    assert capsys.readouterr().err == "trivox: a.nii: empty file. Copy it again.\n"
+
+
+def test_a_configuration_error_ends_with_2(run_with):
+    def refuse(options):
+        raise ConfigError("x.yaml", "no such file", "Name one.")
+
+    assert run_with(refuse) == 2
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run_with, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    assert run_with(interrupt) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_settings_may_stand_anywhere_and_paths_are_no_settings(run_with, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").touch()
+    seen = []
+    assert run_with(lambda options: seen.append(options) or 0, "x.y=1", "a=b", "--verbose") == 0
+    assert seen[0].overrides == ["x.y=1"]
+    assert [str(path) for path in seen[0].inputs] == ["x", "a=b"]
+
+
+def test_libraries_are_quiet_and_ours_is_heard(caplog):
+    cli.set_up_logging(verbose=False)
+    assert not logging.getLogger("ignite.engine").isEnabledFor(logging.ERROR)
+    assert logging.getLogger("pipeline.cohort").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)
+    cli.set_up_logging(verbose=True)
+    assert logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)

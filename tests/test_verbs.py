@@ -1,0 +1,68 @@
+"""The verbs' own decisions; that they do their work is shown in test_end_to_end.py."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline.cli import main
+from pipeline.verbs import is_manifest
+
+
+def write(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def test_what_counts_as_a_manifest(tmp_path):
+    assert is_manifest(tmp_path / "cases.csv")
+    assert is_manifest(tmp_path / "dataset.json")
+    assert not is_manifest(tmp_path / "scan.nii.gz")
+    assert not is_manifest(tmp_path)
+    (tmp_path / "dataset.json").touch()
+    assert is_manifest(tmp_path)
+
+
+def test_check_of_inputs_tells_by_exit_code_whether_one_is_bad(tmp_path, capsys):
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(4, 5, 6)))
+    assert main(["check", str(tmp_path)]) == 0
+    assert "1 cases checked" in capsys.readouterr().out.replace("1 case checked", "1 cases checked")
+    (tmp_path / "b.nii").write_text("not an image", encoding="utf-8")
+    assert main(["check", str(tmp_path)]) == 1
+    assert "b.nii" in capsys.readouterr().out
+
+
+def test_check_takes_no_settings(tmp_path, capsys):
+    assert main(["check", str(tmp_path), "study.non_finite=repair"]) == 2
+    assert "takes no settings" in capsys.readouterr().err
+
+
+def test_segment_without_a_model_says_what_to_give(tmp_path, capsys):
+    write(tmp_path / "a.nii.gz", np.zeros((4, 5, 6)))
+    words = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    assert main(["segment", str(tmp_path / "a.nii.gz"), *words]) == 1
+    assert "no model here" in capsys.readouterr().err
+
+
+def test_evaluate_goes_on_past_a_case_without_partner(tmp_path, capsys):
+    cube = np.zeros((6, 6, 6), np.uint8)
+    cube[1:4, 1:4, 1:4] = 1
+    write(tmp_path / "predictions" / "a_seg.nii.gz", cube)
+    write(tmp_path / "references" / "a.nii.gz", cube)
+    write(tmp_path / "references" / "b.nii.gz", cube)
+    folders = [
+        word
+        for name in ("predictions", "references", "out")
+        for word in (f"--{name}", str(tmp_path / name))
+    ]
+    assert main(["evaluate", *folders, "nsd_tolerance_mm=2"]) == 1
+    printed = capsys.readouterr()
+    assert "b:" in printed.err
+    assert "1.000" in printed.out
+    assert (tmp_path / "out" / "scores.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("word", ["nsd_tolerance=2", "tolerance.mm=2"])
+def test_evaluate_names_the_valid_settings(tmp_path, capsys, word):
+    folders = [f"--{name}={tmp_path}" for name in ("predictions", "references", "out")]
+    assert main(["evaluate", *folders, word]) == 2
+    assert "nsd_tolerance_mm" in capsys.readouterr().err
