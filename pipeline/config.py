@@ -33,9 +33,13 @@ def load_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
         choices = ", ".join(sorted(str(file) for file in path.parent.glob("*.yaml"))) or "none"
         remedy = f"Configurations in that folder: {choices}."
         raise ConfigError(path, "no such file", remedy) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(path, f"not valid YAML ({problem})", "Correct the file.") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        found = f"not valid YAML ({error.problem})"
+        raise ConfigError(f"{path}:{line}", found, "Correct the line.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = f"cannot be read as YAML ({type(error).__name__})"
+        raise ConfigError(path, found, "Name a text file such as those in configs/.") from error
     if not isinstance(tree, dict):
         raise ConfigError(path, "not a mapping of keys to values", "See configs/ for examples.")
     return build_config(kind, tree, overrides, where=str(path))
@@ -77,7 +81,7 @@ def override_settings(settings: Config, overrides: Sequence[str], allowed: Seque
         first = word.partition("=")[0].partition(".")[0]
         if first not in allowed:
             found = "this setting cannot be changed here"
-            raise ConfigError(word, found, f"Settings of {', '.join(allowed)} may be.")
+            raise ConfigError(word, found, f"Those of {', '.join(allowed)} can.")
     tree = settings.model_dump(mode="json")
     return build_config(type(settings), tree, overrides, where="settings")
 
@@ -95,7 +99,8 @@ def _set(tree: dict[str, Any], keys: list[str], value: object, word: str) -> Non
 
 def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
     """Turn pydantic's first finding into where, what, and what to do."""
-    first = error.errors()[0]
+    # An unknown key goes before a missing one: it may be the missing one, mistyped.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
@@ -114,7 +119,8 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Confi
 
 def _keys_beside(kind: type[BaseModel], location: list[str]) -> list[str]:
     """Return the valid keys at the place of an unknown one."""
-    for part in location[:-1]:
+    # A number is a place in a list, whose items are of the kind that the list's field names.
+    for part in (part for part in location[:-1] if not part.isdigit()):
         field = kind.model_fields[part].annotation
         candidates = [field, *getattr(field, "__args__", ())]
         nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]

@@ -24,9 +24,27 @@ def atomic_path(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
         temporary = Path(folder) / f"file{suffix}"
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        _to_disk(temporary)
         temporary.replace(target)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder to put files in, which becomes `target` when the block ends well.
+
+    Args:
+        target: The folder to write. One that is there already is replaced as a whole.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
+        temporary = Path(folder) / "new"
+        temporary.mkdir()
+        yield temporary
+        for written in temporary.iterdir():
+            _to_disk(written)
+        if target.exists():
+            target.rename(Path(folder) / "old")
+        temporary.rename(target)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -43,3 +61,8 @@ def sha256_of(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())

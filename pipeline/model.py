@@ -3,11 +3,15 @@
     model/configs/metadata.json     what MONAI bundles say of a network, and Trivox's description
     model/models/model.safetensors  the weights; loading them cannot execute code
 
-The layout is that of a MONAI Bundle (https://docs.monai.io/en/stable/mb_specification.html).
+The layout and the metadata are those of a MONAI Bundle; only the weights, which a bundle keeps as a
+pickle, are safetensors.
+
+Source:
+    MONAI Bundle Specification, https://docs.monai.io/en/stable/mb_specification.html.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +20,7 @@ import monai
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from pipeline import __version__
 from pipeline.errors import ModelError
@@ -47,7 +51,7 @@ class ModelDescription(BaseModel):
 
     name: str
     channels: tuple[ChannelDescription, ...]
-    labels: Mapping[str, int]
+    labels: Mapping[str, PositiveInt]
     study: StudyConfig
     preprocessing: Preprocessing
     network: NetworkConfig
@@ -57,15 +61,21 @@ class ModelDescription(BaseModel):
     training: Mapping[str, Any]
 
     @model_validator(mode="after")
-    def _window_fits(self) -> "ModelDescription":
+    def _parts_fit(self) -> "ModelDescription":
+        if len(self.preprocessing.channels) != len(self.channels):
+            raise ValueError(
+                f"{len(self.channels)} channels, preprocessing {len(self.preprocessing.channels)}"
+            )
+        if len(set(self.labels.values())) < len(self.labels):
+            raise ValueError(f"two labels have the same value: {dict(self.labels)}")
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
         return self
 
     @property
     def label_values(self) -> list[int]:
-        """Label value of each class index of the network, background 0 first."""
-        return label_values(self.labels)
+        """Label value of each class index of the network: background 0 first, then by value."""
+        return [0, *sorted(self.labels.values())]
 
 
 @dataclass(frozen=True)
@@ -83,15 +93,16 @@ class Model:
     sha256: str = ""
 
 
-def label_values(labels: Mapping[str, int]) -> list[int]:
-    """Return the label value of each class index: background 0 first, then by value."""
-    return [0, *sorted(labels.values())]
-
-
 def save_model(model: Model, folder: Path) -> None:
-    """Write a model folder. The metadata goes last: without it a folder is no model."""
+    """Write a model folder, or replace the model in it.
+
+    The metadata goes first and comes last, since without it a folder is no model: a killed run
+    leaves no description beside the weights of another model.
+    """
+    (folder / METADATA).unlink(missing_ok=True)
+    weights = {name: weight.detach().contiguous() for name, weight in _weights(model.network)}
     with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_model(model.network, str(temporary))
+        safetensors.torch.save_file(weights, temporary)
     write_text(folder / METADATA, json.dumps(_metadata(model.description), indent=2))
 
 
@@ -105,18 +116,30 @@ def load_model(folder: Path, device: torch.device) -> Model:
     network = build_network(
         description.network, len(description.channels), len(description.label_values)
     )
-    try:
-        safetensors.torch.load_model(network, folder / WEIGHTS)
-    except FileNotFoundError as error:
-        remedy = "Copy the whole model folder, or train again."
-        raise ModelError(folder / WEIGHTS, "the weights are missing", remedy) from error
-    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-        found = f"the weights cannot be read or do not fit the network ({type(error).__name__})"
-        raise ModelError(
-            folder / WEIGHTS, found, "Copy the folder anew, or train again."
-        ) from error
+    _load_weights(network, folder / WEIGHTS)
     network.to(device).eval()
     return Model(description, network, sha256_of(folder / METADATA, folder / WEIGHTS))
+
+
+def _weights(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each parameter and buffer once, though a U-Net may reach its blocks by two ways."""
+    yield from network.named_parameters()
+    yield from network.named_buffers()
+
+
+def _load_weights(network: torch.nn.Module, path: Path) -> None:
+    try:
+        weights = safetensors.torch.load_file(path)
+        if weights.keys() != dict(_weights(network)).keys():
+            raise RuntimeError("other names")
+        # Not strict, since a weight's second name is not in the file.
+        network.load_state_dict(weights, strict=False)
+    except FileNotFoundError as error:
+        remedy = "Copy the whole model folder, or train again."
+        raise ModelError(path, "the weights are missing", remedy) from error
+    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
+        found = f"the weights cannot be read or do not fit the network ({type(error).__name__})"
+        raise ModelError(path, found, "Copy the folder anew, or train again.") from error
 
 
 def _read_description(folder: Path) -> ModelDescription:
@@ -126,21 +149,26 @@ def _read_description(folder: Path) -> ModelDescription:
         raise ModelError(folder, "no model here (configs/metadata.json is missing)", remedy)
     try:
         return ModelDescription.model_validate(json.loads(path.read_text("utf-8"))["trivox"])
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         found = f"the description cannot be read ({type(error).__name__})"
         remedy = f"Use a model written by Trivox {__version__} or a compatible version."
         raise ModelError(path, found, remedy) from error
 
 
 def _metadata(description: ModelDescription) -> dict[str, Any]:
-    labels = {"0": "background"} | {str(value): name for name, value in description.labels.items()}
+    name_of = {value: name for name, value in description.labels.items()} | {0: "background"}
+    # Any size that the levels can halve; MONAI's notation.
+    spatial_shape = [f"{description.network.divisor}*{axis}" for axis in "ijk"]
     return {
         "version": __version__,
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__,
         "numpy_version": np.__version__,
+        "required_packages_version": {"safetensors": safetensors.__version__},
         "task": f"Segmentation: {', '.join(description.labels)}",
         "description": f"3D U-Net trained by Trivox on {description.fingerprint.num_cases} cases",
+        "authors": "not stated",
+        "copyright": "not stated",
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -148,8 +176,10 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
                     "format": "magnitude",
                     "modality": ", ".join(channel.modality for channel in description.channels),
                     "num_channels": len(description.channels),
-                    "spatial_shape": list(description.inference.window or ()),
+                    "spatial_shape": spatial_shape,
                     "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
                     "channel_def": {
                         str(index): channel.name
                         for index, channel in enumerate(description.channels)
@@ -159,10 +189,16 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
             "outputs": {
                 "pred": {
                     "type": "image",
-                    "format": "segmentation",
+                    "format": "labels",
                     "num_channels": len(description.label_values),
+                    "spatial_shape": spatial_shape,
                     "dtype": "float32",
-                    "channel_def": labels,
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {
+                        str(index): name_of[value]
+                        for index, value in enumerate(description.label_values)
+                    },
                 }
             },
         },

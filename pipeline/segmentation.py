@@ -43,6 +43,9 @@ def segment_study(
         model: With its network on `device`.
         device: To compute on.
         sink: Takes the class probabilities on the study's own grid, if given.
+
+    Raises:
+        StudyError: If the study cannot be brought to the network's grid.
     """
     description = model.description
     seconds: dict[str, float] = {}

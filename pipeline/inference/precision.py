@@ -1,8 +1,11 @@
 """Which arithmetic to use on the device at hand."""
 
+import re
 from typing import Literal
 
 import torch
+
+from pipeline.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -27,7 +30,18 @@ def _native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first GPU, or the CPU where there is none."""
+    """Return the device called `name`; `auto` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    num_gpus = torch.cuda.device_count()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+        name = "cuda" if num_gpus else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise ConfigError("device", f"{name!r} is no device", "Use auto, cpu, cuda or cuda:N.")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        found = f"{name!r}, but torch finds {num_gpus} GPUs here"
+        raise ConfigError("device", found, "Use auto or cpu.")
+    return device

@@ -5,7 +5,7 @@ Axes: B = batch, C = channels or classes, I, J, K = voxel axes in RAS order.
 
 import torch
 from monai.inferers import sliding_window_inference
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from pipeline.inference.precision import Precision, autocast_type
 
@@ -15,12 +15,12 @@ class InferenceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    window: tuple[int, int, int] | None = Field(
+    window: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
         default=None, description="Window in working voxels; the training patch if not given."
     )
     overlap: float = Field(default=0.5, ge=0, lt=1, description="Share of a window's edge.")
     batch_size: int = Field(default=4, ge=1, description="Windows computed at once.")
-    precision: Precision = "auto"
+    precision: Precision = Field(default="auto", description="Of the network's arithmetic.")
 
 
 def predict(

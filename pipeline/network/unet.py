@@ -8,7 +8,7 @@ Source:
 
 import torch
 from monai.networks.nets import DynUNet
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 
 class NetworkConfig(BaseModel):
@@ -16,13 +16,15 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: tuple[int, ...] = Field(default=(16, 32, 64, 128), min_length=3)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    features: tuple[PositiveInt, ...] = Field(
+        default=(16, 32, 64, 128), min_length=3, description="Channels of each level."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of features left out.")
 
     @property
     def divisor(self) -> int:
         """Windows must be a multiple of this many voxels along each axis."""
-        return int(2 ** (len(self.features) - 1))
+        return 1 << (len(self.features) - 1)
 
     def check_size(self, key: str, size: tuple[int, int, int]) -> None:
         """Refuse a window that the levels cannot halve often enough.

@@ -2,7 +2,7 @@
 
 from pipeline.training.config import DataConfig, RunConfig, TrainingConfig
 from pipeline.training.folder import RunFolder
-from pipeline.training.run import RunResult, open_manifest, train
+from pipeline.training.run import RunResult, train
 
 __all__ = [
     "DataConfig",
@@ -10,6 +10,5 @@ __all__ = [
     "RunFolder",
     "RunResult",
     "TrainingConfig",
-    "open_manifest",
     "train",
 ]

@@ -36,7 +36,7 @@ class TrainingState:
     epoch_losses: list[float] = field(default_factory=list)
 
     @property
-    def best_weights(self) -> torch.nn.Module:
+    def network_to_keep(self) -> torch.nn.Module:
         """The network to validate and keep: the averaged one where there is one."""
         return self.network if self.averaged is None else self.averaged.module
 
@@ -66,11 +66,13 @@ class TrainingState:
             if self.averaged is not None:
                 self.averaged.load_state_dict(content["averaged"])
             self.optimizer.load_state_dict(content["optimizer"])
-            self.scaler.load_state_dict(content["scaler"])
+            # Empty where the loss was not scaled: the run moves from a device without float16.
+            if content["scaler"]:
+                self.scaler.load_state_dict(content["scaler"])
+            self.iteration = content["iteration"]
+            self.elapsed_s = content["elapsed_s"]
+            self.epoch_losses = content["epoch_losses"]
         except Exception as error:  # torch raises many kinds for a torn or foreign file
             found = f"the checkpoint cannot be resumed from ({type(error).__name__})"
             remedy = "Remove the run's folder to train from the start, or choose another name=..."
             raise TrainingError(path, found, remedy) from error
-        self.iteration = content["iteration"]
-        self.elapsed_s = content["elapsed_s"]
-        self.epoch_losses = content["epoch_losses"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from pipeline.evaluation import EvaluationConfig
 from pipeline.inference import InferenceConfig, Precision
@@ -28,8 +28,10 @@ class DataConfig(BaseModel):
     phantom: PhantomConfig | None = Field(
         default=None, description="Make this synthetic cohort in `root` and train on it."
     )
-    folds: int = Field(default=5, ge=2)
-    fold: int = Field(default=0, ge=0)
+    folds: int = Field(
+        default=5, ge=2, description="Parts of the cases, where the manifest sets no split."
+    )
+    fold: int = Field(default=0, ge=0, description="The part to validate with, from 0.")
     cache: Path = Field(default=Path("runs/.cache"), description="Preprocessed cases.")
 
     @model_validator(mode="after")
@@ -48,30 +50,44 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_minutes: float | None = Field(default=None, gt=0)
-    max_iterations: int | None = Field(default=None, ge=1)
-    max_epochs: int | None = Field(default=None, ge=1)
-    iterations_per_epoch: int = Field(default=50, ge=1)
-    patch_size: tuple[int, int, int] = Field(
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="Of training and the validation in between."
+    )
+    max_iterations: int | None = Field(default=None, ge=1, description="Batches.")
+    max_epochs: int | None = Field(default=None, ge=1, description="Rows of metrics.csv.")
+    iterations_per_epoch: int = Field(default=50, ge=1, description="Batches per row.")
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         default=(64, 64, 64), description="Working voxels along R, A, S."
     )
-    batch_size: int = Field(default=2, ge=1)
-    foreground_share: float = Field(default=0.67, ge=0, le=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    warmup_share: float = Field(default=0.02, ge=0, lt=1, description="Of the budget.")
+    batch_size: int = Field(default=2, ge=1, description="Patches per iteration.")
+    foreground_share: float = Field(
+        default=0.67, ge=0, le=1, description="Of patches that are placed on a labelled voxel."
+    )
+    optimizer: Literal["adamw", "sgd"] = Field(
+        default="adamw", description="sgd: with Nesterov momentum 0.99."
+    )
+    learning_rate: float = Field(default=2e-3, gt=0, description="At the end of the warm-up.")
+    weight_decay: float = Field(default=1e-2, ge=0, description="Of the optimiser.")
+    warmup_share: float = Field(
+        default=0.02, ge=0, lt=1, description="Of the budget, while the learning rate rises."
+    )
     gradient_clip: float = Field(default=12.0, gt=0, description="Largest norm of the gradient.")
     ema_decay: float = Field(
         default=0.99, ge=0, lt=1, description="Of the averaged weights that are kept; 0: none."
     )
-    precision: Precision = "auto"
+    precision: Precision = Field(
+        default="auto", description="Of the network; weights and loss stay float32."
+    )
     num_workers: int = Field(default=1, ge=0, description="Processes that prepare patches.")
-    validate_every_epochs: int = Field(default=10, ge=1)
+    validate_every_epochs: int = Field(
+        default=10, ge=1, description="Epochs from one validation to the next."
+    )
     num_validation_cases: int = Field(
         default=4, ge=0, description="Segmented whole during training; all of them at the end."
     )
-    checkpoint_minutes: float = Field(default=2.0, gt=0)
+    checkpoint_minutes: float = Field(
+        default=2.0, gt=0, description="Time between checkpoints: what a killed run loses at most."
+    )
 
     @model_validator(mode="after")
     def _has_budget(self) -> "TrainingConfig":
@@ -87,7 +103,7 @@ class RunConfig(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Of the run's folder.")
     output: Path = Field(default=Path("runs"), description="Folder of all runs.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of weights, patches and folds.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     data: DataConfig
     study: StudyConfig = StudyConfig()

@@ -4,13 +4,13 @@ import itertools
 import logging
 import signal
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from pipeline.errors import ManifestError, PipelineError
-from pipeline.manifest import Case, Manifest
+from pipeline.manifest import Case, Manifest, Split
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, read_label_map, read_study
 from pipeline.training.config import RunConfig
@@ -25,6 +25,10 @@ from pipeline.transforms import (
 from pipeline.volume import LabelMap
 
 logger = logging.getLogger(__name__)
+
+WORKER_GRACE_S = 60
+"""How long a worker outlives SIGTERM, which often goes to all processes of a job at once: the
+parent still has a step to finish, and ends its workers itself."""
 
 
 def read_case(case: Case, num_channels: int, config: StudyConfig) -> tuple[Study, LabelMap]:
@@ -83,8 +87,9 @@ def cache_cases(
         for case in cases
     }
     missing = [case for case in cases if not folders[case.name].is_dir()]
-    for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
-        write_case(study, label_map, settings, values, folders[case.name])
+    if missing:
+        for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
+            write_case(study, label_map, settings, values, folders[case.name])
     return [CachedCase(case.name, folders[case.name]) for case in cases]
 
 
@@ -126,24 +131,31 @@ def build_loader(
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Ctrl-C reaches the whole process group, but only the parent may react to it."""
+    """Signals reach the whole process group, but only the parent may react to them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_later)
 
 
-def check_files_exist(cases: Sequence[Case], path: Path) -> None:
-    """Refuse a manifest whose files are not there, before any long work.
+def _end_later(_: int, __: FrameType | None) -> None:
+    signal.alarm(WORKER_GRACE_S)
+
+
+def check_trainable(manifest: Manifest, split: Split) -> None:
+    """Refuse a data set that names no labels or whose files are not there, before any long work.
 
     Raises:
-        ManifestError: Naming how many are missing, and the first.
+        ManifestError: If there are no labels; or saying how many files are missing, and the first.
     """
-    missing = [
+    if not manifest.labels:
+        remedy = "Describe the data set in a manifest with labels; see data_manifests/README.md."
+        raise ManifestError(manifest.path, "it names no labels to train on", remedy)
+    files = [
         file
-        for case in cases
+        for case in (*split.train, *split.validation)
         for file in (*case.images, *([case.label] if case.label else []))
-        if not file.is_file()
     ]
+    missing = [file for file in files if not file.is_file()]
     if missing:
-        found = f"{len(missing)} files are missing, the first is {missing[0]}"
+        found = f"{len(missing)} of {len(files)} files are missing, the first is {missing[0]}"
         remedy = "Set data.root=FOLDER (or `make train DATA=FOLDER`) to where the data lies."
-        raise ManifestError(path, found, remedy)
+        raise ManifestError(manifest.path, found, remedy)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import yaml
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
+from pipeline.manifest import Case, Split
 from pipeline.training.config import RunConfig
+from pipeline.transforms import Fingerprint
 
 MAY_CHANGE = {
     "device",
@@ -39,18 +42,23 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration."""
+        """The resolved configuration; where it lies, a run was begun."""
         return self.path / "config.yaml"
 
     @property
-    def checkpoint(self) -> Path:
-        """The state to resume from."""
-        return self.path / "checkpoints" / "last.pt"
+    def split(self) -> Path:
+        """Names of the training and validation cases."""
+        return self.path / "split.json"
 
     @property
     def fingerprint(self) -> Path:
         """What the training cases look like."""
         return self.path / "fingerprint.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from."""
+        return self.path / "checkpoints" / "last.pt"
 
     @property
     def model(self) -> Path:
@@ -67,35 +75,63 @@ class RunFolder:
         """Loss and Dice over the iterations."""
         return self.path / "curves.png"
 
-    def start(self, config: RunConfig) -> None:
-        """Begin a new run here.
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run was begun here, so that it can only be resumed."""
+        return self.config.is_file()
+
+    def check_settings(self, config: RunConfig, *, resume: bool) -> None:
+        """Refuse settings that do not fit what is here already.
 
         Raises:
-            ConfigError: If there is one already.
+            ConfigError: If a run was begun here, and `resume` is not set or settings that cannot
+                change differ.
         """
-        if self.config.exists():
+        if not self.is_begun:
+            return
+        if not resume:
             remedy = "Add --resume to go on with it, or choose another name=... for a new run."
             raise ConfigError(self.path, "this run exists already", remedy)
-        self._record(config)
+        old = _flatten(yaml.safe_load(self.config.read_text("utf-8")))
+        new = _flatten(config.model_dump(mode="json"))
+        for key in sorted(old.keys() | new.keys()):
+            if key not in MAY_CHANGE and old.get(key) != new.get(key):
+                found = f"the run was started with {key}={old.get(key)}, now {new.get(key)}"
+                remedy = "Resume with the same settings, or choose another name=..."
+                raise ConfigError(self.config, found, remedy)
 
-    def resume(self, config: RunConfig) -> None:
-        """Go on with the run here, or begin it if there is none.
+    def check_split(self, split: Split) -> None:
+        """Refuse to go on with other cases: those trained on could end up in the validation.
 
         Raises:
-            ConfigError: If it was started with other settings.
+            ConfigError: If a case was added, removed or moved since the run was begun.
         """
-        if self.config.exists():
-            old = _flatten(yaml.safe_load(self.config.read_text("utf-8")))
-            new = _flatten(config.model_dump(mode="json"))
-            for key in sorted(old.keys() | new.keys()):
-                if key not in MAY_CHANGE and old.get(key) != new.get(key):
-                    found = f"the run was started with {key}={old.get(key)}, now {new.get(key)}"
-                    remedy = "Resume with the same settings, or choose another name=..."
-                    raise ConfigError(self.config, found, remedy)
-        self._record(config)
+        old = json.loads(self.split.read_text("utf-8"))
+        changed = sorted(
+            (set(old["train"]) ^ set(_names(split.train)))
+            | (set(old["validation"]) ^ set(_names(split.validation)))
+        )
+        if changed:
+            found = (
+                f"{len(changed)} cases were added, removed or moved between training and "
+                f"validation since the run was started, such as {changed[0]!r}"
+            )
+            remedy = "Restore the manifest, or choose another name=... for a new run."
+            raise ConfigError(self.split, found, remedy)
 
-    def _record(self, config: RunConfig) -> None:
-        write_text(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    def begin(self, config: RunConfig, split: Split, fingerprint: Fingerprint) -> None:
+        """Record a new run. Its configuration goes last: without it there is no run."""
+        names = {"train": _names(split.train), "validation": _names(split.validation)}
+        write_text(self.split, json.dumps(names, indent=2))
+        write_text(self.fingerprint, fingerprint.model_dump_json(indent=2))
+        self.record_settings(config)
+
+    def read_fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of a run that was begun."""
+        return Fingerprint.model_validate_json(self.fingerprint.read_text("utf-8"))
+
+    def record_settings(self, config: RunConfig) -> None:
+        """Write the configuration, and the versions it runs with."""
         environment = {
             "trivox": __version__,
             "python": platform.python_version(),
@@ -107,6 +143,11 @@ class RunFolder:
             "numpy": np.__version__,
         }
         write_text(self.path / "environment.json", json.dumps(environment, indent=2))
+        write_text(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _names(cases: Sequence[Case]) -> list[str]:
+    return [case.name for case in cases]
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Loop:
         config: Budget and intervals.
         checkpoint: Where to save the state.
         recorder: Takes a row per epoch.
-        validate: Returns the mean validation Dice of the state's best weights, or None.
+        validate: Returns the mean validation Dice of the network as it is, or None.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Loop:
         self._recorder = recorder
         self._validate = validate
         self._waited_s = self._wait_started = 0.0
+        self._stop_requested = False
         self._dice: float | None = None
         self._progress = make_progress()
 
@@ -63,7 +65,14 @@ class Loop:
         return self._share() >= 1
 
     def run(self, batches: Iterable[Batch]) -> None:
-        """Train until the budget is used or a signal arrives; save the state either way."""
+        """Train until the budget is used or a signal arrives; save the state either way.
+
+        Args:
+            batches: Endless, starting with that of the iteration that comes next.
+
+        Raises:
+            TrainingError: If training cannot go on. The last checkpoint is left as it is.
+        """
         self._start = time.monotonic() - self._state.elapsed_s
         self._epoch_start = self._last_save = time.monotonic()
         self._attach()
@@ -74,7 +83,7 @@ class Loop:
                 "max_epochs": ENDLESS_EPOCHS,
             }
         )
-        with self._progress, on_stop_signal(self._trainer.terminate):
+        with self._progress, on_stop_signal(self._request_stop), self._readable_failures():
             self._task = self._progress.add_task("Training", total=1.0, note="")
             self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
         if self.is_finished and self._state.epoch_losses:
@@ -89,6 +98,28 @@ class Loop:
         on(Events.ITERATION_COMPLETED, self._finish_step)
         on(Events.ITERATION_COMPLETED(every=self._config.iterations_per_epoch), self._finish_epoch)
         on(Events.ITERATION_COMPLETED, self._save_or_end)
+
+    def _request_stop(self) -> None:
+        # Kept as well, since the engine forgets what it was told before its run.
+        self._stop_requested = True
+        self._trainer.terminate()
+
+    @contextmanager
+    def _readable_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            remedy = "Lower training.batch_size or training.patch_size, under another name=..."
+            raise self._failure("the GPU ran out of memory", remedy) from error
+        except RuntimeError as error:
+            # What torch raises when one of its worker processes died; it has no type of its own.
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = "Free memory or set training.num_workers=0, and go on with --resume."
+            raise self._failure("a process that prepares patches died", remedy) from error
+
+    def _failure(self, found: str, remedy: str) -> TrainingError:
+        return TrainingError(f"iteration {self._state.iteration + 1}", found, remedy)
 
     def _share(self) -> float:
         return progress_of(self._config, self._state.iteration, self._state.elapsed_s)
@@ -107,15 +138,14 @@ class Loop:
 
     def _finish_step(self, trainer: Engine) -> None:
         loss = trainer.state.output
+        if not math.isfinite(loss):
+            remedy = (
+                "Lower training.learning_rate or set training.precision=fp32, under another "
+                "name=..., and check the intensities of the images with `trivox check`."
+            )
+            raise self._failure(f"the loss became {loss}", remedy)
         self._state.iteration = trainer.state.iteration
         self._state.elapsed_s = time.monotonic() - self._start
-        if not math.isfinite(loss):
-            where = f"{self._checkpoint.parent} iteration {self._state.iteration}"
-            remedy = (
-                "Lower training.learning_rate, or set training.precision=fp32, and check the "
-                "intensities of the images with `trivox check`."
-            )
-            raise TrainingError(where, f"the loss became {loss}", remedy)
         self._state.epoch_losses.append(loss)
         self._show(loss)
 
@@ -142,7 +172,7 @@ class Loop:
         self._waited_s, self._epoch_start = 0.0, time.monotonic()
 
     def _save_or_end(self) -> None:
-        if self.is_finished:
+        if self.is_finished or self._stop_requested:
             self._trainer.terminate()
         elif time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes:
             self._state.save(self._checkpoint)

@@ -2,20 +2,20 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
 from pipeline.errors import ManifestError
 from pipeline.evaluation import Summary
-from pipeline.files import write_text
 from pipeline.inference import choose_device
-from pipeline.manifest import Case, Manifest, load_manifest, split_cases
-from pipeline.model import ChannelDescription, Model, ModelDescription, save_model
+from pipeline.manifest import Manifest, Split, load_manifest, split_cases
+from pipeline.model import ChannelDescription, Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
 from pipeline.phantom import make_cohort
 from pipeline.training.config import RunConfig
-from pipeline.training.data import build_loader, cache_cases, check_files_exist, read_cases
+from pipeline.training.data import build_loader, cache_cases, check_trainable, read_cases
 from pipeline.training.folder import RunFolder
 from pipeline.training.loop import Loop
 from pipeline.training.recorder import Recorder
@@ -55,47 +55,47 @@ def train(config: RunConfig, *, resume: bool = False) -> RunResult:
         PipelineError: If the data cannot be used or training cannot go on.
     """
     folder = RunFolder(config.folder)
-    if resume:
-        folder.resume(config)
-    else:
-        folder.start(config)
+    folder.check_settings(config, resume=resume)
     device = choose_device(config.device)
     manifest = open_manifest(config)
     split = split_cases(manifest, folds=config.data.folds, fold=config.data.fold, seed=config.seed)
-    check_files_exist((*split.train, *split.validation), manifest.path)
-    description = _describe(config, manifest, _fingerprint(folder, split.train, manifest, config))
-    cases = cache_cases(
-        split.train, manifest, description.preprocessing, description.label_values, config
-    )
+    check_trainable(manifest, split)
+    is_begun = folder.is_begun
+    if is_begun:
+        folder.check_split(split)
+        folder.record_settings(config)
+    else:
+        folder.begin(config, split, _read_all_cases(manifest, split, config))
+    description = _describe(config, manifest, folder.read_fingerprint())
 
     torch.manual_seed(config.seed)
     network = build_network(config.network, len(manifest.channels), len(description.label_values))
     state = build_state(network, config.training, device, config.seed)
-    if folder.checkpoint.is_file():
+    if is_begun and folder.checkpoint.is_file():
         state.load(folder.checkpoint, device)
         logger.info("resuming at iteration %d", state.iteration)
     watched = split.validation[: config.training.num_validation_cases]
-    recorder = Recorder(folder.path, state.iteration)
-    loop = Loop(
-        build_trainer(state, config.training, device),
-        state,
-        config.training,
-        checkpoint=folder.checkpoint,
-        recorder=recorder,
-        validate=lambda: quick_dice(watched, Model(description, state.best_weights), device),
-    )
-    if not loop.is_finished:
-        loop.run(build_loader(cases, config, device, state.iteration))
-    recorder.close()
+    with closing(Recorder(folder.path, state.iteration)) as recorder:
+        loop = Loop(
+            build_trainer(state, config.training, device),
+            state,
+            config.training,
+            checkpoint=folder.checkpoint,
+            recorder=recorder,
+            validate=lambda: quick_dice(watched, Model(description, state.network_to_keep), device),
+        )
+        if not loop.is_finished:
+            settings, values = description.preprocessing, description.label_values
+            cases = cache_cases(split.train, manifest, settings, values, config)
+            loop.run(build_loader(cases, config, device, state.iteration))
     if not loop.is_finished:
         return RunResult(folder, (), is_finished=False)
 
-    model = Model(description, state.best_weights.eval())
-    save_model(model, folder.model)
+    save_model(Model(description, state.network_to_keep), folder.model)
     summaries = validate(
         split.validation,
         manifest,
-        model,
+        load_model(folder.model, device),
         folder.validation,
         device=device,
         config=config.evaluation,
@@ -106,29 +106,33 @@ def train(config: RunConfig, *, resume: bool = False) -> RunResult:
 def open_manifest(config: RunConfig) -> Manifest:
     """Load the manifest that the configuration names, or make the phantom cohort first."""
     data = config.data
-    if data.phantom is not None and data.root is not None:
-        return load_manifest(make_cohort(data.root, data.phantom))
-    if data.manifest is None:
-        raise ValueError("neither data.manifest nor data.phantom is set")
-    return load_manifest(data.manifest, data.root)
+    if data.manifest is not None:
+        return load_manifest(data.manifest, data.root)
+    assert data.phantom is not None
+    assert data.root is not None
+    return load_manifest(make_cohort(data.root, data.phantom))
 
 
-def _fingerprint(
-    folder: RunFolder, cases: Sequence[Case], manifest: Manifest, config: RunConfig
-) -> Fingerprint:
-    """Take the fingerprint of the training cases, or read it back on a resume."""
-    if folder.fingerprint.is_file():
-        return Fingerprint.model_validate_json(folder.fingerprint.read_text("utf-8"))
-    readings = read_cases(cases, manifest, config.study, "Reading")
+def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fingerprint:
+    """Read every case once, so that a bad one stops the run now and not when it is validated.
+
+    Returns:
+        The fingerprint of the training cases.
+    """
+    training = {case.name for case in split.train}
+    readings = read_cases((*split.train, *split.validation), manifest, config.study, "Reading")
     try:
-        fingerprint = take_fingerprint(
-            ((study.volume, label_map) for _, study, label_map in readings), config.seed
+        return take_fingerprint(
+            (
+                (study.volume, label_map)
+                for case, study, label_map in readings
+                if case.name in training
+            ),
+            config.seed,
         )
     except ValueError as error:
         remedy = "Check the labels with `trivox check`."
         raise ManifestError(manifest.path, str(error), remedy) from error
-    write_text(folder.fingerprint, fingerprint.model_dump_json(indent=2))
-    return fingerprint
 
 
 def _describe(config: RunConfig, manifest: Manifest, fingerprint: Fingerprint) -> ModelDescription:

@@ -64,6 +64,9 @@ def validate(
     write_scores(scores, summaries, folder)
     by_name = {case.name: case for case in cases}
     for rank, name in _ranked(scores).items():
+        # Those of an earlier validation of this run, which may have been of other cases.
+        for picture in folder.glob(f"{rank}_*.png"):
+            picture.unlink()
         _draw(by_name[name], model, folder, rank)
     return summaries
 

@@ -7,8 +7,7 @@ is the hash of everything that went into it; it appears under that name only whe
 
 import hashlib
 import json
-import shutil
-import tempfile
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline import __version__
+from pipeline.files import atomic_folder
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.config import Preprocessing
@@ -56,42 +57,44 @@ class CachedCase:
 def cache_key(
     case: Case, settings: Preprocessing, study: StudyConfig, values: Sequence[int]
 ) -> str:
-    """Hash what the cached arrays depend on: file identity and every setting."""
-    assert case.label is not None
+    """Hash what the cached arrays depend on: file identity, every setting, the code's version.
+
+    Raises:
+        ValueError: If the case has no label.
+    """
+    if case.label is None:
+        raise ValueError(f"case {case.name!r} has no label")
     files = [
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in (*case.images, case.label)
     ]
-    content = [files, settings.model_dump(), study.model_dump(), list(values)]
+    content = [__version__, files, settings.model_dump(), study.model_dump(), list(values)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
 def write_case(
-    study: Study, label_map: LabelMap, settings: Preprocessing, values: list[int], folder: Path
+    study: Study, label_map: LabelMap, settings: Preprocessing, values: Sequence[int], folder: Path
 ) -> None:
-    """Preprocess one case into `folder`, which appears only when it is complete."""
+    """Preprocess one case into `folder`, which appears only when it is complete.
+
+    Raises:
+        StudyError: If the study cannot be preprocessed.
+    """
     working = preprocess(study.volume, settings)
     label_IJK = preprocess_labels(label_map, working.placement, values)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder.parent) as temporary:
-        complete = Path(temporary) / "case"
-        complete.mkdir()
-        np.save(complete / "image.npy", working.data_CIJK.numpy())
-        np.save(complete / "label.npy", label_IJK.numpy())
-        np.save(complete / "locations.npy", sample_locations(label_IJK, len(values)))
-        if folder.exists():
-            shutil.rmtree(folder)
-        complete.rename(folder)
+    with atomic_folder(folder) as temporary:
+        np.save(temporary / "image.npy", working.data_CIJK.numpy())
+        np.save(temporary / "label.npy", label_IJK.numpy())
+        np.save(temporary / "locations.npy", sample_locations(label_IJK, len(values)))
 
 
 def sample_locations(label_IJK: torch.Tensor, num_classes: int) -> npt.NDArray[np.int32]:
     """Draw up to `MAX_LOCATIONS` voxels of each foreground class, evenly over the volume."""
     labels = label_IJK.numpy()
-    rows = []
+    rows = [np.empty((0, 4), dtype=np.int64)]
     for index in range(1, num_classes):
         found = np.flatnonzero(labels == index)
-        step = max(1, len(found) // MAX_LOCATIONS)
-        chosen = found[::step]
+        chosen = found[:: max(1, math.ceil(len(found) / MAX_LOCATIONS))]
         position = np.stack(np.unravel_index(chosen, labels.shape), axis=1)
         rows.append(np.column_stack([np.full(len(chosen), index), position]))
     return np.concatenate(rows).astype(np.int32)

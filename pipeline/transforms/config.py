@@ -1,10 +1,11 @@
 """What preprocessing is asked for, what was settled on the training cases, and augmentation."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Triple = tuple[float, float, float]
+SpacingMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Triple = tuple[SpacingMm, SpacingMm, SpacingMm]
 
 
 class PreprocessingConfig(BaseModel):
@@ -16,7 +17,10 @@ class PreprocessingConfig(BaseModel):
         default=None, description="Working spacing along R, A, S in mm; the median if not given."
     )
     crop_margin_mm: float = Field(
-        default=10.0, ge=0, description="Kept around the foreground's bounding box, in mm."
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Kept around the foreground's bounding box, in mm.",
     )
 
 
@@ -31,13 +35,19 @@ class ChannelNormalisation(BaseModel):
         Isensee et al., nnU-Net, Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["ct", "mr"]
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _low_is_not_above_high(self) -> "ChannelNormalisation":
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}")
+        return self
 
 
 class Preprocessing(BaseModel):
@@ -46,7 +56,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: Triple
-    crop_margin_mm: float
+    crop_margin_mm: float = Field(ge=0, allow_inf_nan=False)
     channels: tuple[ChannelNormalisation, ...]
 
 

@@ -5,6 +5,7 @@ very patches that the interrupted one would have drawn, however many workers loa
 random state has to be saved.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +25,8 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     Args:
         cases: Preprocessed cases.
         patch_size: Size along I, J, K in working voxels.
-        region_scale: Cut a region this much larger than the patch, so that rotated and scaled
-            patches show tissue and not padding.
+        region_scale: Cut a region at least this much larger than the patch, so that rotated and
+            scaled patches show tissue and not padding.
         augmentation: Takes and gives `{"image", "label"}`; see `build_augmentation`.
         foreground_share: Share of patches placed on a foreground voxel, of a class drawn evenly
             from those that the case has; the others lie anywhere.
@@ -46,42 +47,43 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             raise ValueError("no cases to draw patches from")
         self._cases = cases
         self._patch_size = patch_size
-        self._region_size = tuple(int(np.ceil(n * region_scale / 2)) * 2 for n in patch_size)
+        self._margin = [math.ceil(n * (region_scale - 1) / 2) for n in patch_size]
         self._augmentation = augmentation
         self._foreground_share = foreground_share
         self._seed = seed
-        self._locations: dict[int, npt.NDArray[np.int32]] = {}
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the `index`-th patch: image `(C, I, J, K)` float32, label `(I, J, K)` int64."""
         rng = np.random.default_rng([self._seed, index])
         case = self._case_of(index)
-        image = self._cases[case].image()
-        label = self._cases[case].label()
-        start = self._choose_start(case, image.shape[1:], rng)
-        margin = [(r - p) // 2 for r, p in zip(self._region_size, self._patch_size, strict=True)]
-        first = [s - m for s, m in zip(start, margin, strict=True)]
+        image, label = case.image(), case.label()
+        start = self._choose_start(case.locations(), label.shape, rng)
+        first = [s - m for s, m in zip(start, self._margin, strict=True)]
+        size = [n + 2 * m for n, m in zip(self._patch_size, self._margin, strict=True)]
         region = {
-            "image": torch.from_numpy(cut(image, first, self._region_size)),
-            "label": torch.from_numpy(cut(label[None], first, self._region_size)),
+            "image": torch.from_numpy(cut(image, first, size)),
+            "label": torch.from_numpy(cut(label[None], first, size)),
         }
         self._augmentation.set_random_state(seed=int(rng.integers(2**32 - 1)))
         patch = self._augmentation(region)
-        return _plain(patch["image"]).float(), _plain(patch["label"])[0].long()
+        # MONAI gives tensors with a history, which loaders would collect.
+        patch_CIJK, label_1IJK = (patch[key].as_subclass(torch.Tensor) for key in region)
+        return patch_CIJK.float(), label_1IJK[0].long()
 
-    def _case_of(self, index: int) -> int:
+    def _case_of(self, index: int) -> CachedCase:
         """Every case once, in an order shuffled anew for each round."""
         round_index, position = divmod(index, len(self._cases))
-        order = np.random.default_rng([self._seed, 1, round_index]).permutation(len(self._cases))
-        return int(order[position])
+        # The 1 sets this stream apart from that of a patch: numpy reads [a, b] as [a, b, 0].
+        rng = np.random.default_rng([self._seed, round_index, 1])
+        return self._cases[int(rng.permutation(len(self._cases))[position])]
 
     def _choose_start(
-        self, case: int, shape: tuple[int, ...], rng: np.random.Generator
+        self,
+        locations: npt.NDArray[np.int32],
+        shape: tuple[int, ...],
+        rng: np.random.Generator,
     ) -> list[int]:
         size = np.asarray(self._patch_size)
-        if case not in self._locations:
-            self._locations[case] = self._cases[case].locations()
-        locations = self._locations[case]
         if len(locations) and rng.random() < self._foreground_share:
             classes = np.unique(locations[:, 0])
             of_class = locations[locations[:, 0] == rng.choice(classes)]
@@ -90,8 +92,9 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             start = voxel - rng.integers(size // 4, size - size // 4)
         else:
             start = rng.integers(0, np.maximum(np.asarray(shape) - size, 0) + 1)
+        # A volume smaller than the patch lies in its middle, as in a window at inference.
         return [
-            min(max(int(s), 0), n - p) if n > p else (n - p) // 2
+            min(max(int(s), 0), n - p) if n > p else -((p - n) // 2)
             for s, n, p in zip(start, shape, self._patch_size, strict=True)
         ]
 
@@ -106,7 +109,3 @@ def cut(
         inside.append(slice(begin, end))
         padding.append((begin - start, start + wanted - end))
     return np.pad(np.asarray(data_CIJK[:, *inside]), padding, mode="edge")
-
-
-def _plain(data: torch.Tensor) -> torch.Tensor:
-    return data.as_tensor() if hasattr(data, "as_tensor") else data

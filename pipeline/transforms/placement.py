@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.volume import Affine, Grid
+from pipeline.volume import Grid
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -79,14 +79,19 @@ class Placement:
     def working(self) -> Grid:
         """The working grid."""
         i, j, k = (axis.num_working for axis in self.axes)
-        return Grid((i, j, k), self._working_affine())
-
-    def _working_affine(self) -> Affine:
         to_native = np.eye(4)
         for axis, (mapping, (first, _)) in enumerate(zip(self.axes, self.box, strict=True)):
             to_native[axis, axis] = mapping.step
             to_native[axis, 3] = first + mapping.offset
-        return np.asarray(self.ras.affine @ to_native)
+        return Grid((i, j, k), np.asarray(self.ras.affine @ to_native))
+
+    def native_positions(self) -> list[torch.Tensor]:
+        """Native index (RAS order, within the crop) of each working voxel along each axis."""
+        return [axis.native_positions() for axis in self.axes]
+
+    def working_positions(self) -> list[torch.Tensor]:
+        """Working index of each native voxel (RAS order, within the crop) along each axis."""
+        return [axis.working_positions() for axis in self.axes]
 
 
 def place(native: Grid, ras: Grid, box: Box, spacing_mm: tuple[float, float, float]) -> Placement:

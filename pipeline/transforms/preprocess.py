@@ -4,21 +4,27 @@ The same function serves training and inference, with settings that come from th
 cannot disagree.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensityRange, SpatialResample
+from monai.transforms import NormalizeIntensity, Orientation
 from monai.transforms.utils import generate_spatial_bounding_box
 
+from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
 from pipeline.transforms.placement import Box, Placement, place
-from pipeline.transforms.resample import resample_labels
+from pipeline.transforms.resample import resample_labels, resample_linear
 from pipeline.volume import Affine, Grid, LabelMap, Volume
 
 AIR_HU = -500.0
 """Above this a CT voxel is taken for something other than air."""
+
+MAX_WORKING_VOXELS = 2**30
+"""Larger working volumes come from a wrong spacing, and would exhaust memory."""
 
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -43,7 +49,11 @@ def preprocess(volume: Volume, settings: Preprocessing) -> Working:
         volume: Channels in native voxel order, in their own units (HU for CT).
         settings: From the model, or settled on the training cases.
 
+    Returns:
+        A copy; `volume` is not changed.
+
     Raises:
+        StudyError: If the working volume would be larger than `MAX_WORKING_VOXELS`.
         ValueError: If the number of channels differs from that of `settings`.
     """
     if len(volume.data_CIJK) != len(settings.channels):
@@ -52,32 +62,35 @@ def preprocess(volume: Volume, settings: Preprocessing) -> Working:
     ras = Grid(tuple(image.shape[1:]), image.affine.numpy().astype(np.float64))
     box = foreground_box(image, ras, settings)
     placement = place(volume.grid, ras, box, settings.spacing_mm)
+    _check_size(placement)
+    positions = placement.native_positions()
     cropped = image[:, *placement.crop].as_tensor()
-    resampled = _resample(cropped, placement)
-    for channel, normalisation in enumerate(settings.channels):
-        resampled[channel] = normalise(resampled[channel], normalisation)
-    return Working(resampled, placement)
+    channels = [
+        normalise(resample_linear(channel_IJK, positions), normalisation)
+        for channel_IJK, normalisation in zip(cropped, settings.channels, strict=True)
+    ]
+    return Working(torch.stack(channels), placement)
 
 
-def preprocess_labels(label_map: LabelMap, placement: Placement, values: list[int]) -> torch.Tensor:
+def preprocess_labels(
+    label_map: LabelMap, placement: Placement, values: Sequence[int]
+) -> torch.Tensor:
     """Bring a label map to the working grid of its study, as class indices.
 
     Args:
         label_map: Labels on the study's own grid.
         placement: Of the study, from `preprocess`.
-        values: Label value of each class index, background 0 first.
+        values: Label value of each class index, background 0 first. Others become background.
 
     Returns:
         `(I, J, K)` uint8 or int16 class indices.
     """
-    index_of = np.zeros(int(label_map.labels_IJK.max(initial=0)) + 1, dtype=np.int16)
-    for index, value in enumerate(values):
-        if value < len(index_of):
-            index_of[value] = index
-    indices = torch.from_numpy(index_of[label_map.labels_IJK])
+    # One row more than the largest value: all that lie above are clipped to it.
+    index_of = np.zeros(max(values) + 2, dtype=np.int16)
+    index_of[values] = range(len(values))
+    indices = torch.from_numpy(index_of.take(label_map.labels_IJK, mode="clip"))
     ras_IJK = to_ras(indices[None], placement.native.affine).as_tensor()[0]
-    positions = [axis.native_positions() for axis in placement.axes]
-    working = resample_labels(ras_IJK[placement.crop], positions, len(values))
+    working = resample_labels(ras_IJK[placement.crop], placement.native_positions(), len(values))
     return working.to(torch.uint8) if len(values) <= 256 else working
 
 
@@ -94,41 +107,39 @@ def foreground_box(image_CIJK: torch.Tensor, ras: Grid, settings: Preprocessing)
     nothing is found keeps its whole extent.
     """
     is_ct = torch.tensor([channel.kind == "ct" for channel in settings.channels])
-    threshold = torch.where(is_ct, AIR_HU, 0.0).reshape(-1, 1, 1, 1)
+    is_ct_C111 = is_ct.reshape(-1, 1, 1, 1)
 
-    def foreground(data: torch.Tensor) -> torch.Tensor:
-        return torch.where(is_ct.reshape(-1, 1, 1, 1), data > threshold, data != 0)
+    def foreground(data_CIJK: torch.Tensor) -> torch.Tensor:
+        return torch.where(is_ct_C111, data_CIJK > AIR_HU, data_CIJK != 0)
 
-    margin = [round(settings.crop_margin_mm / spacing) for spacing in ras.spacing_mm]
+    margin = [math.ceil(settings.crop_margin_mm / spacing) for spacing in ras.spacing_mm]
     start, stop = generate_spatial_bounding_box(
-        image_CIJK, foreground, margin=margin, allow_smaller=False
+        image_CIJK, foreground, margin=margin, allow_smaller=True
     )
-    if any(last <= first for first, last in zip(start, stop, strict=True)):
-        start, stop = [0, 0, 0], list(ras.shape)
-    i, j, k = (
-        (max(0, int(first)), min(size, int(last)))
-        for first, last, size in zip(start, stop, ras.shape, strict=True)
-    )
+    if not any(stop):
+        start, stop = [0, 0, 0], ras.shape
+    i, j, k = ((int(first), int(last)) for first, last in zip(start, stop, strict=True))
     return i, j, k
 
 
 def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.Tensor:
-    """Bring one channel's intensities to the network's scale."""
-    if settings.kind == "mr":
-        return torch.as_tensor(NormalizeIntensity(nonzero=True)(data_IJK[None]))[0]
-    low, high = ((edge - settings.mean) / settings.std for edge in (settings.low, settings.high))
-    scale = ScaleIntensityRange(settings.low, settings.high, b_min=low, b_max=high, clip=True)
-    return torch.as_tensor(scale(data_IJK[None]))[0]
+    """Bring one channel's intensities to the network's scale, in a new tensor."""
+    if settings.kind == "ct":
+        return (data_IJK.clamp(settings.low, settings.high) - settings.mean) / settings.std
+    # MONAI writes into what it is given.
+    normalised_1IJK = NormalizeIntensity(nonzero=True)(data_IJK[None].clone())
+    return torch.as_tensor(normalised_1IJK).as_subclass(torch.Tensor)[0]
 
 
-def _resample(cropped_CIJK: torch.Tensor, placement: Placement) -> torch.Tensor:
-    if all(axis.step == 1.0 for axis in placement.axes):
-        return cropped_CIJK.clone()
+def _check_size(placement: Placement) -> None:
     working = placement.working
-    crop_affine = placement.ras.affine.copy()
-    first = [start for start, _ in placement.box]
-    crop_affine[:3, 3] += crop_affine[:3, :3] @ first
-    resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=True)
-    image = MetaTensor(cropped_CIJK, affine=crop_affine)
-    resampled = resample(image, dst_affine=working.affine, spatial_size=working.shape)
-    return torch.as_tensor(resampled).as_subclass(torch.Tensor).float()
+    if working.num_voxels > MAX_WORKING_VOXELS:
+        native_mm, working_mm = (
+            " x ".join(f"{spacing:.4g}" for spacing in grid.spacing_mm)
+            for grid in (placement.ras, working)
+        )
+        raise StudyError(
+            "image",
+            f"voxels of {native_mm} mm (R x A x S) become {working.num_voxels} of {working_mm} mm",
+            "Check the spacing in the header.",
+        )

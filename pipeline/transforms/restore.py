@@ -4,18 +4,19 @@ One class at a time: its probabilities are resampled to the native grid and comp
 so far, so that no array of classes times native voxels ever exists.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Orientation
 
 from pipeline.transforms.placement import Placement
-from pipeline.transforms.preprocess import RAS_LABELS
 from pipeline.transforms.resample import resample_linear
 from pipeline.volume import smallest_label_type
+
+RAS = nib.orientations.axcodes2ornt("RAS")
 
 
 class ProbabilitySink(Protocol):
@@ -28,7 +29,7 @@ class ProbabilitySink(Protocol):
 def restore_labels(
     probabilities_CIJK: torch.Tensor,
     placement: Placement,
-    values: list[int],
+    values: Sequence[int],
     sink: ProbabilitySink | None = None,
 ) -> npt.NDArray[np.unsignedinteger]:
     """Bring probabilities back to the study's own grid and take the most probable label.
@@ -43,7 +44,7 @@ def restore_labels(
         Labels on the study's own grid, in its own voxel order. Outside the foreground crop they are
         background. On a tie the lower class index wins.
     """
-    positions = [axis.working_positions() for axis in placement.axes]
+    positions = placement.working_positions()
     best = None
     for index, probability in enumerate(probabilities_CIJK):
         share = resample_linear(probability.float(), positions)
@@ -66,6 +67,9 @@ def _uncrop(
     """Put a cropped RAS array back into its study's extent and voxel order."""
     whole = torch.full(placement.ras.shape, outside, dtype=cropped_IJK.dtype)
     whole[placement.crop] = cropped_IJK
-    to_native = Orientation(axcodes=placement.native.axis_codes, labels=RAS_LABELS)
-    native = to_native(MetaTensor(whole[None], affine=placement.ras.affine))
-    return np.asarray(native.as_tensor()[0].numpy())
+    # Undoes what was found for the native affine. Asking anew for the reordered one, as MONAI's
+    # Orientation would, gives other axes where the scan is as close to one as to another (45 deg).
+    to_ras = nib.io_orientation(placement.native.affine)
+    to_native = nib.orientations.ornt_transform(RAS, to_ras)
+    native = nib.orientations.apply_orientation(whole.numpy(), to_native)
+    return np.ascontiguousarray(native)

@@ -1,0 +1,46 @@
+import pickle
+
+import pytest
+
+from pipeline import errors
+from pipeline.errors import (
+    ConfigError,
+    ManifestError,
+    ModelError,
+    PipelineError,
+    StudyError,
+    TrainingError,
+)
+
+KINDS = [ConfigError, ManifestError, ModelError, StudyError, TrainingError]
+
+
+def test_text_is_where_found_remedy(tmp_path):
+    error = StudyError(tmp_path / "a.nii", "file is empty", "Copy the file again.")
+    assert str(error) == f"{tmp_path}/a.nii: file is empty. Copy the file again."
+    assert (error.where, error.found) == (str(tmp_path / "a.nii"), "file is empty")
+    assert error.remedy == "Copy the file again."
+
+
+def test_a_full_stop_is_not_doubled():
+    assert str(PipelineError("key", "wrong.", "Mend it.")) == "key: wrong. Mend it."
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_tree(kind):
+    with pytest.raises(PipelineError, match=r"^where: found\. Remedy\.$"):
+        raise kind("where", "found", "Remedy.")
+    assert kind.__mro__[1] is PipelineError
+
+
+def test_the_drawing_shows_every_kind():
+    for kind in KINDS:
+        assert f"      {kind.__name__} " in errors.__doc__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_pass_between_processes(kind, tmp_path):
+    error = kind(tmp_path, "found.", "Remedy.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error)

@@ -1,0 +1,202 @@
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.files import atomic_folder, atomic_path, sha256_of, write_text
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from pipeline.files import atomic_folder, atomic_path
+
+with {writer}(Path({target!r})) as temporary:
+    {write}
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_while_writing(writer, target, write):
+    script = KILLED.format(writer=writer, target=str(target), write=write)
+    result = subprocess.run([sys.executable, "-c", script], check=False)
+    assert result.returncode == -signal.SIGKILL
+
+
+def visible(folder):
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.fixture
+def umask():
+    """Set the umask of this process for a test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+# --- One file ---
+
+
+def test_file_appears_when_the_block_ends(tmp_path):
+    target = tmp_path / "new" / "deep" / "a.txt"
+    with atomic_path(target) as temporary:
+        temporary.write_text("content")
+        assert not target.exists()
+    assert target.read_text() == "content"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_old_content_stays_until_then(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_error_leaves_things_as_they_were(tmp_path, old):
+    target = tmp_path / "a.txt"
+    if old:
+        target.write_text(old)
+
+    def fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half of it")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ([old] if old else [])
+
+
+def test_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_killed_while_writing(tmp_path, old):
+    target = tmp_path / "a.txt"
+    if old:
+        target.write_text(old)
+    kill_while_writing("atomic_path", target, "temporary.write_text('half of it')")
+    assert visible(tmp_path) == ({"a.txt"} if old else set())
+    assert not old or target.read_text() == old
+    write_text(target, "new")
+    assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("a.nii.gz", ".nii.gz"),
+        ("a.b.nii.gz", ".nii.gz"),
+        ("a.nii", ".nii"),
+        ("2024.01.05.nii.gz", ".nii.gz"),
+        ("case.v2.csv", ".csv"),
+        ("a", ""),
+    ],
+)
+def test_suffix_is_kept(tmp_path, name, suffix):
+    with atomic_path(tmp_path / name) as temporary:
+        assert temporary.name == f"file{suffix}"
+        temporary.touch()
+    assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_permissions_obey_the_umask(tmp_path, umask, mask, mode):
+    umask(mask)
+    write_text(tmp_path / "a.txt", "content")
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+
+
+def test_bytes_are_on_disk_before_the_rename(tmp_path, monkeypatch):
+    target, synced = tmp_path / "a.txt", []
+
+    def fsync(descriptor):
+        assert not target.exists()
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(target, "content")
+    assert synced == [7]
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "a.txt", "Größe ≥ 1")
+    assert (tmp_path / "a.txt").read_bytes() == "Größe ≥ 1".encode()
+
+
+# --- A folder ---
+
+
+def test_folder_appears_when_the_block_ends(tmp_path):
+    target = tmp_path / "new" / "key"
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("a")
+        (temporary / "b").write_text("b")
+        assert not target.exists()
+    assert visible(target) == {"a", "b"}
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "key"
+    for name in ("old", "new"):
+        with atomic_folder(target) as temporary:
+            (temporary / name).write_text(name)
+    assert visible(target) == {"new"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_error_leaves_the_old_folder(tmp_path):
+    target = tmp_path / "key"
+    target.mkdir()
+    (target / "old").touch()
+
+    def fail():
+        with atomic_folder(target) as temporary:
+            (temporary / "new").touch()
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert visible(target) == {"old"}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_killed_while_filling_a_folder(tmp_path):
+    kill_while_writing("atomic_folder", tmp_path / "key", "(temporary / 'a').write_text('half')")
+    assert visible(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o755), (0o027, 0o750)])
+def test_permissions_of_a_folder_obey_the_umask(tmp_path, umask, mask, mode):
+    umask(mask)
+    with atomic_folder(tmp_path / "key"):
+        pass
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == mode
+
+
+# --- Names by content ---
+
+
+def test_hash_is_that_of_the_contents_in_order(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"x" * (2**20 + 3))
+    second.write_bytes(b"y")
+    assert sha256_of(first, second) == hashlib.sha256(b"x" * (2**20 + 3) + b"y").hexdigest()
+    assert sha256_of(first, second) != sha256_of(second, first)
+
+
+def test_hash_of_nothing():
+    # FIPS 180-4, empty message.
+    assert sha256_of() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -1,0 +1,301 @@
+import hashlib
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+
+from pipeline.errors import ModelError
+from pipeline.inference import InferenceConfig
+from pipeline.model import (
+    METADATA,
+    WEIGHTS,
+    ChannelDescription,
+    Model,
+    ModelDescription,
+    load_model,
+    save_model,
+)
+from pipeline.network import NetworkConfig, build_network
+from pipeline.postprocessing import ComponentRule, PostprocessingConfig
+from pipeline.study import StudyConfig
+from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+
+CPU = torch.device("cpu")
+
+
+def describe(**changes):
+    fields = {
+        "name": "test",
+        "channels": (
+            ChannelDescription(name="venous", modality="CT"),
+            ChannelDescription(name="T1", modality="MR"),
+        ),
+        "labels": {"spleen": 7, "liver": 3},
+        "study": StudyConfig(),
+        "preprocessing": Preprocessing(
+            spacing_mm=(1.5, 1.5, 1 / 3),
+            crop_margin_mm=5,
+            channels=(
+                ChannelNormalisation(kind="ct", low=-100, high=300, mean=50, std=1 / 7),
+                ChannelNormalisation(kind="mr"),
+            ),
+        ),
+        "network": NetworkConfig(features=(2, 4, 4)),
+        "inference": InferenceConfig(window=(8, 8, 12)),
+        "postprocessing": PostprocessingConfig(
+            components=(ComponentRule(label="liver", keep_largest=True),)
+        ),
+        "fingerprint": Fingerprint(
+            num_cases=2,
+            spacing_mm=(1, 1, 1),
+            spacing_range_mm=((1, 1, 1), (1, 1, 2)),
+            shape=(9, 9, 9),
+            channels=(),
+        ),
+        "training": {"data": "phantom", "seed": 3},
+    }
+    return ModelDescription(**(fields | changes))
+
+
+def make_model(seed=0, **changes):
+    torch.manual_seed(seed)
+    description = describe(**changes)
+    return Model(description, build_network(description.network, 2, 3).eval())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(make_model(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def outputs(network):
+    image = torch.randn(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        return network(image)
+
+
+# --- There and back ---
+
+
+def test_loaded_model_gives_identical_outputs(folder):
+    saved, loaded = make_model(), load_model(folder, CPU)
+    assert loaded.description == saved.description
+    assert torch.equal(outputs(loaded.network), outputs(saved.network))
+    assert not loaded.network.training
+
+
+def test_every_name_of_a_shared_tensor_is_restored(folder):
+    """DynUNet reaches its blocks by two ways, and so names most weights twice."""
+    saved, loaded = make_model().network.state_dict(), load_model(folder, CPU).network.state_dict()
+    distinct = {tensor.data_ptr() for tensor in saved.values()}
+    assert len(distinct) < len(saved)
+    assert loaded.keys() == saved.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(loaded[name], tensor)
+
+
+def test_weights_in_another_memory_layout(tmp_path):
+    model = make_model()
+    expected = outputs(model.network)
+    model.network.to(memory_format=torch.channels_last_3d)
+    save_model(model, tmp_path)
+    torch.testing.assert_close(outputs(load_model(tmp_path, CPU).network), expected)
+
+
+def test_hash_is_that_of_both_files(folder, tmp_path):
+    digest = hashlib.sha256((folder / METADATA).read_bytes() + (folder / WEIGHTS).read_bytes())
+    first = load_model(folder, CPU).sha256
+    assert first == digest.hexdigest()
+    for number, other in enumerate((make_model(seed=1), make_model(name="other"))):
+        save_model(other, tmp_path / str(number))
+        assert load_model(tmp_path / str(number), CPU).sha256 != first
+    save_model(make_model(), tmp_path / "same")
+    assert load_model(tmp_path / "same", CPU).sha256 == first
+
+
+def test_values_of_class_indices_are_in_the_order_of_values():
+    assert describe().label_values == [0, 3, 7]
+
+
+# --- Metadata ---
+
+
+def test_metadata_has_what_a_bundle_must_have(folder):
+    """The mandatory keys of the MONAI Bundle Specification 1.6."""
+    metadata = json.loads((folder / METADATA).read_text("utf-8"))
+    assert metadata.keys() >= {
+        "version",
+        "monai_version",
+        "pytorch_version",
+        "numpy_version",
+        "required_packages_version",
+        "task",
+        "description",
+        "authors",
+        "copyright",
+        "network_data_format",
+    }
+    formats = metadata["network_data_format"]
+    for tensor in (formats["inputs"]["image"], formats["outputs"]["pred"]):
+        assert tensor.keys() >= {
+            "type",
+            "format",
+            "num_channels",
+            "spatial_shape",
+            "dtype",
+            "value_range",
+            "is_patch_data",
+            "channel_def",
+        }
+        assert tensor["spatial_shape"] == ["4*i", "4*j", "4*k"]
+
+
+def test_metadata_names_the_channels_of_the_network(folder):
+    formats = json.loads((folder / METADATA).read_text("utf-8"))["network_data_format"]
+    image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
+    assert image["channel_def"] == {"0": "venous", "1": "T1"}
+    assert (image["num_channels"], image["modality"]) == (2, "CT, MR")
+    assert pred["channel_def"] == {"0": "background", "1": "liver", "2": "spleen"}
+    assert pred["num_channels"] == 3
+
+
+# --- Folders that are no model ---
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return exec, (f"open({str(self.marker)!r}, 'w').close()",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
+@pytest.mark.parametrize("part", [WEIGHTS, METADATA])
+def test_code_in_place_of_a_part_does_not_run(folder, tmp_path, part, protocol):
+    marker = tmp_path / "ran"
+    content = pickle.dumps(Payload(marker), protocol)
+    (folder / part).write_bytes(content)
+    with pytest.raises(ModelError, match=r"cannot be read.*\. (Copy|Use) "):
+        load_model(folder, CPU)
+    assert not marker.exists()
+    pickle.loads(content)
+    assert marker.exists(), "the payload would have run"
+
+
+def test_pickled_torch_weights_do_not_run(folder, tmp_path):
+    marker = tmp_path / "ran"
+    torch.save({"weight": Payload(marker)}, folder / WEIGHTS)
+    with pytest.raises(ModelError, match="the weights cannot be read"):
+        load_model(folder, CPU)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_torn_weights(folder, share):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(
+        ModelError,
+        match=r"model\.safetensors: the weights cannot be read or do not fit the network "
+        r"\(SafetensorError\)\. Copy the folder anew, or train again\.$",
+    ):
+        load_model(folder, CPU)
+
+
+def test_missing_weights(folder):
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ModelError, match=r"weights are missing\. Copy the whole model folder"):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "reshape"])
+def test_weights_of_another_network(folder, change):
+    tensors = safetensors.torch.load_file(folder / WEIGHTS)
+    name = next(iter(tensors))
+    if change == "drop":
+        del tensors[name]
+    elif change == "add":
+        tensors["other"] = torch.ones(1)
+    else:
+        tensors[name] = torch.ones(3, 1)
+    safetensors.torch.save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(ModelError, match=r"do not fit the network \(RuntimeError\)"):
+        load_model(folder, CPU)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(
+        ModelError,
+        match=r"none: no model here \(configs/metadata\.json is missing\)\. Give the folder ",
+    ):
+        load_model(tmp_path / "none", CPU)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"null", b'{"trivox": 1}', b'{"trivox": {}}', b"\xff\xfe"]
+)
+def test_torn_description(folder, content):
+    (folder / METADATA).write_bytes(content)
+    with pytest.raises(
+        ModelError,
+        match=r"metadata\.json: the description cannot be read \(\w+\)\. Use a model written by",
+    ):
+        load_model(folder, CPU)
+
+
+def test_unknown_setting_of_a_newer_version(folder):
+    metadata = json.loads((folder / METADATA).read_text("utf-8"))
+    metadata["trivox"]["preprocessing"]["new"] = 1
+    (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"\(ValidationError\)\. Use a model written by Trivox"):
+        load_model(folder, CPU)
+
+
+def test_killed_while_replacing_leaves_no_mixture(folder, monkeypatch):
+    """Old description beside new weights would segment with the wrong settings."""
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.model.write_text", kill)
+    with pytest.raises(KeyboardInterrupt):
+        save_model(make_model(seed=1, name="other"), folder)
+    with pytest.raises(ModelError, match="no model here"):
+        load_model(folder, CPU)
+
+
+def test_model_is_replaced(folder):
+    save_model(make_model(seed=1, name="other"), folder)
+    loaded = load_model(folder, CPU)
+    assert loaded.description.name == "other"
+    assert torch.equal(outputs(loaded.network), outputs(make_model(seed=1).network))
+
+
+# --- Descriptions that contradict themselves ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"inference": InferenceConfig(window=(8, 8, 10))},
+            r"inference\.window=\[8, 8, 10\] must be multiples of 4",
+        ),
+        (
+            {"channels": (ChannelDescription(name="a", modality="CT"),)},
+            "1 channels, preprocessing 2",
+        ),
+        ({"labels": {"a": 1, "b": 1}}, "two labels have the same value"),
+        ({"labels": {"a": 0}}, "greater than 0"),
+        ({"labels": {"a": -1}}, "greater than 0"),
+        ({"channels": ({"name": "a", "modality": "PET"},)}, "modality"),
+    ],
+)
+def test_contradictions_are_refused(changes, match):
+    with pytest.raises(ValidationError, match=match):
+        describe(**changes)

@@ -1,0 +1,208 @@
+import gc
+import itertools
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ManifestError, StudyError
+from pipeline.manifest import Split
+from pipeline.study import StudyConfig
+from pipeline.training.data import (
+    build_loader,
+    cache_cases,
+    check_trainable,
+    read_case,
+    read_cases,
+)
+from pipeline.transforms import ChannelNormalisation, PatchDataset, Preprocessing
+
+CPU = torch.device("cpu")
+SETTINGS = Preprocessing(
+    spacing_mm=(8.0, 8.0, 8.0),
+    crop_margin_mm=10.0,
+    channels=(ChannelNormalisation(kind="mr"),) * 2,
+)
+VALUES = [0, 1, 2, 3, 4, 5]
+
+
+@pytest.fixture(scope="session")
+def cached(manifest, split, make_config, tmp_path_factory):
+    config = make_config(tmp_path_factory.mktemp("data"))
+    return cache_cases(split.train, manifest, SETTINGS, VALUES, config)
+
+
+@pytest.fixture
+def spoil(tmp_path):
+    """Return a case with a copy of its label, that a function may change."""
+
+    def spoiled(case, change):
+        label = tmp_path / case.label.name
+        shutil.copy(case.label, label)
+        change(label)
+        return replace(case, label=label)
+
+    return spoiled
+
+
+def tear(label):
+    label.write_bytes(label.read_bytes()[:1000])
+
+
+def move(label):
+    image = nib.load(label)
+    affine = image.affine.copy()
+    affine[0, 3] += 1
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), label)
+
+
+def cut_off(label):
+    image = nib.load(label)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), label)
+
+
+def test_a_case_is_its_image_and_its_label(manifest, split):
+    case = split.train[0]
+    study, label_map = read_case(case, 2, StudyConfig())
+    for channel, path in zip(study.volume.data_CIJK, case.images, strict=True):
+        assert np.array_equal(channel, nib.load(path).get_fdata(dtype=np.float32))
+    assert np.array_equal(label_map.labels_IJK, np.asarray(nib.load(case.label).dataobj))
+
+
+@pytest.mark.parametrize("change", [move, cut_off])
+def test_a_label_on_another_grid_is_refused(split, spoil, change):
+    case = spoil(split.train[0], change)
+    with pytest.raises(ManifestError, match=r"label grid \(.*differs from image grid.*Resample"):
+        read_case(case, 2, StudyConfig())
+
+
+def test_a_case_without_label_is_refused(split):
+    with pytest.raises(ManifestError, match=r"phantom_000: no label.*split=test"):
+        read_case(replace(split.train[0], label=None), 2, StudyConfig())
+
+
+def test_bad_cases_are_counted_and_named_after_the_good_ones(manifest, split, spoil, caplog):
+    first, second, third = split.train
+    cases = [spoil(first, tear), second, spoil(third, move)]
+    read = read_cases(cases, manifest, StudyConfig(), "Reading")
+    assert next(read)[0] is second
+    with pytest.raises(
+        ManifestError,
+        match=r"manifest\.yaml: 2 of 3 cases cannot be used; the first: .*phantom_000.*`trivox",
+    ):
+        next(read)
+    assert "phantom_000" in caplog.text
+    assert "phantom_002" in caplog.text
+
+
+def test_a_bad_case_does_not_enter_the_cache(manifest, split, spoil, make_config, tmp_path):
+    config = make_config(tmp_path, f"data.cache={tmp_path / 'cache'}")
+    cases = [split.train[0], spoil(split.train[1], tear)]
+    with pytest.raises(ManifestError, match="1 of 2 cases"):
+        cache_cases(cases, manifest, SETTINGS, VALUES, config)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_cached_cases_are_not_made_again(manifest, split, make_config, tmp_path, monkeypatch):
+    config = make_config(tmp_path, f"data.cache={tmp_path / 'cache'}")
+
+    def times():
+        return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npy")}
+
+    made = cache_cases(split.train[:2], manifest, SETTINGS, VALUES, config)
+    before = times()
+    assert [case.name for case in made] == ["phantom_000", "phantom_001"]
+    again = cache_cases(split.train, manifest, SETTINGS, VALUES, config)
+    assert times().items() > before.items()
+    assert again[:2] == made
+    assert len(times()) == 3 * 3
+
+    finer = SETTINGS.model_copy(update={"spacing_mm": (7.0, 8.0, 8.0)})
+    others = cache_cases(split.train, manifest, finer, VALUES, config)
+    assert not {case.folder for case in others} & {case.folder for case in again}
+    assert others[0].image().shape[1] > again[0].image().shape[1]
+
+
+def test_a_changed_label_is_cached_anew(manifest, split, spoil, make_config, tmp_path):
+    config = make_config(tmp_path, f"data.cache={tmp_path / 'cache'}")
+    case = spoil(split.train[0], lambda label: None)
+    [before] = cache_cases([case], manifest, SETTINGS, VALUES, config)
+    image = nib.load(case.label)
+    labels = np.zeros(image.shape, np.uint8)
+    nib.save(nib.Nifti1Image(labels, image.affine), case.label)
+    [after] = cache_cases([case], manifest, SETTINGS, VALUES, config)
+    assert before.label().any()
+    assert not after.label().any()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_loader_gives_the_batches_that_are_left(
+    cached, make_config, tmp_path, num_workers
+):
+    config = make_config(tmp_path, f"training.num_workers={num_workers}")
+    alone = make_config(tmp_path)
+    whole = list(itertools.islice(build_loader(cached, alone, CPU, 0), 5))
+    rest = list(itertools.islice(build_loader(cached, config, CPU, 3), 2))
+    assert whole[0][0].shape == (2, 2, 16, 16, 16)
+    assert whole[0][1].shape == (2, 16, 16, 16)
+    assert not torch.equal(whole[0][0], whole[1][0])
+    for (image, label), (expected_image, expected_label) in zip(rest, whole[3:], strict=True):
+        assert torch.equal(image, expected_image)
+        assert torch.equal(label, expected_label)
+
+
+def test_workers_leave_signals_to_the_parent(cached, make_config, tmp_path, monkeypatch):
+    """A signal to the whole group reaches them too; they go on until their parent ends them."""
+    config = make_config(tmp_path, "training.num_workers=1", "training.batch_size=1")
+    getitem = PatchDataset.__getitem__
+
+    def signalled(self, index):
+        if index == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        return getitem(self, index)
+
+    monkeypatch.setattr(PatchDataset, "__getitem__", signalled)
+    assert len(list(itertools.islice(build_loader(cached, config, CPU, 0), 8))) == 8
+
+
+def test_memory_stays_flat(cached, make_config, tmp_path):
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("resident memory is read from /proc")
+
+    def resident_mib():
+        gc.collect()
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+        return int(line.split()[1]) / 1024
+
+    batches = iter(build_loader(cached, make_config(tmp_path), CPU, 0))
+    for _ in itertools.islice(batches, 75):
+        pass
+    before = resident_mib()
+    for _ in itertools.islice(batches, 200):
+        pass
+    assert resident_mib() - before < 4
+
+
+def test_labels_and_files_must_be_there(manifest, split, tmp_path):
+    check_trainable(manifest, split)
+    with pytest.raises(ManifestError, match=r"names no labels to train on.*labels"):
+        check_trainable(replace(manifest, labels={}), split)
+    gone = replace(split.validation[0], images=(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"))
+    with pytest.raises(
+        ManifestError, match=r"2 of 12 files are missing, the first is .*a\.nii\.gz.*data\.root="
+    ):
+        check_trainable(manifest, Split(split.train, (gone,)))
+
+
+def test_an_unreadable_image_names_its_file(split, tmp_path):
+    text = tmp_path / "notes.nii"
+    text.write_text("no image")
+    with pytest.raises(StudyError, match=r"notes\.nii"):
+        read_case(replace(split.train[0], images=(text, text)), 2, StudyConfig())

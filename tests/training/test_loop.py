@@ -1,0 +1,299 @@
+"""The loop around steps that cost nothing, under a clock that the test moves."""
+
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from pipeline.errors import TrainingError
+from pipeline.training import TrainingConfig, loop
+from pipeline.training.loop import Loop
+from pipeline.training.recorder import Recorder, read_metrics
+from pipeline.training.step import build_state
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def monotonic(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+class Run:
+    """A loop whose batches are their numbers, whose loss is 1 / (batch + 1)."""
+
+    def __init__(self, folder, *, step=lambda batch: 1 / (batch + 1), validate=None, **settings):
+        self.folder = folder
+        self.config = TrainingConfig(**({"iterations_per_epoch": 5} | settings))
+        self.state = build_state(torch.nn.Linear(1, 1), self.config, CPU, seed=7)
+        self.checkpoint = folder / "last.pt"
+        if self.checkpoint.exists():
+            self.state.load(self.checkpoint, CPU)
+        self.batches, self.rates, self.random, self.validated_at = [], [], [], []
+        self.trainer = Engine(self._step_of(step))
+        self.recorder = Recorder(folder, self.state.iteration)
+        self.loop = Loop(
+            self.trainer,
+            self.state,
+            self.config,
+            checkpoint=self.checkpoint,
+            recorder=self.recorder,
+            validate=validate or self._validate,
+        )
+
+    def _step_of(self, step):
+        def process(_, batch):
+            self.batches.append(batch)
+            self.rates.append(self.state.optimizer.param_groups[0]["lr"])
+            self.random.append(torch.rand(()).item())
+            return step(batch)
+
+        return process
+
+    def _validate(self):
+        self.validated_at.append(self.state.iteration)
+        return 0.5
+
+    def run(self, batches=None):
+        self.loop.run(itertools.count(self.state.iteration) if batches is None else batches)
+        self.recorder.close()
+        return self
+
+    @property
+    def rows(self):
+        return read_metrics(self.folder / "metrics.csv")
+
+
+def stop_at(run, iteration, stop=None):
+    run.trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=iteration), stop or run.trainer.terminate
+    )
+    return run
+
+
+def test_iterations_end_the_run_and_epochs_average_the_loss(tmp_path):
+    run = Run(tmp_path, max_iterations=12).run()
+    assert run.loop.is_finished
+    assert run.batches == list(range(12))
+    losses = [1 / (batch + 1) for batch in range(12)]
+    assert [(row.epoch, row.iteration) for row in run.rows] == [(1, 5), (2, 10), (3, 12)]
+    assert [row.loss for row in run.rows] == pytest.approx(
+        [sum(losses[:5]) / 5, sum(losses[5:10]) / 5, sum(losses[10:]) / 2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ({"max_epochs": 2}, 10),
+        ({"max_epochs": 2, "max_iterations": 7}, 7),
+        ({"max_epochs": 2, "max_iterations": 70}, 10),
+        ({"max_minutes": 0.1, "max_iterations": 70}, 12),
+        ({"max_minutes": 100.0, "max_epochs": 1}, 5),
+    ],
+)
+def test_the_first_budget_ends_the_run(tmp_path, clock, budget, expected):
+    """A step takes half a second here."""
+
+    def step(_):
+        clock.now_s += 0.5
+        return 1.0
+
+    run = Run(tmp_path, step=step, **budget).run()
+    assert len(run.batches) == expected
+    assert run.state.elapsed_s == pytest.approx(0.5 * expected)
+
+
+def test_the_learning_rate_follows_the_iterations(tmp_path):
+    run = Run(tmp_path, max_iterations=10, learning_rate=0.1, warmup_share=0.2).run()
+    expected = [0.005, 0.05, *(0.1 * (1 - n / 10) ** 0.9 for n in range(2, 10))]
+    assert run.rates == pytest.approx(expected)
+    assert run.rows[-1].learning_rate == run.rates[-1]
+
+
+def test_the_learning_rate_follows_the_time_to_about_zero(tmp_path, clock):
+    def step(_):
+        clock.now_s += 0.5
+        return 1.0
+
+    run = Run(tmp_path, step=step, max_minutes=1.0, learning_rate=0.1, warmup_share=0.0).run()
+    assert len(run.rates) == 120
+    assert run.rates[60] == pytest.approx(0.1 * 0.5**0.9)
+    assert run.rates[-1] == pytest.approx(0.1 * (1 / 120) ** 0.9)
+
+
+def test_a_time_budget_ends_on_time(tmp_path):
+    start = time.monotonic()
+    run = Run(tmp_path, step=lambda _: time.sleep(0.01) or 1.0, max_minutes=1 / 60).run()
+    assert 1 <= time.monotonic() - start < 3
+    assert run.rates[-1] < 0.3 * run.config.learning_rate
+
+
+def test_time_of_earlier_parts_and_of_validation_counts(tmp_path, clock):
+    def step(_):
+        clock.now_s += 1.0
+        return 1.0
+
+    def validate():
+        clock.now_s += 10.0
+        return 0.5
+
+    settings = {"max_minutes": 0.5, "validate_every_epochs": 1, "step": step, "validate": validate}
+    first = stop_at(Run(tmp_path, **settings), 3).run()
+    assert first.state.elapsed_s == 3.0
+    clock.now_s += 1000.0
+    second = Run(tmp_path, **settings).run()
+    assert [row.elapsed_s for row in second.rows] == [15.0, 30.0]
+    assert len(second.batches) == 2 + 5
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    whole = Run(tmp_path / "whole", max_iterations=13).run()
+    first = stop_at(Run(tmp_path / "parts", max_iterations=13), 7).run()
+    assert not first.loop.is_finished
+    assert [row.iteration for row in first.rows] == [5]
+    second = Run(tmp_path / "parts", max_iterations=13).run()
+    assert second.loop.is_finished
+    for name in ("batches", "rates", "random"):
+        assert getattr(first, name) + getattr(second, name) == getattr(whole, name)
+    assert [row.loss for row in second.rows] == [row.loss for row in whole.rows]
+
+
+def test_random_numbers_of_a_step_follow_from_seed_and_iteration(tmp_path):
+    run = Run(tmp_path, max_iterations=3).run()
+    assert len(set(run.random)) == 3
+    torch.manual_seed(7 + 2)
+    assert torch.rand(()).item() == run.random[2]
+
+
+def test_validation_takes_place_every_so_many_epochs_but_not_at_the_end(tmp_path):
+    run = Run(tmp_path, max_epochs=6, validate_every_epochs=2).run()
+    assert run.validated_at == [10, 20]
+    assert [row.validation_dice for row in run.rows] == [None, 0.5, None, 0.5, None, None]
+
+
+def test_checkpoints_are_written_by_time(tmp_path, clock):
+    saved = []
+
+    def step(batch):
+        clock.now_s += 31.0
+        saved.append((tmp_path / "last.pt").exists())
+        return 1.0
+
+    run = Run(tmp_path, step=step, max_iterations=6, checkpoint_minutes=1.0)
+    stop_at(run, 5).run()
+    assert saved == [False, False, True, True, True]
+    assert torch.load(run.checkpoint, weights_only=True)["iteration"] == 5
+
+
+def test_the_share_of_time_spent_waiting_is_told(tmp_path, clock):
+    def batches():
+        for number in itertools.count():
+            clock.now_s += 3.0
+            yield number
+
+    def step(_):
+        clock.now_s += 1.0
+        return 1.0
+
+    run = Run(tmp_path, step=step, max_iterations=10).run(batches())
+    assert [row.wait_share for row in run.rows] == [0.75, 0.75]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(tmp_path, loss):
+    run = Run(tmp_path, step=lambda batch: loss if batch == 3 else 1.0, max_iterations=10)
+    with pytest.raises(
+        TrainingError, match=rf"iteration 4: the loss became {loss}\. Lower training\.learning_rate"
+    ):
+        run.run()
+    assert not run.checkpoint.exists()
+    assert len(run.batches) == 4
+
+
+def failing(error):
+    def step(_):
+        raise error
+
+    return step
+
+
+def test_out_of_memory_names_the_settings_to_lower(tmp_path):
+    run = Run(tmp_path, step=failing(torch.OutOfMemoryError("CUDA")), max_iterations=3)
+    with pytest.raises(TrainingError, match=r"iteration 1: the GPU ran out of memory.*batch_size"):
+        run.run()
+
+
+class Deadly(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        if index == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_a_worker_that_dies_is_explained(tmp_path):
+    loader = torch.utils.data.DataLoader(Deadly(), batch_size=None, num_workers=1)
+    run = Run(tmp_path, max_iterations=50)
+    with pytest.raises(TrainingError, match=r"process that prepares patches died.*num_workers=0"):
+        run.run(loader)
+
+
+def test_a_bug_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Run(tmp_path, step=failing(RuntimeError("shapes differ")), max_iterations=3).run()
+
+
+def test_a_signal_before_the_first_step_is_not_forgotten(tmp_path):
+    """The engine forgets what it was told before its run began."""
+    run = Run(tmp_path, max_iterations=50)
+    run_engine = run.trainer.run
+
+    def run_late(*arguments, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run_engine(*arguments, **settings)
+
+    run.trainer.run = run_late
+    run.run()
+    assert run.batches == [0]
+    assert torch.load(run.checkpoint, weights_only=True)["iteration"] == 1
+
+
+def test_a_run_outside_the_main_thread_works(tmp_path):
+    run = Run(tmp_path, max_iterations=3)
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    thread.join()
+    assert run.loop.is_finished
+
+
+def test_an_epoch_is_logged_with_what_is_left(tmp_path, clock, caplog):
+    def step(_):
+        clock.now_s += 6.0
+        return 1.0
+
+    caplog.set_level("INFO", logger="pipeline")
+    Run(tmp_path, step=step, max_iterations=20, validate_every_epochs=1).run()
+    assert caplog.messages[0] == (
+        "epoch 1, iteration 5, 25 % of the budget: loss 1.0000, validation Dice 0.5000, "
+        "about 1.5 min left"
+    )

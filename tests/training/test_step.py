@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+
+from pipeline.training import TrainingConfig
+from pipeline.training.step import build_state, build_trainer
+
+CPU = torch.device("cpu")
+
+
+class Logits(torch.nn.Module):
+    """Two classes; the foreground's logit is a parameter per voxel, whatever the image."""
+
+    def __init__(self, foreground):
+        super().__init__()
+        self.foreground = torch.nn.Parameter(torch.tensor(foreground).reshape(1, 1, -1, 1, 1))
+
+    def forward(self, image_BCIJK):
+        logits = torch.cat([torch.zeros_like(self.foreground), self.foreground], dim=1)
+        return logits.expand(len(image_BCIJK), *logits.shape[1:])
+
+
+class Scale(torch.nn.Module):
+    """One weight, whose gradient follows the image: foreground logit = weight * image."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([weight]))
+
+    def forward(self, image_BCIJK):
+        scaled = self.weight * image_BCIJK
+        return torch.cat([torch.zeros_like(scaled), scaled], dim=1)
+
+
+def config(**changes):
+    defaults = {"max_iterations": 100, "precision": "fp32", "weight_decay": 0.0}
+    return TrainingConfig(**(defaults | changes))
+
+
+def train_on(network, batches, settings):
+    """Return the state after one step on each batch, and the losses."""
+    state = build_state(network, settings, CPU, seed=0)
+    trainer = build_trainer(state, settings, CPU)
+    losses = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output))
+    trainer.run(batches, epoch_length=len(batches))
+    return state, losses
+
+
+def batch_of(labels, value=1.0):
+    label_BIJK = torch.tensor(labels).reshape(1, -1, 1, 1)
+    return torch.full((1, 1, *label_BIJK.shape[1:]), value), label_BIJK
+
+
+def test_the_loss_is_dice_without_background_plus_cross_entropy():
+    foreground = np.array([0.8, 0.4, 0.1, 0.3])
+    logits = np.log(foreground / (1 - foreground)).astype(np.float32).tolist()
+    _, [loss] = train_on(Logits(logits), [batch_of([1, 1, 0, 0])], config())
+    soft_dice = 2 * (0.8 + 0.4) / (foreground.sum() + 2)
+    cross_entropy = -np.mean(np.log([0.8, 0.4, 1 - 0.1, 1 - 0.3]))
+    assert loss == pytest.approx(1 - soft_dice + cross_entropy, rel=1e-4)
+
+
+def test_dice_is_taken_over_the_whole_batch():
+    """A patch without foreground alone would have a Dice of about 0, whatever is predicted."""
+    foreground = np.array([0.8, 0.4])
+    logits = np.log(foreground / (1 - foreground)).astype(np.float32).tolist()
+    (image, first), (_, second) = batch_of([1, 1]), batch_of([0, 0])
+    batch = torch.cat([image, image]), torch.cat([first, second])
+    _, [loss] = train_on(Logits(logits), [batch], config())
+    soft_dice = 2 * 1.2 / (2 * 1.2 + 2)
+    cross_entropy = -np.mean(np.log([0.8, 0.4, 0.2, 0.6]))
+    assert loss == pytest.approx(1 - soft_dice + cross_entropy, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_steps_lower_the_loss(optimizer):
+    settings = config(optimizer=optimizer, learning_rate=0.05)
+    _, losses = train_on(Logits([0.0, 0.0, 0.0]), [batch_of([1, 0, 1])] * 10, settings)
+    assert losses[-1] < losses[1] < losses[0]
+
+
+def test_first_step_of_adamw():
+    """Adam's first step has the size of the learning rate, after the decay of the weight."""
+    settings = config(learning_rate=0.1, weight_decay=0.5, ema_decay=0.0)
+    state, _ = train_on(Scale(2.0), [batch_of([0, 1, 0, 0])], settings)
+    assert state.network.weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) - 0.1, rel=1e-4)
+
+
+def test_first_step_of_sgd_with_the_gradient_clipped():
+    """Nesterov momentum 0.99 makes the first step 1.99 times the gradient, here of norm 0.001."""
+    settings = config(optimizer="sgd", learning_rate=0.1, gradient_clip=1e-3)
+    state, _ = train_on(Scale(2.0), [batch_of([0, 1, 0, 0])], settings)
+    assert state.network.weight.item() == pytest.approx(2.0 - 0.1 * 1.99 * 1e-3, abs=1e-6)
+
+
+def test_a_small_gradient_is_not_clipped():
+    batches = [batch_of([0, 1, 0, 0])]
+    steps = [
+        2.0 - train_on(Scale(2.0), batches, settings)[0].network.weight.item()
+        for settings in (
+            config(optimizer="sgd", learning_rate=0.1, gradient_clip=clip) for clip in (12.0, 1e6)
+        )
+    ]
+    assert steps[0] == steps[1] > 1e-3
+
+
+def test_averaged_weights_by_hand():
+    """The mean starts at the first step's weights and then keeps 0.75 of itself."""
+    settings = config(ema_decay=0.75, optimizer="sgd", learning_rate=0.5)
+    batches = [batch_of([0, 1, 0, 0])] * 3
+    after = [
+        train_on(Scale(2.0), batches[:n], settings)[0].network.weight.item() for n in (1, 2, 3)
+    ]
+    state, _ = train_on(Scale(2.0), batches, settings)
+    expected = 0.75 * (0.75 * after[0] + 0.25 * after[1]) + 0.25 * after[2]
+    assert state.network_to_keep.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert state.network_to_keep is not state.network
+
+
+def test_without_averaging_the_network_itself_is_kept():
+    state = build_state(Scale(1.0), config(ema_decay=0.0), CPU, seed=0)
+    assert state.averaged is None
+    assert state.network_to_keep is state.network
+
+
+def test_reduced_precision_keeps_weights_and_loss_in_float32():
+    network = torch.nn.Conv3d(1, 2, 3, padding=1)
+    state, [loss] = train_on(network, [batch_of([0, 1, 0, 0])], config(precision="bf16"))
+    assert all(weight.dtype == torch.float32 for weight in state.network.parameters())
+    assert np.isfinite(loss)
+    assert not state.scaler.is_enabled()
+
+
+def test_float16_scales_the_loss():
+    assert build_state(Scale(1.0), config(precision="fp16"), CPU, seed=0).scaler.is_enabled()

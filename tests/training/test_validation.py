@@ -1,0 +1,189 @@
+"""Validation with a network that reads the labels from the image, so that every score is known."""
+
+import csv
+from pathlib import Path
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ManifestError
+from pipeline.evaluation import EvaluationConfig, evaluate_folders
+from pipeline.inference import InferenceConfig
+from pipeline.manifest import Case, Channel, Manifest
+from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.network import NetworkConfig
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.study import StudyConfig
+from pipeline.training.validation import quick_dice, validate
+from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+
+CPU = torch.device("cpu")
+LABELS = {"organ": 1, "lesion": 5}
+SPACING_MM = (2.0, 1.0, 3.0)
+CONFIG = EvaluationConfig(num_resamples=10)
+# An oblique grid whose axes run to left, front and foot.
+TURN = np.deg2rad(20)
+AFFINE = np.array(
+    [
+        [-2.0, 0.0, 0.0, 5.0],
+        [0.0, np.cos(TURN), 3 * np.sin(TURN), -7.0],
+        [0.0, np.sin(TURN), -3 * np.cos(TURN), 11.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+
+
+class Reader(torch.nn.Module):
+    """Takes the class whose intensity, 0.1 times its label value, is nearest to the voxel's."""
+
+    def forward(self, image_BCIJK):
+        intensities = torch.tensor([0.0, 0.1, 0.5]).reshape(1, 3, 1, 1, 1)
+        return -10000 * (image_BCIJK - intensities) ** 2
+
+
+@pytest.fixture
+def model():
+    description = ModelDescription(
+        name="reader",
+        channels=(ChannelDescription(name="CT", modality="CT"),),
+        labels=LABELS,
+        study=StudyConfig(),
+        preprocessing=Preprocessing(
+            spacing_mm=SPACING_MM,
+            crop_margin_mm=10.0,
+            channels=(ChannelNormalisation(kind="ct", low=0, high=1000, mean=0, std=1000),),
+        ),
+        network=NetworkConfig(features=(4, 4, 8)),
+        inference=InferenceConfig(window=(8, 8, 8), precision="fp32"),
+        postprocessing=PostprocessingConfig(),
+        fingerprint=Fingerprint(
+            num_cases=1,
+            spacing_mm=SPACING_MM,
+            spacing_range_mm=(SPACING_MM, SPACING_MM),
+            shape=(12, 14, 10),
+            channels=(),
+        ),
+        training={},
+    )
+    return Model(description, Reader())
+
+
+def labels_with(organ=slice(2, 6), lesion=slice(0, 0)):
+    labels_IJK = np.zeros((12, 14, 10), np.uint8)
+    labels_IJK[organ, 3:7, 3:7] = 1
+    labels_IJK[lesion, 9:11, 2:4] = 5
+    return labels_IJK
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Three cases: Dice of the organ 1, 0.5 and 0; of the lesion 1, absent and missed."""
+    whole, shifted = labels_with(lesion=slice(8, 10)), labels_with(organ=slice(4, 8))
+    lost = labels_with(organ=slice(6, 10))
+    studies = {
+        "good": (whole, whole),
+        "half": (labels_with(), shifted),
+        "lost": (whole, lost),
+    }
+    cases = []
+    for name, (reference_IJK, seen_IJK) in studies.items():
+        paths = {}
+        # The image is the label map that the network will "see", at a hundred units a label.
+        noise = np.random.default_rng(0).integers(-10, 11, seen_IJK.shape, dtype=np.int16)
+        image_IJK = seen_IJK.astype(np.int16) * 100 + noise
+        for kind, data in (("images", image_IJK), ("labels", reference_IJK)):
+            paths[kind] = tmp_path / kind / f"{name}.nii.gz"
+            paths[kind].parent.mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(data, AFFINE), paths[kind])
+        cases.append(Case(name, (paths["images"],), paths["labels"], subject=name))
+    return Manifest(
+        path=Path("manifest.yaml"),
+        name="known",
+        description="",
+        origin="",
+        licence="",
+        channels=(Channel("CT", "CT"),),
+        labels=LABELS,
+        cases=tuple(cases),
+    )
+
+
+@pytest.fixture
+def folder(manifest, model, tmp_path):
+    folder = tmp_path / "validation"
+    summaries = validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
+    assert {summary.metric for summary in summaries} >= {"dice", "hd95_mm"}
+    return folder
+
+
+def read_scores(folder):
+    with (folder / "scores.csv").open() as file:
+        return {(row["case"], row["label"]): row for row in csv.DictReader(file)}
+
+
+def test_quick_dice_by_hand(manifest, model):
+    good, half, lost = manifest.cases
+    assert quick_dice([good], model, CPU) == 1.0
+    assert quick_dice([half], model, CPU) == 0.5
+    assert quick_dice([lost], model, CPU) == 0.0
+    assert quick_dice(manifest.cases, model, CPU) == pytest.approx((1 + 1 + 0.5 + 0 + 0) / 5)
+    assert quick_dice([], model, CPU) is None
+
+
+def test_scores_by_hand(folder):
+    scores = read_scores(folder)
+    assert {key: row["dice"] and float(row["dice"]) for key, row in scores.items()} == {
+        ("good", "organ"): 1.0,
+        ("good", "lesion"): 1.0,
+        ("half", "organ"): 0.5,
+        ("half", "lesion"): "",
+        ("lost", "organ"): 0.0,
+        ("lost", "lesion"): 0.0,
+    }
+    # 4 x 4 x 4 voxels of 6 mm^3.
+    assert float(scores["half", "organ"]["volume_ml"]) == pytest.approx(0.384)
+
+
+def test_masks_lie_on_the_grid_of_their_studies(folder, manifest):
+    for case in manifest.cases:
+        image, mask = nib.load(case.images[0]), nib.load(folder / f"{case.name}_seg.nii.gz")
+        assert np.array_equal(mask.affine, image.affine)
+        assert mask.header["qform_code"] == image.header["qform_code"]
+        seen_IJK = np.rint(np.asarray(image.dataobj) / 100)
+        assert np.array_equal(np.asarray(mask.dataobj), seen_IJK)
+
+
+def test_scores_are_those_of_evaluating_the_masks(folder, manifest, model):
+    references = manifest.cases[0].label.parent
+    result = evaluate_folders(folder, references, LABELS, CONFIG)
+    assert not result.problems
+    scores = read_scores(folder)
+    assert len(result.scores) == len(scores) == 6
+    for score in result.scores:
+        row = scores[score.case, score.label]
+        for metric in ("dice", "hd95_mm", "assd_mm", "volume_error_ml"):
+            expected = float(row[metric]) if row[metric] else np.nan
+            assert getattr(score, metric) == pytest.approx(expected, nan_ok=True)
+    defined = [score.dice for score in result.scores if not np.isnan(score.dice)]
+    assert quick_dice(manifest.cases, model, CPU) == pytest.approx(np.mean(defined))
+
+
+def test_worst_median_and_best_are_drawn(folder, manifest, model):
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures == {"worst_lost.png", "median_half.png", "best_good.png"}
+    for name in pictures:
+        assert len(np.unique(matplotlib.image.imread(folder / name))) > 10
+    assert (folder / "summary.csv").is_file()
+    # Another validation of the same run leaves no picture of the one before.
+    validate(manifest.cases[1:2], manifest, model, folder, device=CPU, config=CONFIG)
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures == {"worst_half.png", "median_half.png", "best_half.png"}
+
+
+def test_a_case_that_vanished_is_named(manifest, model, tmp_path):
+    manifest.cases[1].label.unlink()
+    with pytest.raises(ManifestError, match=r"1 of 3 cases cannot be used.*half\.nii\.gz"):
+        validate(manifest.cases, manifest, model, tmp_path / "v", device=CPU, config=CONFIG)

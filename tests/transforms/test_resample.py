@@ -1,0 +1,82 @@
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pipeline.transforms.resample import resample_labels, resample_linear
+
+sizes = st.tuples(*[st.integers(1, 6)] * 3)
+positions = st.lists(
+    st.floats(-3, 9, allow_nan=False).map(lambda p: round(p, 3)), min_size=1, max_size=6
+)
+
+
+def scipy_linear(data, places):
+    """Trilinear interpolation at every combination of places, border repeated."""
+    coordinates = np.stack(np.meshgrid(*places, indexing="ij"))
+    return ndimage.map_coordinates(data, coordinates, order=1, mode="nearest")
+
+
+@hypothesis.given(sizes, st.tuples(positions, positions, positions), st.integers(0, 2**32 - 1))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_linear_is_scipys(shape, places, seed):
+    data = np.random.default_rng(seed).normal(size=shape)
+    result = resample_linear(
+        torch.from_numpy(data), [torch.tensor(p, dtype=torch.float64) for p in places]
+    )
+    np.testing.assert_allclose(result.numpy(), scipy_linear(data, places), atol=1e-12)
+
+
+def test_linear_is_torchs():
+    data = torch.from_numpy(np.random.default_rng(0).normal(size=(7, 5, 9)))
+    places = [
+        torch.linspace(0, n - 1, m).double() for n, m in zip((7, 5, 9), (4, 11, 6), strict=True)
+    ]
+    # grid_sample counts axes backwards and takes places in -1..1.
+    scaled = [2 * p / (n - 1) - 1 for p, n in zip(places, data.shape, strict=True)]
+    grid = torch.stack(torch.meshgrid(*scaled, indexing="ij")[::-1], dim=-1)
+    expected = torch.nn.functional.grid_sample(data[None, None], grid[None], align_corners=True)
+    torch.testing.assert_close(resample_linear(data, places), expected[0, 0])
+
+
+def test_same_grid_changes_nothing():
+    data = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 5, 1)).astype(np.float32))
+    same = [torch.arange(n, dtype=torch.float64) for n in data.shape]
+    torch.testing.assert_close(resample_linear(data, same), data, rtol=0, atol=0)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 4, (4, 5, 6)))
+    same = [torch.arange(n, dtype=torch.float64) for n in labels.shape]
+    assert torch.equal(resample_labels(labels, same, 4), labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_type_is_kept(dtype):
+    data = torch.ones((2, 2, 2), dtype=dtype)
+    places = [torch.tensor([0.25, 0.5], dtype=torch.float64)] * 3
+    assert resample_linear(data, places).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_labels_are_the_largest_share(dtype):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (6, 7, 8))
+    places = [np.sort(rng.uniform(-1, n, 9)) for n in labels.shape]
+    shares = np.stack([scipy_linear((labels == c).astype(float), places) for c in range(4)])
+    result = resample_labels(
+        torch.from_numpy(labels).to(dtype), [torch.from_numpy(p) for p in places], 4
+    )
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result.numpy(), shares.argmax(axis=0))
+
+
+def test_lower_class_wins_a_tie():
+    labels = torch.tensor([2, 1], dtype=torch.uint8).reshape(2, 1, 1)
+    middle = [torch.tensor([0.5]).double(), torch.zeros(1).double(), torch.zeros(1).double()]
+    assert resample_labels(labels, middle, 3).item() == 1
+
+
+def test_no_class_is_invented_between_two():
+    labels = torch.tensor([0, 0, 5, 5], dtype=torch.uint8).reshape(4, 1, 1)
+    places = [torch.linspace(0, 3, 31).double(), torch.zeros(1).double(), torch.zeros(1).double()]
+    assert set(resample_labels(labels, places, 6).unique().tolist()) == {0, 5}
