@@ -8,8 +8,11 @@ Heavy imports happen inside the verbs, so that `--help` answers at once. Exit co
 import argparse
 import logging
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import __version__, verbs
@@ -28,14 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.overrides = overrides
     set_up_logging(verbose=options.verbose)
     try:
-        return int(options.verb(options))
+        with _sigterm_like_ctrl_c():
+            return int(options.verb(options))
     except ConfigError as error:
-        return _report(error, WRONG_USAGE)
+        return _report(str(error), WRONG_USAGE)
     except PipelineError as error:
-        return _report(error, SOME_FAILED)
+        return _report(str(error), SOME_FAILED)
+    except OSError as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        where = error.filename or "a file"
+        found = error.strerror or type(error).__name__
+        return _report(f"{where}: {found}. Check the path, its permissions, the disk.", SOME_FAILED)
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
-        return INTERRUPTED
+        return _report("stopped; run the same command again to go on", INTERRUPTED)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -172,6 +180,19 @@ def _add_check(
     parser.set_defaults(verb=verbs.check)
 
 
-def _report(error: PipelineError, code: int) -> int:
-    print(f"trivox: {error}", file=sys.stderr)
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Schedulers end a job by SIGTERM; it should leave as little behind as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _report(text: str, code: int) -> int:
+    print(f"trivox: {text}", file=sys.stderr)
     return code

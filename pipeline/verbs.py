@@ -1,6 +1,7 @@
 """What each verb of the command line does: gather, run, print. Each returns an exit code."""
 
 import argparse
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def train(options: argparse.Namespace) -> int:
     folder = result.folder
     console = _results()
     if not result.is_finished:
-        words = " ".join([str(options.config), *options.overrides])
-        console.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
+        words = shlex.join([str(options.config), *options.overrides])
+        CONSOLE.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
         return INTERRUPTED
     console.print(format_table(result.summaries))
     for what, path in (

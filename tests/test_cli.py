@@ -1,4 +1,5 @@
 import logging
+import signal
 import subprocess
 import sys
 
@@ -92,3 +93,19 @@ def test_libraries_are_quiet_and_ours_is_heard(caplog):
     assert not logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)
     cli.set_up_logging(verbose=True)
     assert logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)
+
+
+def test_sigterm_ends_like_ctrl_c(run_with):
+    def terminate(options):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert run_with(terminate) == 130
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_trouble_with_files_is_one_line(run_with, tmp_path, capsys):
+    def read(options):
+        return (tmp_path / "none").read_text()
+
+    assert run_with(read) == 1
+    assert f"trivox: {tmp_path / 'none'}: No such file or directory" in capsys.readouterr().err

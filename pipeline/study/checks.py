@@ -143,9 +143,7 @@ def check_intensities(
         count = int(finite_IJK.size - np.count_nonzero(finite_IJK))
         found = f"{count} of {finite_IJK.size} voxels are NaN, infinite or beyond float32"
         if config.non_finite == "refuse" or count == finite_IJK.size:
-            remedy = (
-                "Repair the file, or set study.non_finite=repair to fill them with the smallest value."
-            )
+            remedy = "Repair the file, or set study.non_finite=repair: the smallest value instead."
             raise StudyError(path.name, found, remedy)
         lowest = float(voxels_IJK.min(where=finite_IJK, initial=np.inf))
         highest = float(voxels_IJK.max(where=finite_IJK, initial=-np.inf))
@@ -186,7 +184,7 @@ def _refuse_label_map(
             path.name,
             f"looks like a label map: {distinct} whole-number values, {equal} of {pairs} pairs of "
             "neighbouring foreground voxels are equal",
-            "Give the image it was drawn on, or set study.allow_label_maps=true if this is an image.",
+            "Give the image it was drawn on; for an image, set study.allow_label_maps=true.",
         )
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
@@ -63,6 +64,7 @@ def read_cases(
     for case in track(cases, description, len(cases)):
         try:
             study, label_map = read_case(case, len(manifest.channels), config)
+            _check_declared(case, label_map, manifest)
         except PipelineError as error:
             problems.append(error)
             logger.error("%s", error)
@@ -72,6 +74,15 @@ def read_cases(
         found = f"{len(problems)} of {len(cases)} cases cannot be used; the first: {problems[0]}"
         remedy = "Run `trivox check` on the manifest for all findings with remedies."
         raise ManifestError(manifest.path, found, remedy)
+
+
+def _check_declared(case: Case, label_map: LabelMap, manifest: Manifest) -> None:
+    """Refuse label values that the manifest does not name: they would be taught as background."""
+    found = set(np.unique(label_map.labels_IJK).tolist()) - {0, *manifest.labels.values()}
+    if found:
+        values = ", ".join(map(str, sorted(found)[:10]))
+        remedy = "Declare them in the manifest's labels, or correct the label map."
+        raise ManifestError(case.name, f"label values {values} are not declared", remedy)
 
 
 def cache_cases(

@@ -24,7 +24,7 @@ def blocks(*values):
 def test_non_finite_voxels_are_refused_or_repaired(bad):
     voxels = RANDOM.normal(size=(4, 5, 6))
     voxels[1, 2, 3] = voxels[0, 0, 0] = bad
-    with pytest.raises(StudyError, match=r"2 of 120 voxels are NaN, .* set study.non_finite=repair"):
+    with pytest.raises(StudyError, match=r"2 of 120 voxels are NaN, .*study.non_finite=repair"):
         check(voxels)
     repaired, warnings = check(voxels, non_finite="repair")
     lowest = voxels[np.isfinite(voxels)].min().astype(np.float32)

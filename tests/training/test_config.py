@@ -90,6 +90,13 @@ def test_patch_and_window_must_fit_the_network():
         run_config(inference={"window": [20, 40, 40]})
 
 
+def test_a_patch_leaves_more_than_a_voxel_to_the_deepest_level():
+    """Instance normalisation of a single voxel is not defined."""
+    with pytest.raises(ValidationError, match=r"patch_size=\[8, 8, 8\] leaves a single voxel.*16"):
+        run_config(training={"max_epochs": 1, "patch_size": [8, 8, 8]})
+    assert run_config(training={"max_epochs": 1, "patch_size": [16, 8, 8]})
+
+
 def test_the_seed_fits_every_generator():
     assert run_config(seed=2**32 - 1).seed == 2**32 - 1
     with pytest.raises(ValidationError, match="seed"):

@@ -206,3 +206,10 @@ def test_an_unreadable_image_names_its_file(split, tmp_path):
     text.write_text("no image")
     with pytest.raises(StudyError, match=r"notes\.nii"):
         read_case(replace(split.train[0], images=(text, text)), 2, StudyConfig())
+
+
+def test_undeclared_label_values_are_refused_and_not_taught_as_background(manifest, split):
+    labels = {"tumour": 5}
+    only_tumour = replace(manifest, labels=labels)
+    with pytest.raises(ManifestError, match=r"label values 1, 2, 3.* are not declared"):
+        list(read_cases(split.train, only_tumour, StudyConfig(), "Reading"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline.transforms import ChannelNormalisation, Preprocessing
+from pipeline.transforms import CachedCase, ChannelNormalisation, Preprocessing
 from pipeline.volume import Volume
 
 ORIENTATIONS = ["".join(a) for a in itertools.product("LR", "PA", "IS")]
@@ -111,7 +111,6 @@ def linear_volume(world):
 @pytest.fixture
 def cached(tmp_path):
     """Write a cached case from arrays."""
-    from pipeline.transforms import CachedCase
 
     def write(name, image_CIJK, label_IJK):
         folder = tmp_path / name
