@@ -115,9 +115,21 @@ class EndlessSampler(Sampler[int]):
 
 
 def build_loader(
-    cases: Sequence[CachedCase], config: RunConfig, device: torch.device, first_iteration: int
+    cases: Sequence[CachedCase],
+    config: RunConfig,
+    spacing_mm: tuple[float, float, float],
+    device: torch.device,
+    first_iteration: int,
 ) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Return an endless loader of batches, starting with that of iteration `first_iteration`."""
+    """Return an endless loader of batches, starting with that of iteration `first_iteration`.
+
+    Args:
+        cases: Preprocessed training cases.
+        config: The experiment.
+        spacing_mm: Of the cases' working grid along I, J, K.
+        device: That batches will go to.
+        first_iteration: 0, or where a resumed run goes on.
+    """
     training = config.training
     augmentation = config.augmentation
     # Room for the largest scaling, and for most of a rotated patch.
@@ -126,7 +138,7 @@ def build_loader(
         cases,
         training.patch_size,
         region_scale=region_scale,
-        augmentation=build_augmentation(augmentation, training.patch_size),
+        augmentation=build_augmentation(augmentation, training.patch_size, spacing_mm),
         foreground_share=training.foreground_share,
         seed=config.seed,
     )

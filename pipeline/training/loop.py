@@ -154,7 +154,7 @@ class Loop:
         epoch = math.ceil(state.iteration / config.iterations_per_epoch)
         waited = self._waited_s / max(time.monotonic() - self._epoch_start, 1e-9)
         dice = None
-        if epoch % config.validate_every_epochs == 0 and not self.is_finished:
+        if epoch % config.validate_every_epochs == 0 or self.is_finished:
             self._dice = dice = self._validate()
             state.elapsed_s = time.monotonic() - self._start
         row = EpochMetrics(

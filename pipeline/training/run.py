@@ -87,7 +87,8 @@ def train(config: RunConfig, *, resume: bool = False) -> RunResult:
         if not loop.is_finished:
             settings, values = description.preprocessing, description.label_values
             cases = cache_cases(split.train, manifest, settings, values, config)
-            loop.run(build_loader(cases, config, device, state.iteration))
+            spacing_mm = settings.spacing_mm
+            loop.run(build_loader(cases, config, spacing_mm, device, state.iteration))
     if not loop.is_finished:
         return RunResult(folder, (), is_finished=False)
 

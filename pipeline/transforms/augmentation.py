@@ -21,18 +21,22 @@ Patch = Mapping[Hashable, torch.Tensor]
 AXES = ("R", "A", "S")
 
 
-def build_augmentation(config: AugmentationConfig, patch_size: tuple[int, int, int]) -> Compose:
+def build_augmentation(
+    config: AugmentationConfig,
+    patch_size: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Compose:
     """Return the transforms that turn a region around a patch into an augmented patch.
 
     Args:
         config: Which changes, how often and how strong.
         patch_size: Size of the result along I, J, K.
+        spacing_mm: Of the working grid along I, J, K.
 
     Returns:
         Takes `{"image": (C, I, J, K), "label": (1, I, J, K)}` at least as large as the patch, gives
         the same of exactly `patch_size`. Seed it with `set_random_state` before each call.
     """
-    angle = float(np.deg2rad(config.rotation_degrees))
     image = ["image"]
     flips = [
         RandFlipd(("image", "label"), prob=0.5, spatial_axis=AXES.index(axis))
@@ -43,7 +47,7 @@ def build_augmentation(config: AugmentationConfig, patch_size: tuple[int, int, i
             RandAffined(
                 ("image", "label"),
                 prob=config.affine_probability,
-                rotate_range=(angle,) * 3,
+                rotate_range=rotation_ranges(config.rotation_degrees, spacing_mm),
                 scale_range=(config.scale_range,) * 3,
                 spatial_size=patch_size,
                 mode=("bilinear", "nearest"),
@@ -65,3 +69,20 @@ def build_augmentation(config: AugmentationConfig, patch_size: tuple[int, int, i
             ),
         ]
     )
+
+
+def rotation_ranges(
+    degrees: float, spacing_mm: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """Return the largest rotation about each axis, in radians.
+
+    MONAI rotates voxel indices, which shears anatomy where spacing differs. So the angle about an
+    axis shrinks with the ratio of the other two spacings: 15 degrees stay 15 in the plane of thick
+    slices, and become 2 out of it at a ratio of 8.
+    """
+
+    def about(first: float, second: float) -> float:
+        return float(np.deg2rad(degrees)) * min(first, second) / max(first, second)
+
+    i, j, k = spacing_mm
+    return about(j, k), about(i, k), about(i, j)

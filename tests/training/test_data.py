@@ -22,6 +22,8 @@ from pipeline.training.data import (
 )
 from pipeline.transforms import ChannelNormalisation, PatchDataset, Preprocessing
 
+SPACING_MM = (8.0, 8.0, 8.0)
+
 CPU = torch.device("cpu")
 SETTINGS = Preprocessing(
     spacing_mm=(8.0, 8.0, 8.0),
@@ -146,8 +148,8 @@ def test_a_resumed_loader_gives_the_batches_that_are_left(
 ):
     config = make_config(tmp_path, f"training.num_workers={num_workers}")
     alone = make_config(tmp_path)
-    whole = list(itertools.islice(build_loader(cached, alone, CPU, 0), 5))
-    rest = list(itertools.islice(build_loader(cached, config, CPU, 3), 2))
+    whole = list(itertools.islice(build_loader(cached, alone, SPACING_MM, CPU, 0), 5))
+    rest = list(itertools.islice(build_loader(cached, config, SPACING_MM, CPU, 3), 2))
     assert whole[0][0].shape == (2, 2, 16, 16, 16)
     assert whole[0][1].shape == (2, 16, 16, 16)
     assert not torch.equal(whole[0][0], whole[1][0])
@@ -168,7 +170,7 @@ def test_workers_leave_signals_to_the_parent(cached, make_config, tmp_path, monk
         return getitem(self, index)
 
     monkeypatch.setattr(PatchDataset, "__getitem__", signalled)
-    assert len(list(itertools.islice(build_loader(cached, config, CPU, 0), 8))) == 8
+    assert len(list(itertools.islice(build_loader(cached, config, SPACING_MM, CPU, 0), 8))) == 8
 
 
 def test_memory_stays_flat(cached, make_config, tmp_path):
@@ -181,7 +183,7 @@ def test_memory_stays_flat(cached, make_config, tmp_path):
         [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
         return int(line.split()[1]) / 1024
 
-    batches = iter(build_loader(cached, make_config(tmp_path), CPU, 0))
+    batches = iter(build_loader(cached, make_config(tmp_path), SPACING_MM, CPU, 0))
     for _ in itertools.islice(batches, 75):
         pass
     before = resident_mib()

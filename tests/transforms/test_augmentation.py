@@ -4,6 +4,7 @@ import torch
 from scipy import ndimage
 
 from pipeline.transforms import AugmentationConfig, build_augmentation
+from pipeline.transforms.augmentation import rotation_ranges
 
 SIZE = (16, 20, 12)
 REGION = (20, 26, 16)
@@ -148,3 +149,22 @@ def test_scaling_is_as_strong_as_asked():
         for seed in range(20)
     ]
     assert 0.8**3 * 0.95 < min(ratios) < 1 < max(ratios) < 1 / 0.8**3 * 1.05
+
+
+def test_rotation_out_of_thick_slices_shrinks_with_their_thickness():
+    in_plane, out_of_plane = np.deg2rad(15), np.deg2rad(15) / 8
+    ranges = rotation_ranges(15, (0.8, 0.8, 6.4))
+    np.testing.assert_allclose(ranges, (out_of_plane, out_of_plane, in_plane))
+    np.testing.assert_allclose(rotation_ranges(15, (2.0, 2.0, 2.0)), (in_plane,) * 3)
+
+
+def test_a_rotation_about_the_slice_axis_keeps_slices_apart():
+    """Only the rotation that thick slices allow moves voxels: none out of its slice."""
+    config = AugmentationConfig(
+        **(NOTHING | {"affine_probability": 1, "rotation_degrees": 30, "scale_range": 0})
+    )
+    augmentation = build_augmentation(config, (8, 8, 8), (1.0, 1.0, 1e6))
+    slices = torch.arange(8.0).expand(1, 8, 8, 8)
+    augmentation.set_random_state(seed=3)
+    augmented = augmentation({"image": slices.clone(), "label": torch.zeros(1, 8, 8, 8)})["image"]
+    torch.testing.assert_close(torch.as_tensor(augmented), slices, atol=1e-3, rtol=0)
