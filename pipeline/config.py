@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.manifest.documents import keys_beside, read_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -27,21 +28,14 @@ def load_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
     Raises:
         ConfigError: Naming the file or word, the key, and the nearest valid key.
     """
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8")) or {}
-    except FileNotFoundError as error:
+    if not path.exists():
         choices = ", ".join(sorted(str(file) for file in path.parent.glob("*.yaml"))) or "none"
         remedy = f"Configurations in that folder: {choices}."
-        raise ConfigError(path, "no such file", remedy) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        found = f"not valid YAML ({error.problem})"
-        raise ConfigError(f"{path}:{line}", found, "Correct the line.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        found = f"cannot be read as YAML ({type(error).__name__})"
-        raise ConfigError(path, found, "Name a text file such as those in configs/.") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(path, "not a mapping of keys to values", "See configs/ for examples.")
+        raise ConfigError(path, "no such file", remedy)
+    try:
+        tree = read_yaml(path)
+    except ManifestError as error:
+        raise ConfigError(error.where, error.found, error.remedy) from error
     return build_config(kind, tree, overrides, where=str(path))
 
 
@@ -104,7 +98,7 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Confi
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        valid = _keys_beside(kind, location)
+        valid = keys_beside(first["loc"], kind)
         near = difflib.get_close_matches(location[-1], valid, n=1)
         nearest = f"Did you mean {near[0]}? " if near else ""
         return ConfigError(where, f"{key}: no such key", f"{nearest}Valid: {', '.join(valid)}.")
@@ -114,17 +108,4 @@ def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> Confi
     given = first["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f" (found {given!r})"
     label = f"{key}: " if key else ""
-    return ConfigError(where, f"{label}{message}{shown}", "Correct the value; see the README.")
-
-
-def _keys_beside(kind: type[BaseModel], location: list[str]) -> list[str]:
-    """Return the valid keys at the place of an unknown one."""
-    # A number is a place in a list, whose items are of the kind that the list's field names.
-    for part in (part for part in location[:-1] if not part.isdigit()):
-        field = kind.model_fields[part].annotation
-        candidates = [field, *getattr(field, "__args__", ())]
-        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not nested:
-            return []
-        kind = nested[0]
-    return list(kind.model_fields)
+    return ConfigError(where, f"{label}{message}{shown}", "Correct the value.")

@@ -27,7 +27,7 @@ from pipeline.errors import ModelError
 from pipeline.files import atomic_path, sha256_of, write_text
 from pipeline.inference import InferenceConfig
 from pipeline.network import NetworkConfig, build_network
-from pipeline.postprocessing import PostprocessingConfig
+from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
 from pipeline.transforms import Fingerprint, Preprocessing
 
@@ -68,6 +68,7 @@ class ModelDescription(BaseModel):
             )
         if len(set(self.labels.values())) < len(self.labels):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
+        check_rules(self.labels, self.postprocessing)
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
         return self

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 
 from pipeline.inference import predict
@@ -15,7 +16,9 @@ from pipeline.model import Model
 from pipeline.postprocessing import postprocess
 from pipeline.progress import timed
 from pipeline.study import Study
-from pipeline.transforms import ProbabilitySink, preprocess, restore_labels
+from pipeline.transforms import MAX_WORKING_VOXELS, ProbabilitySink, preprocess, restore_labels
+
+NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of view of the study"
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ def segment_study(
         sink: Takes the class probabilities on the study's own grid, if given.
 
     Raises:
-        StudyError: If the study cannot be brought to the network's grid.
+        StudyError: If the study would not fit in memory on the network's grid.
     """
     description = model.description
     seconds: dict[str, float] = {}
     with timed(seconds, "preprocess"):
-        working = preprocess(study.volume, description.preprocessing)
+        max_voxels = _max_working_voxels(len(description.channels), len(description.label_values))
+        working = preprocess(study.volume, description.preprocessing, max_voxels=max_voxels)
     with timed(seconds, "network"):
         probabilities = predict(working.data_CIJK, model.network, description.inference, device)
     with timed(seconds, "restore"):
@@ -60,4 +64,16 @@ def segment_study(
         labels_IJK = postprocess(
             labels_IJK, study.volume.grid, description.labels, description.postprocessing
         )
-    return Segmentation(labels_IJK, seconds, study.warnings)
+    warnings = study.warnings if labels_IJK.any() else (*study.warnings, NOTHING_FOUND)
+    return Segmentation(labels_IJK, seconds, warnings)
+
+
+def _max_working_voxels(num_channels: int, num_classes: int) -> int:
+    """Return how large a working volume may be in the memory that is free now.
+
+    The input and its normalised copy are held for each channel; blended logits, their sum of
+    weights and the probabilities for each class.
+    """
+    bytes_per_voxel = 4 * (2 * num_channels + 3 * num_classes)
+    available: int = psutil.virtual_memory().available
+    return min(MAX_WORKING_VOXELS, available // bytes_per_voxel)

@@ -26,13 +26,13 @@ def train(options: argparse.Namespace) -> int:
     from pipeline.evaluation import format_table
 
     config = load_config(training.RunConfig, options.config, options.overrides)
-    result = training.train(config, resume=options.resume)
-    folder = result.folder
-    console = _results()
+    try:
+        result = training.train(config, resume=options.resume)
+    except KeyboardInterrupt:
+        return _say_how_to_resume(options)
     if not result.is_finished:
-        words = shlex.join([str(options.config), *options.overrides])
-        CONSOLE.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
-        return INTERRUPTED
+        return _say_how_to_resume(options)
+    folder, console = result.folder, _results()
     console.print(format_table(result.summaries))
     for what, path in (
         ("masks, scores and pictures", folder.validation),
@@ -41,6 +41,12 @@ def train(options: argparse.Namespace) -> int:
     ):
         console.print(f"{what}: {path}", soft_wrap=True)
     return DONE
+
+
+def _say_how_to_resume(options: argparse.Namespace) -> int:
+    words = shlex.join([str(options.config), *options.overrides])
+    CONSOLE.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
+    return INTERRUPTED
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -79,11 +85,14 @@ def evaluate(options: argparse.Namespace) -> int:
 
     config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
     result = evaluate_folders(options.predictions, options.references, None, config)
+    for problem in result.problems:
+        CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
+    if not result.scores:
+        remedy = "Masks and references go together by case name: <case>_seg.nii.gz, <case>.nii.gz."
+        raise ConfigError(options.predictions, "no case could be scored", remedy)
     summaries = summarise(result.scores, config)
     write_scores(result.scores, summaries, options.out)
     _results().print(format_table(summaries))
-    for problem in result.problems:
-        CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
     _results().print(f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}")
     return SOME_FAILED if result.problems else DONE
 

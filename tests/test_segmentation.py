@@ -1,3 +1,4 @@
+import types
 from dataclasses import replace
 
 import nibabel as nib
@@ -6,11 +7,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from pipeline.errors import StudyError
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import ComponentRule, PostprocessingConfig
-from pipeline.segmentation import segment_study
+from pipeline.segmentation import NOTHING_FOUND, segment_study
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 from pipeline.volume import Volume
@@ -145,3 +147,22 @@ def test_slices_and_tiny_volumes(study, spacing_mm, shape):
     small = replace(study, volume=Volume(data, AFFINE))
     found = segment_study(small, Model(describe(spacing_mm), Thresholds()), CPU)
     np.testing.assert_array_equal(found.labels_IJK, expected_labels(small))
+
+
+def test_a_volume_that_would_not_fit_in_memory_is_refused(study, spacing_mm, monkeypatch):
+    """One channel held twice and three classes three times: 44 bytes a voxel."""
+    num_voxels = int(np.prod(SHAPE))
+    model = Model(describe(spacing_mm), Thresholds())
+    free = types.SimpleNamespace(available=44 * num_voxels)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    segment_study(study, model, CPU)
+    free.available = 44 * 10
+    with pytest.raises(StudyError, match=r"only 10 fit in memory\. Check the spacing"):
+        segment_study(study, model, CPU)
+
+
+def test_an_empty_mask_comes_with_a_warning(study, spacing_mm):
+    air = replace(study, volume=Volume(np.full_like(study.volume.data_CIJK, -1000), AFFINE))
+    found = segment_study(air, Model(describe(spacing_mm), Thresholds()), CPU)
+    assert not found.labels_IJK.any()
+    assert found.warnings == (*study.warnings, NOTHING_FOUND)

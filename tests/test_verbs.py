@@ -66,3 +66,24 @@ def test_evaluate_names_the_valid_settings(tmp_path, capsys, word):
     folders = [f"--{name}={tmp_path}" for name in ("predictions", "references", "out")]
     assert main(["evaluate", *folders, word]) == 2
     assert "nsd_tolerance_mm" in capsys.readouterr().err
+
+
+def test_evaluate_without_a_pair_is_an_error_and_writes_nothing(tmp_path, capsys):
+    cube = np.ones((3, 3, 3), np.uint8)
+    write(tmp_path / "predictions" / "a_seg.nii.gz", cube)
+    write(tmp_path / "references" / "b.nii.gz", cube)
+    folders = [f"--{name}={tmp_path / name}" for name in ("predictions", "references", "out")]
+    assert main(["evaluate", *folders]) == 2
+    assert "no case could be scored" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys):
+    def interrupt(config, *, resume):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.training.train", interrupt)
+    config = str(tiny_run / "tiny.yaml")
+    assert main(["train", config, "name=a b"]) == 2
+    assert main(["train", config, "name=ab"]) == 130
+    assert f"trivox train {config} name=ab --resume" in capsys.readouterr().err

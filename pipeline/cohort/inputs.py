@@ -1,5 +1,6 @@
 """Turn what the user names on the command line into studies with unique names."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,8 @@ from pipeline.cohort.outputs import Outputs
 from pipeline.errors import ConfigError
 from pipeline.manifest import load_manifest
 from pipeline.study import VOLUME_SUFFIXES, case_name
+
+logger = logging.getLogger(__name__)
 
 _MANIFEST_SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 _DICOM_SUFFIXES = (".dcm", ".ima")
@@ -78,13 +81,24 @@ def find_studies(
         else:
             files.append(path)
     studies += _group(_without_repeats(files), num_channels)
-    named = _with_unique_names({_identity(study): study for study in studies}.values())
+    named = _with_unique_names(
+        {_identity(study): _refuse_name(study) for study in studies}.values()
+    )
     _check_not_overwritten(named, out)
     return named
 
 
 def _identity(study: StudyInput) -> tuple[Path, ...]:
     return tuple(path.absolute() for path in study.paths)
+
+
+def _refuse_name(study: StudyInput) -> StudyInput:
+    """Refuse a name that tables and provenance cannot hold, and spell it so that they can."""
+    if study.case.isprintable() and study.case.encode("utf-8", "ignore").decode() == study.case:
+        return study
+    spelled = study.case.encode("unicode_escape").decode("ascii")
+    refusal = "the file name holds characters that cannot be printed. Rename the file."
+    return replace(study, case=spelled, refusal=refusal)
 
 
 def _without_repeats(files: Iterable[Path]) -> list[Path]:
@@ -180,6 +194,12 @@ def _with_unique_names(studies: Iterable[StudyInput]) -> list[StudyInput]:
         counts = Counter(study.case.casefold() for study in named)
         clashing = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
         if not clashing:
+            if any(depths):
+                logger.warning(
+                    "%d studies share file names, so the names of their folders are put before "
+                    "them. If folders name patients, use a CSV (columns case,image) instead.",
+                    sum(depth > 0 for depth in depths),
+                )
             return named
         for index in clashing:
             depths[index] += 1

@@ -1,7 +1,10 @@
 """Where the results of a study lie."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,18 @@ class Outputs:
         """
         for path in self.all():
             path.unlink(missing_ok=True)
+
+
+def make_output_folder(out: Path) -> None:
+    """Make sure before any work that results can be written.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        found = f"cannot be written to ({error.strerror})"
+        raise ConfigError(out, found, "Choose another folder with --out.") from error

@@ -9,9 +9,7 @@ from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model
 from pipeline.report import FileRecord, Recipe
-
-_TEXT_HEADER_SUFFIXES = (".mhd", ".nhdr")
-_VOXEL_SUFFIXES = (".raw", ".zraw", ".raw.gz")
+from pipeline.study import voxel_files
 
 
 def make_recipe(study: StudyInput, model: Model) -> Recipe:
@@ -36,11 +34,9 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
 
 
 def _record_input(path: Path) -> FileRecord:
-    """Record an input file with the voxels that a text header keeps in a file beside it."""
+    """Record an input file, together with the voxels that its header keeps in other files."""
     try:
-        voxels = [p for suffix in _VOXEL_SUFFIXES if (p := path.with_suffix(suffix)).is_file()]
-        beside = voxels if path.suffix.lower() in _TEXT_HEADER_SUFFIXES else []
-        return FileRecord(name=path.name, sha256=sha256_of(path, *beside))
+        return FileRecord(name=path.name, sha256=sha256_of(path, *voxel_files(path)))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
         raise StudyError(path.name, found, "Check the path and its permissions.") from error

@@ -12,7 +12,7 @@ import torch
 from rich.markup import escape
 
 from pipeline.cohort.inputs import StudyInput
-from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.outputs import Outputs, make_output_folder
 from pipeline.cohort.recipe import device_name, make_recipe
 from pipeline.cohort.table import CohortTable, Row, Status
 from pipeline.errors import StudyError
@@ -121,8 +121,10 @@ def segment_cohort(
         device: To compute on.
 
     Raises:
-        OSError: If `cohort.csv` cannot be written.
+        ConfigError: If `out` cannot be written to.
+        OSError: If `cohort.csv` cannot be written later on.
     """
+    make_output_folder(out)
     job = _Job(model, out, options, device)
     table = CohortTable(out / "cohort.csv")
     rows = []

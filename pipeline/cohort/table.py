@@ -58,21 +58,23 @@ class CohortTable:
     again, so that neither an interruption nor a call for one more study loses any.
 
     Args:
-        path: The CSV file; read if it exists.
+        path: The CSV file; kept and added to if it exists.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._cells = _read(path)
 
     def put(self, row: Row) -> None:
-        """Add a study's row, or replace it, and write the table, atomically."""
-        self._cells[row.case] = row.cells()
-        columns = _columns(self._cells.values())
+        """Add a study's row, or replace it, and write the table, atomically.
+
+        The table is read anew each time, so that two runs into one folder keep each other's rows.
+        """
+        table = _read(self._path) | {row.case: row.cells()}
+        columns = _columns(table.values())
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._cells.values())
+        writer.writerows(table.values())
         write_text(self._path, text.getvalue())
 
 

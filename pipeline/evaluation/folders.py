@@ -133,7 +133,11 @@ def _read_only_file(case: str, cases: Mapping[str, list[Path]], folder: Path) ->
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
         raise StudyError(folder, f"{len(paths)} files for one case: {names}", "Keep one of them.")
-    return read_label_map(paths[0])
+    try:
+        return read_label_map(paths[0])
+    except StudyError as error:
+        # Both folders may hold a file of this name.
+        raise StudyError(folder / error.where, error.found, error.remedy) from error
 
 
 def _check_same_grid(path: Path, prediction: Grid, reference: Grid) -> None:

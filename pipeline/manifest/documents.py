@@ -70,7 +70,8 @@ def read_yaml(path: Path) -> dict[str, object]:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ManifestError(where, f"not YAML: {error.problem}", "Correct the line.") from error
     except yaml.YAMLError as error:
-        raise ManifestError(path, f"not YAML: {error}", "Correct the file.") from error
+        found = " ".join(str(error).split())
+        raise ManifestError(path, f"not YAML: {found}", "Correct the file.") from error
     return _as_mapping(data, path)
 
 
@@ -93,7 +94,7 @@ def fit(model: type[Model], data: object, path: Path) -> Model:
 def _describe(fault: ErrorDetails, model: type[BaseModel], path: Path) -> ManifestError:
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
-        valid = _keys_beside(fault["loc"], model)
+        valid = keys_beside(fault["loc"], model)
         return ManifestError(path, f"unknown key {key!r}", nearest(str(fault["loc"][-1]), valid))
     if fault["type"] == "missing":
         return ManifestError(path, f"key {key!r} is missing", "Add it.")
@@ -101,12 +102,13 @@ def _describe(fault: ErrorDetails, model: type[BaseModel], path: Path) -> Manife
     return ManifestError(path, found, f"{fault['msg']}.")
 
 
-def _keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+def keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """Return the valid keys at the level of the last part of `location`."""
     for part in location[:-1]:
         if isinstance(part, str) and part in model.model_fields:
-            inner = typing.get_args(model.model_fields[part].annotation)
-            model = next((kind for kind in inner if _is_model(kind)), model)
+            annotation = model.model_fields[part].annotation
+            kinds = (annotation, *typing.get_args(annotation))
+            model = next((kind for kind in kinds if _is_model(kind)), model)
     return list(model.model_fields)
 
 
@@ -117,7 +119,7 @@ def _is_model(kind: object) -> bool:
 def _as_mapping(data: object, path: Path) -> dict[str, object]:
     if not isinstance(data, dict):
         found = f"holds {'nothing' if data is None else type(data).__name__}, not keys and values"
-        raise ManifestError(path, found, "See data_manifests/README.md for the format.")
+        raise ManifestError(path, found, "Write it as those in configs/ and data_manifests/.")
     return data
 
 

@@ -13,7 +13,10 @@ from pipeline.manifest.case import Channel, Manifest, Modality
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import foreground_labels
 
-SET_ROOT = "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER)."
+SET_ROOT = (
+    "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
+    "`trivox check`, --root FOLDER."
+)
 
 
 class ChannelEntry(BaseModel):

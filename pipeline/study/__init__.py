@@ -7,6 +7,7 @@ no file, however broken, costs more memory than its size allows.
 
 from pipeline.study.reader import read_label_map, read_study
 from pipeline.study.study import VOLUME_SUFFIXES, GeometryHeader, Study, StudyConfig, case_name
+from pipeline.study.text_header import voxel_files
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -16,4 +17,5 @@ __all__ = [
     "case_name",
     "read_label_map",
     "read_study",
+    "voxel_files",
 ]

@@ -12,10 +12,16 @@ import numpy.typing as npt
 
 from pipeline.errors import StudyError
 from pipeline.study.study import StudyConfig
-from pipeline.volume import Affine
+from pipeline.volume import Affine, Grid
 
 SINGULAR_TOLERANCE = 1e-6
 """Smallest volume of the voxel relative to that of a box with the same edges."""
+
+MAX_EXTENT_MM = 5000.0
+"""Longer than any scanner's table; a whole body is about 2000 mm."""
+
+MIN_EXTENT_MM = 1.0
+"""Smaller than what clinical scanners resolve."""
 
 SHEAR_TOLERANCE = 1e-3
 """Largest cosine of the angle between two voxel axes that still counts as a right angle."""
@@ -124,6 +130,20 @@ def check_affine(path: Path, affine: Affine) -> tuple[str, ...]:
     return ()
 
 
+def check_extent(path: Path, grid: Grid) -> None:
+    """Refuse a volume that is no part of a patient: its spacing must be wrong.
+
+    Raises:
+        StudyError: If it is longer than `MAX_EXTENT_MM`, or shorter than `MIN_EXTENT_MM` along
+            every axis.
+    """
+    extent_mm = [n * spacing for n, spacing in zip(grid.shape, grid.spacing_mm, strict=True)]
+    if max(extent_mm) > MAX_EXTENT_MM or max(extent_mm) < MIN_EXTENT_MM:
+        size = " x ".join(f"{length:.4g}" for length in extent_mm)
+        remedy = "Correct the spacing, or the unit of length, in the header."
+        raise StudyError(path.name, f"the volume measures {size} mm", remedy)
+
+
 def check_intensities(
     path: Path, voxels_IJK: npt.NDArray[np.float32], config: StudyConfig
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -142,7 +162,9 @@ def check_intensities(
         finite_IJK = np.isfinite(voxels_IJK)
         count = int(finite_IJK.size - np.count_nonzero(finite_IJK))
         found = f"{count} of {finite_IJK.size} voxels are NaN, infinite or beyond float32"
-        if config.non_finite == "refuse" or count == finite_IJK.size:
+        if count == finite_IJK.size:
+            raise StudyError(path.name, found, "Give another file: no voxel of this one is usable.")
+        if config.non_finite == "refuse":
             remedy = "Repair the file, or set study.non_finite=repair: the smallest value instead."
             raise StudyError(path.name, found, remedy)
         lowest = float(voxels_IJK.min(where=finite_IJK, initial=np.inf))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StudyError
-from pipeline.study.checks import check_intensities
+from pipeline.study.checks import check_extent, check_intensities
 from pipeline.study.itk import open_itk
 from pipeline.study.nifti import open_nifti
 from pipeline.study.study import (
@@ -59,6 +59,7 @@ def read_study(
     """
     files = tuple(_open_volume(Path(path), config) for path in paths)
     _check_channels(files, case, num_channels)
+    check_extent(files[0].path, files[0].grid)
     for file in files[1:]:
         _check_same_grid(files[0], file)
     warnings = [_named(file, text, files) for file in files for text in file.warnings]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import StudyError
 from pipeline.study.checks import CONVERT_REMEDY, check_stored_bytes
+from pipeline.study.study import ITK_SUFFIXES
 
 _MAX_HEADER_BYTES = 1 << 16
 _NRRD_FIELD = re.compile(rb"^([^:#\r\n]+): ?([^\r\n]*)", re.MULTILINE)
@@ -33,13 +34,13 @@ class TextHeader:
     Attributes:
         is_nrrd: Whether the file is NRRD, else it is MetaImage.
         fields: Values by lower-case name.
-        data_path: The file that holds the voxels; None if a list or a pattern names several.
+        data_path: The file that holds the voxels.
         offset: Where they begin in it.
     """
 
     is_nrrd: bool
     fields: dict[str, str]
-    data_path: Path | None
+    data_path: Path
     offset: int
 
     @property
@@ -85,14 +86,24 @@ def read_text_header(path: Path) -> TextHeader:
     return TextHeader(is_nrrd, fields, *_locate(path, fields, num_bytes, is_nrrd=is_nrrd))
 
 
+def voxel_files(path: Path) -> tuple[Path, ...]:
+    """Return the files besides `path` that hold its voxels: a detached header has one.
+
+    Raises:
+        StudyError: As for `read_text_header`.
+    """
+    if not path.name.lower().endswith(ITK_SUFFIXES):
+        return ()
+    data_path = read_text_header(path).data_path
+    return () if data_path == path else (data_path,)
+
+
 def check_length(path: Path, text: TextHeader, num_bytes: int) -> None:
     """Refuse a file that is too short for `num_bytes` of voxels, without reading them.
 
     Raises:
         StudyError: If the voxels cannot all be there.
     """
-    if text.data_path is None:
-        return
     stored = text.data_path.stat().st_size - text.offset
     declared = text.fields.get("compresseddatasize", "")
     if text.is_compressed and declared.isdecimal():
@@ -107,7 +118,7 @@ def check_compressed(path: Path, text: TextHeader, num_bytes: int) -> None:
         StudyError: If the stream is damaged or ends before `num_bytes`.
     """
     deflated = not text.is_nrrd or text.fields.get("encoding", "").lower() in _NRRD_GZIP
-    if text.data_path is None or not text.is_compressed or not deflated:
+    if not text.is_compressed or not deflated:
         return
     inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
     num_inflated = 0
@@ -126,14 +137,14 @@ def check_compressed(path: Path, text: TextHeader, num_bytes: int) -> None:
 
 def _locate(
     path: Path, fields: dict[str, str], num_bytes: int, *, is_nrrd: bool
-) -> tuple[Path | None, int]:
+) -> tuple[Path, int]:
     """Return the file with the voxels and where they begin in it."""
     nrrd_name = fields.get("data file", fields.get("datafile", "LOCAL"))
     name = nrrd_name if is_nrrd else fields["elementdatafile"]
     if name.upper() == "LOCAL":
         return path, num_bytes
     if "%" in name or name.upper().startswith("LIST"):
-        return None, 0
+        raise StudyError(path.name, "voxels are spread over several files", CONVERT_REMEDY)
     data_path = path.parent / name
     if not data_path.is_file():
         raise StudyError(

@@ -15,10 +15,16 @@ from pipeline.transforms.config import (
 from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
 from pipeline.transforms.patches import PatchDataset
 from pipeline.transforms.placement import Placement
-from pipeline.transforms.preprocess import Working, preprocess, preprocess_labels
+from pipeline.transforms.preprocess import (
+    MAX_WORKING_VOXELS,
+    Working,
+    preprocess,
+    preprocess_labels,
+)
 from pipeline.transforms.restore import ProbabilitySink, restore_labels
 
 __all__ = [
+    "MAX_WORKING_VOXELS",
     "AugmentationConfig",
     "CachedCase",
     "ChannelNormalisation",

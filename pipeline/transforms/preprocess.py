@@ -24,7 +24,7 @@ AIR_HU = -500.0
 """Above this a CT voxel is taken for something other than air."""
 
 MAX_WORKING_VOXELS = 2**30
-"""Larger working volumes come from a wrong spacing, and would exhaust memory."""
+"""Larger working volumes come from a wrong spacing."""
 
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -42,18 +42,21 @@ class Working:
     placement: Placement
 
 
-def preprocess(volume: Volume, settings: Preprocessing) -> Working:
+def preprocess(
+    volume: Volume, settings: Preprocessing, *, max_voxels: int = MAX_WORKING_VOXELS
+) -> Working:
     """Bring a volume to the working grid and intensity scale.
 
     Args:
         volume: Channels in native voxel order, in their own units (HU for CT).
         settings: From the model, or settled on the training cases.
+        max_voxels: Largest working volume; checked before it is made.
 
     Returns:
         A copy; `volume` is not changed.
 
     Raises:
-        StudyError: If the working volume would be larger than `MAX_WORKING_VOXELS`.
+        StudyError: If the working volume would be larger than `max_voxels`.
         ValueError: If the number of channels differs from that of `settings`.
     """
     if len(volume.data_CIJK) != len(settings.channels):
@@ -62,7 +65,7 @@ def preprocess(volume: Volume, settings: Preprocessing) -> Working:
     ras = Grid(tuple(image.shape[1:]), image.affine.numpy().astype(np.float64))
     box = foreground_box(image, ras, settings)
     placement = place(volume.grid, ras, box, settings.spacing_mm)
-    _check_size(placement)
+    _check_size(placement, max_voxels)
     positions = placement.native_positions()
     cropped = image[:, *placement.crop].as_tensor()
     channels = [
@@ -131,15 +134,16 @@ def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.T
     return torch.as_tensor(normalised_1IJK).as_subclass(torch.Tensor)[0]
 
 
-def _check_size(placement: Placement) -> None:
+def _check_size(placement: Placement, max_voxels: int) -> None:
     working = placement.working
-    if working.num_voxels > MAX_WORKING_VOXELS:
+    if working.num_voxels > max_voxels:
         native_mm, working_mm = (
             " x ".join(f"{spacing:.4g}" for spacing in grid.spacing_mm)
             for grid in (placement.ras, working)
         )
         raise StudyError(
-            "image",
-            f"voxels of {native_mm} mm (R x A x S) become {working.num_voxels} of {working_mm} mm",
-            "Check the spacing in the header.",
+            "the volume",
+            f"{placement.ras.shape} voxels of {native_mm} mm (R x A x S) become "
+            f"{working.num_voxels} of {working_mm} mm, but only {max_voxels} fit in memory",
+            "Check the spacing in the header, crop the volume, or use a larger machine.",
         )

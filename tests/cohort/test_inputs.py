@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,21 @@ def test_a_csv_names_its_cases(tmp_path):
     touch(tmp_path / "x_0000.nii", tmp_path / "x_0001.nii")
     (tmp_path / "list.csv").write_text("case,image\nfirst,x_0000.nii\nsecond,x_0001.nii\n")
     assert set(found([tmp_path / "list.csv"])) == {"first", "second"}
+
+
+@pytest.mark.parametrize("name", [b"bad\xff.nii.gz", b"two\nlines.nii.gz"])
+def test_names_that_tables_cannot_hold_are_refused_and_spelled(tmp_path, name):
+    (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    touch(tmp_path / "good.nii.gz")
+    studies = found([tmp_path])
+    assert studies.pop("good").refusal is None
+    ((case, study),) = studies.items()
+    assert case.isascii()
+    assert case.isprintable()
+    assert "cannot be printed" in study.refusal
+
+
+def test_folder_names_in_case_names_are_warned_about(tmp_path, caplog):
+    touch(tmp_path / "left" / "scan.nii", tmp_path / "right" / "scan.nii")
+    assert set(found([tmp_path])) == {"left_scan", "right_scan"}
+    assert "2 studies share file names" in caplog.text

@@ -24,10 +24,11 @@ def test_inputs_are_recorded_by_name_and_content(tmp_path, model):
 
 
 def test_voxels_beside_a_text_header_count_as_content(tmp_path, model):
-    (tmp_path / "a.mhd").write_bytes(b"header")
-    (tmp_path / "a.raw").write_bytes(b"voxels")
+    """Whatever their file is called: else a stale mask would pass for a complete one."""
+    (tmp_path / "a.mhd").write_bytes(b"NDims = 3\nElementDataFile = voxels.dat\n")
+    (tmp_path / "voxels.dat").write_bytes(b"voxels")
     before = make_recipe(StudyInput("a", (tmp_path / "a.mhd",)), model)
-    (tmp_path / "a.raw").write_bytes(b"others")
+    (tmp_path / "voxels.dat").write_bytes(b"others")
     assert make_recipe(StudyInput("a", (tmp_path / "a.mhd",)), model) != before
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.cohort import SegmentOptions, StudyInput, find_studies, run, segment_cohort
+from pipeline.errors import ConfigError
 from pipeline.report import FileRecord, read_provenance
 from pipeline.segmentation import segment_study
 from pipeline.study import StudyConfig
@@ -392,3 +393,9 @@ def test_the_provenance_is_readable_json(segment, out):
 
 def test_no_study_is_no_problem(out, model, options):
     assert segment_cohort([], model, out, options, CPU).rows == ()
+
+
+def test_an_output_folder_that_cannot_be_written_is_named_before_any_work(segment, out):
+    out.write_text("a file")
+    with pytest.raises(ConfigError, match=r"out: cannot be written to .*--out"):
+        segment()

@@ -65,5 +65,14 @@ def test_what_is_no_table_is_written_anew(tmp_path, content):
 def test_a_table_that_is_replaced_is_told(tmp_path, caplog):
     (tmp_path / "cohort.csv").write_text("case;status\na;done\n")
     with caplog.at_level(logging.WARNING):
-        CohortTable(tmp_path / "cohort.csv")
+        CohortTable(tmp_path / "cohort.csv").put(Row("b", "done"))
     assert "cohort.csv cannot be read (a row has no case or no status)" in caplog.text
+
+
+def test_two_runs_into_one_folder_keep_each_others_rows(tmp_path):
+    one, other = CohortTable(tmp_path / "cohort.csv"), CohortTable(tmp_path / "cohort.csv")
+    one.put(Row("a", "done"))
+    other.put(Row("b", "done"))
+    one.put(Row("c", "done"))
+    lines = (tmp_path / "cohort.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["case", "a", "b", "c"]

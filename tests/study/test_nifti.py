@@ -146,11 +146,13 @@ def test_qform_with_zero_qfac_is_as_nibabel_reads_it(save, patch_header, caplog)
 
 @pytest.mark.parametrize(("unit", "name", "factor"), [(1, "metre", 1000.0), (3, "micron", 0.001)])
 def test_units_become_mm(save, patch_header, unit, name, factor):
-    study = read(patch_header(save("case.nii"), xyzt_units=unit + 8))
+    stored = np.array([2, 3, 4]) / factor
+    path = save("case.nii", affine=np.diag([*stored, 1]))
+    study = read(patch_header(path, xyzt_units=unit + 8))
     assert name in study.warnings[0]
-    np.testing.assert_allclose(study.volume.affine[:3, :3], np.diag([2, 3, 4]) * factor)
+    np.testing.assert_allclose(study.volume.affine[:3, :3], np.diag([2, 3, 4]), rtol=1e-6)
     assert int(study.header["xyzt_units"]) == unit
-    np.testing.assert_array_equal(study.header["pixdim"][1:4], [2, 3, 4])
+    np.testing.assert_array_equal(study.header["pixdim"][1:4], stored.astype(np.float32))
 
 
 def test_shear_warns(save):

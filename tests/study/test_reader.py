@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -146,3 +147,12 @@ def test_real_label_maps_are_refused_as_images(shared_data, name):
     with pytest.raises(StudyError, match="looks like a label map"):
         read_study([path], case=case_name(path), num_channels=1)
     assert read_label_map(path).labels_IJK.any()
+
+
+@pytest.mark.parametrize(("spacing_mm", "found"), [(1e-4, "measures 0.0004"), (2e3, "8000 x")])
+def test_a_volume_that_is_no_part_of_a_patient_is_refused(tmp_path, spacing_mm, found):
+    voxels = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    image = nib.Nifti1Image(voxels, np.diag([spacing_mm, spacing_mm, spacing_mm, 1]))
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(StudyError, match=rf"^a\.nii\.gz: the volume (measures )?{found}.*Correct"):
+        read_study([tmp_path / "a.nii.gz"], case="a", num_channels=1)

@@ -4,7 +4,7 @@ import SimpleITK
 
 from pipeline.errors import StudyError
 from pipeline.study import read_study
-from pipeline.study.text_header import read_text_header
+from pipeline.study.text_header import read_text_header, voxel_files
 
 COMPRESSED = pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
 
@@ -47,3 +47,20 @@ def test_damaged_compressed_voxels_are_never_read_as_voxels(write, voxels, suffi
     text.data_path.write_bytes(content)
     study = read_study([path], case="case", num_channels=1)
     np.testing.assert_array_equal(study.volume.data_CIJK[0], voxels)
+
+
+def test_the_voxels_of_a_detached_header_are_named_by_the_header(tmp_path):
+    header = (
+        "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 2\nencoding: raw\ndata file: vox.dat\n"
+    )
+    (tmp_path / "a.nhdr").write_text(header, encoding="ascii")
+    (tmp_path / "vox.dat").write_bytes(b"ab")
+    assert voxel_files(tmp_path / "a.nhdr") == (tmp_path / "vox.dat",)
+    assert voxel_files(tmp_path / "a.nii.gz") == ()
+
+
+def test_voxels_in_several_files_are_refused(tmp_path):
+    header = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 2\ndata file: LIST\n"
+    (tmp_path / "a.nhdr").write_text(header, encoding="ascii")
+    with pytest.raises(StudyError, match="voxels are spread over several files"):
+        read_text_header(tmp_path / "a.nhdr")
