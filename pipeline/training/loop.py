@@ -157,6 +157,7 @@ class Loop:
         if epoch % config.validate_every_epochs == 0 or self.is_finished:
             self._dice = dice = self._validate()
             state.elapsed_s = time.monotonic() - self._start
+            self._show(state.epoch_losses[-1])
         row = EpochMetrics(
             epoch=epoch,
             iteration=state.iteration,
