@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 train: $(READY)  ## Train (CONFIG=..., DATA=folder of the data, ARGS="key=value ..."); goes on where it was stopped
-	$(BIN)/trivox train $(CONFIG) $(if $(DATA),data.root=$(DATA)) $(ARGS) --resume
+	$(BIN)/trivox train $(CONFIG) $(if $(DATA),'data.root=$(DATA)') $(ARGS) --resume
 
 segment: $(READY)  ## Segment studies (INPUT=..., MODEL=..., OUT=...)
 	$(BIN)/trivox segment $(INPUT) --model $(MODEL) --out $(OUT) $(ARGS)

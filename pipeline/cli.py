@@ -111,8 +111,8 @@ def _add_segment(
     parser = choices.add_parser(
         "segment",
         parents=[common],
-        usage="trivox segment INPUT ... --model DIR --out DIR [--probabilities] [--pictures] "
-        "[--device DEVICE] [key=value ...] [--verbose]",
+        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
+        "[--pictures] [--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "Studies with a complete output are skipped, so the same command resumes.",
@@ -128,6 +128,7 @@ def _add_segment(
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
     parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )

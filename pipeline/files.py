@@ -33,7 +33,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Give a temporary folder to put files in, which becomes `target` when the block ends well.
 
     Args:
-        target: The folder to write. One that is there already is replaced as a whole.
+        target: The folder to write. One that is there already is kept: its name says its content,
+            and another run may be reading it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
@@ -42,9 +43,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for written in temporary.iterdir():
             _to_disk(written)
-        if target.exists():
-            target.rename(Path(folder) / "old")
-        temporary.rename(target)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
 
 
 def write_text(target: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import psutil
 import torch
 
+from pipeline.errors import StudyError
 from pipeline.inference import predict
 from pipeline.model import Model
 from pipeline.postprocessing import postprocess
@@ -54,7 +55,10 @@ def segment_study(
     seconds: dict[str, float] = {}
     with timed(seconds, "preprocess"):
         max_voxels = _max_working_voxels(len(description.channels), len(description.label_values))
-        working = preprocess(study.volume, description.preprocessing, max_voxels=max_voxels)
+        try:
+            working = preprocess(study.volume, description.preprocessing, max_voxels=max_voxels)
+        except StudyError as error:
+            raise StudyError(study.case, error.found, error.remedy) from error
     with timed(seconds, "network"):
         probabilities = predict(working.data_CIJK, model.network, description.inference, device)
     with timed(seconds, "restore"):

@@ -39,13 +39,14 @@ def train(options: argparse.Namespace) -> int:
         ("curves", folder.curves),
         ("model", folder.model),
     ):
-        console.print(f"{what}: {path}", soft_wrap=True)
+        console.print(f"{what}: {path}", soft_wrap=True, markup=False)
     return DONE
 
 
 def _say_how_to_resume(options: argparse.Namespace) -> int:
     words = shlex.join([str(options.config), *options.overrides])
-    CONSOLE.print(f"stopped; go on with: trivox train {words} --resume", soft_wrap=True)
+    text = f"stopped; go on with: trivox train {words} --resume"
+    CONSOLE.print(text, soft_wrap=True, markup=False)
     return INTERRUPTED
 
 
@@ -63,12 +64,15 @@ def segment(options: argparse.Namespace) -> int:
         [Path(word) for word in options.inputs],
         num_channels=len(description.channels),
         out=options.out,
+        root=options.root,
     )
     wanted = SegmentOptions(probabilities=options.probabilities, pictures=options.pictures)
     model = replace(model, description=description)
     result = segment_cohort(studies, model, options.out, wanted, device=device)
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
-    _results().print(f"{len(result.rows)} studies: {counts}; see {options.out / 'cohort.csv'}")
+    skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
+    text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
+    _results().print(text, soft_wrap=True, markup=False)
     return DONE if result.all_done else SOME_FAILED
 
 
@@ -93,7 +97,8 @@ def evaluate(options: argparse.Namespace) -> int:
     summaries = summarise(result.scores, config)
     write_scores(result.scores, summaries, options.out)
     _results().print(format_table(summaries))
-    _results().print(f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}")
+    text = f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}"
+    _results().print(text, soft_wrap=True, markup=False)
     return SOME_FAILED if result.problems else DONE
 
 
@@ -105,10 +110,14 @@ def check(options: argparse.Namespace) -> int:
     if options.overrides:
         raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
     inputs: list[Path] = options.inputs
-    if len(inputs) == 1 and is_manifest(inputs[0]):
+    if len(inputs) > 1 and any(is_manifest(path) for path in inputs):
+        raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")
+    if is_manifest(inputs[0]):
         manifest = load_manifest(inputs[0], options.root)
         findings, num_cases = check_manifest(manifest), len(manifest.cases)
     else:
+        if options.root is not None:
+            raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
         findings, num_cases = check_inputs(inputs)
     console = _results()
     if findings:

@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 Affine = npt.NDArray[np.float64]
 
+LARGEST_LABEL = 2**16 - 1
+"""Largest label value that data sets may use; more would size tables by it."""
+
 GRID_TOLERANCE_MM = 1e-2
 """Largest distance between the corners of two grids that still count as the same grid, in mm.
 

@@ -148,13 +148,13 @@ def test_folder_appears_when_the_block_ends(tmp_path):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_folder_is_replaced_as_a_whole(tmp_path):
+def test_a_folder_that_is_there_stays_for_those_who_read_it(tmp_path):
     target = tmp_path / "key"
-    for name in ("old", "new"):
+    for name in ("first", "second"):
         with atomic_folder(target) as temporary:
             (temporary / name).write_text(name)
-    assert visible(target) == {"new"}
-    assert list(tmp_path.iterdir()) == [target]
+    assert visible(target) == {"first"}
+    assert visible(tmp_path) == {"key"}
 
 
 def test_error_leaves_the_old_folder(tmp_path):

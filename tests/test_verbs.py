@@ -87,3 +87,11 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys
     assert main(["train", config, "name=a b"]) == 2
     assert main(["train", config, "name=ab"]) == 130
     assert f"trivox train {config} name=ab --resume" in capsys.readouterr().err
+
+
+def test_check_refuses_what_it_would_ignore(tmp_path, capsys):
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(4, 5, 6)))
+    (tmp_path / "a.csv").write_text("image\na.nii.gz\n")
+    assert main(["check", str(tmp_path / "a.nii.gz"), "--root", str(tmp_path)]) == 2
+    assert main(["check", str(tmp_path / "a.csv"), str(tmp_path / "a.csv")]) == 2
+    assert "Check each manifest alone" in capsys.readouterr().err

@@ -6,8 +6,9 @@ when it is started again.
 """
 
 from pipeline.cohort.check import check_inputs
-from pipeline.cohort.inputs import StudyInput, find_studies
+from pipeline.cohort.inputs import find_studies
 from pipeline.cohort.run import CohortResult, SegmentOptions, segment_cohort
+from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import Row, Status
 
 __all__ = [

@@ -9,8 +9,6 @@ from pipeline.manifest import Finding
 from pipeline.progress import track
 from pipeline.study import read_study
 
-_NO_OUTPUT = Path("no-output")
-
 
 def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
     """Read studies as `segment` would, without a model.
@@ -27,7 +25,7 @@ def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
         ConfigError: If an input does not exist or holds no study.
     """
     findings: list[Finding] = []
-    studies = find_studies(inputs, num_channels=None, out=_NO_OUTPUT)
+    studies = find_studies(inputs, num_channels=None, out=None)
     for study_input in track(studies, "Checking", len(studies)):
         if study_input.refusal is not None:
             remedy = "Convert it, or leave it out."

@@ -4,10 +4,11 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.manifest import load_manifest
 from pipeline.study import VOLUME_SUFFIXES, case_name
@@ -21,23 +22,12 @@ _DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for exampl
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
-@dataclass(frozen=True)
-class StudyInput:
-    """One study to segment.
-
-    Attributes:
-        case: Its name in all outputs, unique among the studies found together.
-        paths: One file per channel, or one file that holds all channels; a DICOM folder.
-        refusal: Why it cannot be segmented, if that is known from the files' names already.
-    """
-
-    case: str
-    paths: tuple[Path, ...]
-    refusal: str | None = None
-
-
 def find_studies(
-    inputs: Sequence[Path], *, num_channels: int | None, out: Path
+    inputs: Sequence[Path],
+    *,
+    num_channels: int | None,
+    out: Path | None,
+    root: Path | None = None,
 ) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
@@ -56,7 +46,8 @@ def find_studies(
         inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
         num_channels: Number of channels that the model takes; None if there is no model yet, so
             that any complete set of channels will do.
-        out: The output folder, which is never searched.
+        out: The output folder, which is never searched; None if there is none.
+        root: Where the data of manifests lies, if not where they say.
 
     Raises:
         ConfigError: If an input does not exist, holds no study, or would be overwritten.
@@ -71,20 +62,20 @@ def find_studies(
             found = _files_below(path, out)
             if not found:
                 remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
-                if path.resolve() == out.resolve():
+                if out is not None and path.resolve() == out.resolve():
                     remedy = "The output folder is not searched: choose another one with --out."
                 raise ConfigError(path, "no studies found in this folder", remedy)
             files += found
         elif path.is_dir() or path.suffix.lower() in _MANIFEST_SUFFIXES:
-            cases = load_manifest(path).cases
+            cases = load_manifest(path, root).cases
             studies += [StudyInput(case.name, case.images) for case in cases]
         else:
             files.append(path)
     studies += _group(_without_repeats(files), num_channels)
-    named = _with_unique_names(
-        {_identity(study): _refuse_name(study) for study in studies}.values()
-    )
-    _check_not_overwritten(named, out)
+    once = {_identity(study): study for study in studies}.values()
+    named = [_refuse_name(study) for study in _with_unique_names(once)]
+    if out is not None:
+        _check_not_overwritten(named, out)
     return named
 
 
@@ -105,14 +96,14 @@ def _without_repeats(files: Iterable[Path]) -> list[Path]:
     return list({path.absolute(): path for path in files}.values())
 
 
-def _files_below(folder: Path, out: Path) -> list[Path]:
+def _files_below(folder: Path, out: Path | None) -> list[Path]:
     """Return the volumes below `folder`, and of each folder that has only DICOM its first file."""
-    root, skipped = folder.resolve(), out.resolve()
+    skipped = out.resolve() if out is not None and _is_below(out, folder) else None
     by_folder: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         is_hidden = any(part.startswith(".") for part in relative.parts)
-        is_output = skipped.is_relative_to(root) and (root / relative).is_relative_to(skipped)
+        is_output = skipped is not None and path.resolve().is_relative_to(skipped)
         if path.is_file() and not is_hidden and not is_output:
             by_folder.setdefault(path.parent, []).append(path)
     found: list[Path] = []
@@ -120,6 +111,10 @@ def _files_below(folder: Path, out: Path) -> list[Path]:
         volumes = [path for path in members if _is_volume(path)]
         found += volumes or [path for path in members if _is_dicom(path)][:1]
     return found
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_volume(path: Path) -> bool:

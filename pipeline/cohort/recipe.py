@@ -1,10 +1,9 @@
 """What a mask will be made from, recorded before it is made."""
 
-from pathlib import Path
-
 import torch
 
-from pipeline.cohort.inputs import StudyInput
+from pipeline import __version__
+from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model
@@ -27,16 +26,17 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
         mode="json", include={"study", "preprocessing", "inference", "postprocessing"}
     )
     return Recipe(
-        inputs=tuple(_record_input(path) for path in study.paths),
+        inputs=tuple(_record_input(study, index) for index in range(len(study.paths))),
         model=FileRecord(name=description.name, sha256=model.sha256),
-        settings=settings,
+        settings={"trivox": __version__, **settings},
     )
 
 
-def _record_input(path: Path) -> FileRecord:
+def _record_input(study: StudyInput, index: int) -> FileRecord:
     """Record an input file, together with the voxels that its header keeps in other files."""
+    path = study.paths[index]
     try:
-        return FileRecord(name=path.name, sha256=sha256_of(path, *voxel_files(path)))
+        return FileRecord(name=study.shown_name(index), sha256=sha256_of(path, *voxel_files(path)))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
         raise StudyError(path.name, found, "Check the path and its permissions.") from error

@@ -1,19 +1,18 @@
 """Segment studies one after the other; each ends as done, rejected or failed, with a reason."""
 
 import logging
-import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.markup import escape
 
-from pipeline.cohort.inputs import StudyInput
 from pipeline.cohort.outputs import Outputs, make_output_folder
 from pipeline.cohort.recipe import device_name, make_recipe
+from pipeline.cohort.study_input import StudyInput, without_folder
 from pipeline.cohort.table import CohortTable, Row, Status
 from pipeline.errors import StudyError
 from pipeline.model import Model
@@ -146,13 +145,17 @@ def _attempt(study: StudyInput, job: _Job) -> Row:
         if study.refusal is None:
             return replace(_segment(study, job), total_s=time.perf_counter() - start)
         status, reason = "rejected", study.refusal
+        Outputs(job.out, study.case).remove()
     except StudyError as error:
         status, reason = "rejected", str(error)
+        # No mask may stay beside a rejection; but a share that went away takes none with it.
+        if not isinstance(error.__cause__, OSError):
+            Outputs(job.out, study.case).remove()
     except Exception as error:
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
         logger.debug("%s failed", study.case, exc_info=True)
         status, reason = "failed", f"{type(error).__name__}: {error}"
-    reason = _one_line(_without_folders(reason, (job.out, *(path.parent for path in study.paths))))
+    reason = _one_line(without_folder(study.anonymous(reason), job.out))
     logger.warning("%s %s: %s", study.case, status, reason)
     return Row(study.case, status, reason, total_s=time.perf_counter() - start)
 
@@ -177,11 +180,12 @@ def _segment(study_input: StudyInput, job: _Job) -> Row:
     segmentation = _segment_to(outputs, study, job)
     seconds |= segmentation.seconds
     with timed(seconds, "write"):
-        write_mask(segmentation.labels_IJK, study.header, outputs.mask)
         if job.options.pictures:
             labels = job.model.description.labels
             write_picture(study.volume, segmentation.labels_IJK, labels, outputs.picture)
-    segmentation = replace(segmentation, seconds=seconds)
+        write_mask(segmentation.labels_IJK, study.header, outputs.mask)
+    warnings = tuple(study_input.anonymous(text) for text in segmentation.warnings)
+    segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(study, segmentation, recipe, job)
     write_provenance(provenance, outputs.provenance)
     for warning in provenance.warnings:
@@ -202,7 +206,6 @@ def _segment_to(outputs: Outputs, study: Study, job: _Job) -> Segmentation:
 def _describe(study: Study, segmentation: Segmentation, recipe: Recipe, job: _Job) -> Provenance:
     grid, labels = study.volume.grid, job.model.description.labels
     wanted = job.options.wanted(Outputs(job.out, study.case))
-    folders = [path.parent for path in study.paths]
     return Provenance(
         case=study.case,
         recipe=recipe,
@@ -210,7 +213,7 @@ def _describe(study: Study, segmentation: Segmentation, recipe: Recipe, job: _Jo
         labels=dict(labels),
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
         grid=GridRecord.of(grid),
-        warnings=tuple(_without_folders(text, folders) for text in segmentation.warnings),
+        warnings=segmentation.warnings,
         seconds=dict(segmentation.seconds),
         device=device_name(job.device),
     )
@@ -224,14 +227,6 @@ def _row(provenance: Provenance, reason: str = "") -> Row:
         seconds=provenance.seconds,
         volumes_ml=provenance.volumes_ml,
     )
-
-
-def _without_folders(text: str, folders: Iterable[Path]) -> str:
-    """Leave file names only: folders can hold patients' names, and outputs are passed on."""
-    for folder in folders:
-        for name in {str(folder), str(folder.absolute())} - {"."}:
-            text = re.sub(rf"(?<![\w./-]){re.escape(name)}/", "", text)
-    return text
 
 
 def _one_line(text: str) -> str:

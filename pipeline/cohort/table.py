@@ -67,7 +67,7 @@ class CohortTable:
     def put(self, row: Row) -> None:
         """Add a study's row, or replace it, and write the table, atomically.
 
-        The table is read anew each time, so that two runs into one folder keep each other's rows.
+        The table is read anew each time, so that two runs into one folder hardly lose rows.
         """
         table = _read(self._path) | {row.case: row.cells()}
         columns = _columns(table.values())

@@ -24,16 +24,13 @@ from scipy import ndimage
 
 from pipeline.evaluation.overlap import count_overlap, dice, iou
 from pipeline.evaluation.surface import assd_mm, hd95_mm, nsd, surface_distances
-from pipeline.volume import Grid, LabelMap
+from pipeline.volume import LARGEST_LABEL, Grid, LabelMap
 
 METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "nsd", "volume_error_ml", "volume_error_percent")
 """The fields of `LabelScores` that are averaged over cases."""
 
 MEAN_OVER_LABELS = "mean"
 """The `Summary.label` of the row that averages over labels."""
-
-LARGEST_LABEL = 2**16 - 1
-"""Largest label value that can be scored: memory grows with it, and masks beyond it are rare."""
 
 BOOTSTRAP_SEED = 20240229
 CONFIDENCE = 0.95

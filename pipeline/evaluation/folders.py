@@ -15,7 +15,6 @@ import numpy as np
 from pipeline.errors import ConfigError, StudyError
 from pipeline.evaluation.aggregate import (
     DEFAULT_CONFIG,
-    LARGEST_LABEL,
     EvaluationConfig,
     LabelScores,
     absent_scores,
@@ -23,7 +22,7 @@ from pipeline.evaluation.aggregate import (
 )
 from pipeline.progress import track
 from pipeline.study import VOLUME_SUFFIXES, case_name, read_label_map
-from pipeline.volume import Grid, LabelMap
+from pipeline.volume import LARGEST_LABEL, Grid, LabelMap
 
 MAX_UNNAMED_LABELS = 1000
 """A file without label names that holds more values than this is taken for an image."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case
+from pipeline.volume import LARGEST_LABEL
 
 _FILE_NAME = re.compile(r"[^/\\\x00-\x1f]*")
 
@@ -41,6 +42,10 @@ def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[s
             )
         if is_background:
             continue
+        if value > LARGEST_LABEL:
+            raise ManifestError(
+                where, f"label {name!r} has the value {value}", f"Use values up to {LARGEST_LABEL}."
+            )
         if name in labels:
             raise ManifestError(
                 where, f"label {name!r} appears twice", "Give each structure a name of its own."

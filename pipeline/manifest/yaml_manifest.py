@@ -15,7 +15,7 @@ from pipeline.manifest.rules import foreground_labels
 
 SET_ROOT = (
     "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
-    "`trivox check`, --root FOLDER."
+    "`trivox check` and `trivox segment`, --root FOLDER."
 )
 
 

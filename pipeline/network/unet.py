@@ -37,6 +37,11 @@ class NetworkConfig(BaseModel):
                 f"{key}={list(size)} must be multiples of {self.divisor}, since the network has "
                 f"{len(self.features)} levels"
             )
+        if max(size) == self.divisor:
+            raise ValueError(
+                f"{key}={list(size)} leaves a single voxel at the network's deepest level; use "
+                f"{2 * self.divisor} along some axis"
+            )
 
 
 def build_network(config: NetworkConfig, num_channels: int, num_classes: int) -> torch.nn.Module:

@@ -70,13 +70,13 @@ class GridRecord(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What decides the voxels of a mask; equal recipes promise equal masks."""
+    """What decides the voxels of a mask, up to the arithmetic of the device it is made on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     inputs: tuple[FileRecord, ...] = Field(description="Input files, one per channel or one 4D.")
     model: FileRecord = Field(description="The model's name, and the hash of its weights.")
-    settings: dict[str, JsonValue] = Field(description="Admission, windows and clean-up settings.")
+    settings: dict[str, JsonValue] = Field(description="Version, admission, windows, clean-up.")
 
 
 class Provenance(BaseModel):

@@ -15,10 +15,10 @@ from pipeline.errors import StudyError
 from pipeline.study.checks import CONVERT_REMEDY, check_stored_bytes
 from pipeline.study.study import ITK_SUFFIXES
 
-_MAX_HEADER_BYTES = 1 << 16
+_MAX_HEADER_BYTES = 1 << 22
 _NRRD_FIELD = re.compile(rb"^([^:#\r\n]+): ?([^\r\n]*)", re.MULTILINE)
-_META_FIELD = re.compile(rb"^(\w+)\s*=\s*([^\r\n]*)", re.MULTILINE)
-_META_END = re.compile(rb"^ElementDataFile\s*=[^\n]*\n?", re.MULTILINE)
+_META_FIELD = re.compile(rb"^(\w+)[ \t]*=[ \t]*([^\r\n]*)", re.MULTILINE)
+_META_END = re.compile(rb"^ElementDataFile[ \t]*=[^\n]*\n?", re.MULTILINE)
 _NRRD_END = re.compile(rb"\r?\n\r?\n")
 _NRRD_ORIENTATION = ("space", "space dimension")
 _META_ORIENTATION = ("transformmatrix", "orientation", "rotation")

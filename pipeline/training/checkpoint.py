@@ -54,14 +54,14 @@ class TrainingState:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
 
-    def load(self, path: Path, device: torch.device) -> None:
+    def load(self, path: Path) -> None:
         """Read a checkpoint back, without executing anything in it.
 
         Raises:
             TrainingError: If it cannot be read or belongs to another network.
         """
         try:
-            content = torch.load(path, map_location=device, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(content["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(content["averaged"])

@@ -123,11 +123,6 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "RunConfig":
         self.network.check_size("training.patch_size", self.training.patch_size)
-        if max(self.training.patch_size) == self.network.divisor:
-            raise ValueError(
-                f"training.patch_size={list(self.training.patch_size)} leaves a single voxel at "
-                f"the network's deepest level; use {2 * self.network.divisor} along some axis"
-            )
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
         return self

@@ -27,10 +27,6 @@ from pipeline.volume import LabelMap
 
 logger = logging.getLogger(__name__)
 
-WORKER_GRACE_S = 60
-"""How long a worker outlives SIGTERM, which often goes to all processes of a job at once: the
-parent still has a step to finish, and ends its workers itself."""
-
 
 def read_case(case: Case, num_channels: int, config: StudyConfig) -> tuple[Study, LabelMap]:
     """Read a case's image and label.
@@ -154,13 +150,13 @@ def build_loader(
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """Signals reach the whole process group, but only the parent may react to them."""
+    """Signals reach the whole process group, but the parent reacts, and ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    signal.signal(signal.SIGTERM, _end_at_the_next)
 
 
-def _end_later(_: int, __: FrameType | None) -> None:
-    signal.alarm(WORKER_GRACE_S)
+def _end_at_the_next(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
 
 
 def check_trainable(manifest: Manifest, split: Split) -> None:

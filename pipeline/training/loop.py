@@ -86,9 +86,11 @@ class Loop:
         with self._progress, on_stop_signal(self._request_stop), self._readable_failures():
             self._task = self._progress.add_task("Training", total=1.0, note="")
             self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
-        if self.is_finished and self._state.epoch_losses:
-            self._finish_epoch()
-        self._state.save(self._checkpoint)
+            # Before the last validation, which may be long and may fail.
+            self._state.save(self._checkpoint)
+            if self.is_finished and self._state.epoch_losses:
+                self._finish_epoch()
+                self._state.save(self._checkpoint)
 
     def _attach(self) -> None:
         on = self._trainer.add_event_handler

@@ -14,6 +14,7 @@ from pipeline.manifest import Manifest, Split, load_manifest, split_cases
 from pipeline.model import ChannelDescription, Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
 from pipeline.phantom import make_cohort
+from pipeline.postprocessing import check_rules
 from pipeline.training.config import RunConfig
 from pipeline.training.data import build_loader, cache_cases, check_trainable, read_cases
 from pipeline.training.folder import RunFolder
@@ -60,6 +61,7 @@ def train(config: RunConfig, *, resume: bool = False) -> RunResult:
     manifest = open_manifest(config)
     split = split_cases(manifest, folds=config.data.folds, fold=config.data.fold, seed=config.seed)
     check_trainable(manifest, split)
+    check_rules(manifest.labels, config.postprocessing)
     is_begun = folder.is_begun
     if is_begun:
         folder.check_split(split)
@@ -72,7 +74,7 @@ def train(config: RunConfig, *, resume: bool = False) -> RunResult:
     network = build_network(config.network, len(manifest.channels), len(description.label_values))
     state = build_state(network, config.training, device, config.seed)
     if is_begun and folder.checkpoint.is_file():
-        state.load(folder.checkpoint, device)
+        state.load(folder.checkpoint)
         logger.info("resuming at iteration %d", state.iteration)
     watched = split.validation[: config.training.num_validation_cases]
     with closing(Recorder(folder.path, state.iteration)) as recorder:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline import __version__
+from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
@@ -80,7 +81,10 @@ def write_case(
     Raises:
         StudyError: If the study cannot be preprocessed.
     """
-    working = preprocess(study.volume, settings)
+    try:
+        working = preprocess(study.volume, settings)
+    except StudyError as error:
+        raise StudyError(study.case, error.found, error.remedy) from error
     label_IJK = preprocess_labels(label_map, working.placement, values)
     with atomic_folder(folder) as temporary:
         np.save(temporary / "image.npy", working.data_CIJK.numpy())

@@ -27,7 +27,7 @@ class ChannelStatistics(BaseModel):
 
 
 class Fingerprint(BaseModel):
-    """What the training cases look like; stored in the model for checks at inference.
+    """What the training cases look like; stored in the model, to compare new studies with.
 
     Attributes:
         num_cases: Number of training cases.

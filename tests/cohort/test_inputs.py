@@ -244,3 +244,18 @@ def test_folder_names_in_case_names_are_warned_about(tmp_path, caplog):
     touch(tmp_path / "left" / "scan.nii", tmp_path / "right" / "scan.nii")
     assert set(found([tmp_path])) == {"left_scan", "right_scan"}
     assert "2 studies share file names" in caplog.text
+
+
+def test_a_folder_name_that_tables_cannot_hold_is_refused_too(tmp_path):
+    touch(tmp_path / os.fsdecode(b"M\xfcller") / "scan.nii", tmp_path / "b" / "scan.nii")
+    studies = found([tmp_path])
+    assert {case.isascii() for case in studies} == {True}
+    assert sorted(study.refusal is None for study in studies.values()) == [False, True]
+
+
+def test_the_data_of_a_manifest_may_lie_elsewhere(tmp_path):
+    touch(tmp_path / "data" / "a.nii")
+    (tmp_path / "cases.csv").write_text("image\na.nii\n")
+    manifest, root = tmp_path / "cases.csv", tmp_path / "data"
+    (study,) = find_studies([manifest], num_channels=1, out=OUT, root=root)
+    assert study.paths == (root / "a.nii",)

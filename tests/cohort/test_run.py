@@ -98,7 +98,7 @@ def test_the_provenance_tells_all(segment, images, out, model):
     assert provenance.recipe.inputs == (FileRecord.of(images / "a.nii.gz"),)
     assert provenance.recipe.model == FileRecord(name="tiny", sha256=model.sha256)
     assert set(provenance.recipe.settings) == {
-        "study", "preprocessing", "inference", "postprocessing"
+        "trivox", "study", "preprocessing", "inference", "postprocessing"
     }  # fmt: skip
     assert provenance.outputs == {"mask": FileRecord.of(out / "a_seg.nii.gz")}
     assert provenance.labels == {"liver": 1, "lesion": 2}
@@ -399,3 +399,26 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_any_work(segmen
     out.write_text("a file")
     with pytest.raises(ConfigError, match=r"out: cannot be written to .*--out"):
         segment()
+
+
+def test_a_rejection_leaves_no_mask_of_an_earlier_input(segment, images, out):
+    segment()
+    (images / "a.nii.gz").write_bytes(b"")
+    result = segment()
+    assert statuses(result)["a"] == "rejected"
+    assert not list(out.glob("a_*"))
+    assert len(list(out.glob("b_*"))) == 2
+
+
+def test_a_name_that_a_manifest_hides_stays_hidden(images, out, model, options):
+    (images / "a.nii.gz").rename(images / "DOE_JANE.nii.gz")
+    (images / "b.nii.gz").rename(images / "ROE.nii.gz")
+    (images / "ROE.nii.gz").write_bytes(b"")
+    rows = "case,image\np1,DOE_JANE.nii.gz\np2,ROE.nii.gz\n"
+    (images / "cases.csv").write_text(rows)
+    studies = find_studies([images / "cases.csv"], num_channels=1, out=out)
+    result = segment_cohort(studies, model, out, options, CPU)
+    assert statuses(result) == {"p1": "done", "p2": "rejected"}
+    texts = [path.read_text() for path in (out / "cohort.csv", out / "p1_seg.json")]
+    assert all("DOE" not in text and "ROE" not in text for text in texts)
+    assert "p2_0000.nii.gz" in texts[0]

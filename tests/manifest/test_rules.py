@@ -64,3 +64,9 @@ def test_nearest_names_one_or_all():
     assert nearest("lable", ["image", "label"]) == "Did you mean 'label'?"
     assert nearest("val", ["train", "validation"]) == "Did you mean 'validation'?"
     assert nearest("zzz", ["label", "image"]) == "Use one of: image, label."
+
+
+def test_values_that_would_size_tables_are_refused():
+    assert foreground_labels([("a", 65535)], "here") == {"a": 65535}
+    with pytest.raises(ManifestError, match=r"label 'a' has the value 65536\. Use values up to"):
+        foreground_labels([("a", 65536)], "here")

@@ -103,3 +103,9 @@ def test_error_names_the_key_the_value_and_what_would_do():
 def test_config_is_checked(values):
     with pytest.raises(ValidationError, match=next(iter(values))):
         NetworkConfig(**values)
+
+
+def test_a_window_that_leaves_one_voxel_at_the_deepest_level_is_refused():
+    with pytest.raises(ValueError, match=r"w=\[8, 8, 8\] leaves a single voxel .* use 16 along"):
+        NetworkConfig(features=(4, 4, 4, 4)).check_size("w", (8, 8, 8))
+    NetworkConfig(features=(4, 4, 4, 4)).check_size("w", (16, 8, 8))

@@ -64,3 +64,22 @@ def test_voxels_in_several_files_are_refused(tmp_path):
     (tmp_path / "a.nhdr").write_text(header, encoding="ascii")
     with pytest.raises(StudyError, match="voxels are spread over several files"):
         read_text_header(tmp_path / "a.nhdr")
+
+
+def test_an_empty_value_does_not_swallow_the_next_line(tmp_path):
+    """SimpleITK reads such files: an empty comment or modality is legal."""
+    image = SimpleITK.GetImageFromArray(np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    SimpleITK.WriteImage(image, str(tmp_path / "a.mha"))
+    header, voxels = (tmp_path / "a.mha").read_bytes().split(b"ElementDataFile", 1)
+    odd = header + b"Modality =\nElementDataFile" + voxels
+    (tmp_path / "a.mha").write_bytes(b"Comment = \n" + odd)
+    fields = read_text_header(tmp_path / "a.mha").fields
+    assert fields["comment"] == fields["modality"] == ""
+    assert fields["elementdatafile"] == "LOCAL"
+
+
+def test_a_header_of_many_segments_is_read(tmp_path):
+    segments = "".join(f"Segment{n}_Tags:={'x' * 400}\n" for n in range(300))
+    text = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 2\nencoding: raw\n{segments}\n"
+    (tmp_path / "a.nrrd").write_bytes(text.encode() + b"ab")
+    assert read_text_header(tmp_path / "a.nrrd").fields["sizes"] == "1 1 2"

@@ -41,7 +41,7 @@ def test_everything_comes_back_exactly(tmp_path, changes):
     state.save(tmp_path / "deep" / "last.pt")
 
     other = make_state(seed=1, **changes)
-    other.load(tmp_path / "deep" / "last.pt", CPU)
+    other.load(tmp_path / "deep" / "last.pt")
     assert (other.iteration, other.elapsed_s, other.epoch_losses) == (3, 1.25, [0.1, 1 / 3])
     for part in ("network", "averaged", "optimizer", "scaler"):
         before, after = getattr(state, part), getattr(other, part)
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, spoil):
     path = tmp_path / "last.pt"
     spoil(path)
     with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint cannot be resumed from.*na"):
-        make_state().load(path, CPU)
+        make_state().load(path)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
@@ -99,10 +99,10 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     path = tmp_path / "last.pt"
     path.write_bytes(pickle.dumps(Payload()))
     with pytest.raises(TrainingError, match="cannot be resumed from"):
-        make_state().load(path, CPU)
+        make_state().load(path)
     torch.save(Payload(), path)
     with pytest.raises(TrainingError, match="cannot be resumed from"):
-        make_state().load(path, CPU)
+        make_state().load(path)
     assert not (tmp_path / "executed").exists()
 
 
@@ -110,4 +110,4 @@ def test_a_run_may_move_between_devices_with_and_without_float16(tmp_path):
     path = tmp_path / "last.pt"
     for before, after in (("fp32", "fp16"), ("fp16", "fp32")):
         make_state(precision=before).save(path)
-        make_state(precision=after).load(path, CPU)
+        make_state(precision=after).load(path)

@@ -45,7 +45,7 @@ class Run:
         self.state = build_state(torch.nn.Linear(1, 1), self.config, CPU, seed=7)
         self.checkpoint = folder / "last.pt"
         if self.checkpoint.exists():
-            self.state.load(self.checkpoint, CPU)
+            self.state.load(self.checkpoint)
         self.batches, self.rates, self.random, self.validated_at = [], [], [], []
         self.trainer = Engine(self._step_of(step))
         self.recorder = Recorder(folder, self.state.iteration)

@@ -1,0 +1,48 @@
+"""One study to segment, and what of its names may be shown."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.study import case_name
+
+
+@dataclass(frozen=True)
+class StudyInput:
+    """One study to segment.
+
+    Attributes:
+        case: Its name in all outputs, unique among the studies found together.
+        paths: One file per channel, or one file that holds all channels; a DICOM folder.
+        refusal: Why it cannot be segmented, if that is known from the files' names already.
+    """
+
+    case: str
+    paths: tuple[Path, ...]
+    refusal: str | None = None
+
+    def shown_name(self, index: int) -> str:
+        """Return the name for the `index`-th file in outputs.
+
+        It is the file's own, unless a manifest gave the study a name that does not show it: the
+        file may then be called by the patient.
+        """
+        path = self.paths[index]
+        stem = case_name(path)
+        if stem in self.case or stem == f"{self.case}_{index:04d}":
+            return path.name
+        return f"{self.case}_{index:04d}{path.name[len(stem) :]}"
+
+    def anonymous(self, text: str) -> str:
+        """Return `text` without the folders and other names of the study's files."""
+        for index, path in enumerate(self.paths):
+            text = without_folder(text, path.parent)
+            text = text.replace(path.name, self.shown_name(index))
+        return text
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """Leave the names of files in `folder` only: folders can hold patients' names."""
+    for name in {str(folder), str(folder.absolute())} - {"."}:
+        text = re.sub(rf"(?<![\w./-]){re.escape(name)}/", "", text)
+    return text

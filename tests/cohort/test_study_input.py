@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.cohort import StudyInput
+from pipeline.cohort.study_input import without_folder
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "shown"),
+    [
+        ("scan", "scan.nii.gz", "scan.nii.gz"),
+        ("left_scan", "scan.nii.gz", "scan.nii.gz"),
+        ("scan", "scan_0000.nii.gz", "scan_0000.nii.gz"),
+        ("p001", "DOE_JANE.nii.gz", "p001_0000.nii.gz"),
+        ("p001", "DOE.JANE.mha", "p001_0000.mha"),
+    ],
+)
+def test_a_file_is_shown_by_its_name_unless_a_manifest_hides_it(case, file, shown):
+    assert StudyInput(case, (Path("a", file),)).shown_name(0) == shown
+
+
+def test_texts_lose_folders_and_hidden_names():
+    study = StudyInput("p1", (Path("/data/Doe/DOE_t1.nii"), Path("/data/Doe/DOE_t2.nii")))
+    text = "/data/Doe/DOE_t1.nii differs from DOE_t2.nii"
+    assert study.anonymous(text) == "p1_0000.nii differs from p1_0001.nii"
+
+
+def test_only_whole_folders_are_taken_out():
+    assert without_folder("/a/b/c.nii and x/a/b/c.nii", Path("/a/b")) == "c.nii and x/a/b/c.nii"
