@@ -105,7 +105,13 @@ def evaluate(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Verify a data set or single inputs; print the findings."""
     from pipeline.cohort import check_inputs
-    from pipeline.manifest import check_manifest, format_findings, load_manifest, summarise_findings
+    from pipeline.manifest import (
+        check_manifest,
+        format_findings,
+        is_manifest,
+        load_manifest,
+        summarise_findings,
+    )
 
     if options.overrides:
         raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
@@ -124,13 +130,6 @@ def check(options: argparse.Namespace) -> int:
         console.print(format_findings(findings))
     console.print(summarise_findings(findings, num_cases=num_cases))
     return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
-
-
-def is_manifest(path: Path) -> bool:
-    """Tell whether `path` describes a data set, as opposed to being a study or a folder of some."""
-    if path.is_dir():
-        return (path / "dataset.json").is_file()
-    return path.suffix.lower() in (".json", ".yaml", ".yml", ".csv")
 
 
 def _results() -> Console:

@@ -5,21 +5,11 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.verbs import is_manifest
 
 
 def write(path, voxels):
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
-
-
-def test_what_counts_as_a_manifest(tmp_path):
-    assert is_manifest(tmp_path / "cases.csv")
-    assert is_manifest(tmp_path / "dataset.json")
-    assert not is_manifest(tmp_path / "scan.nii.gz")
-    assert not is_manifest(tmp_path)
-    (tmp_path / "dataset.json").touch()
-    assert is_manifest(tmp_path)
 
 
 def test_check_of_inputs_tells_by_exit_code_whether_one_is_bad(tmp_path, capsys):

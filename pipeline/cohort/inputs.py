@@ -10,12 +10,11 @@ from pathlib import Path
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
-from pipeline.manifest import load_manifest
+from pipeline.manifest import is_manifest, load_manifest
 from pipeline.study import VOLUME_SUFFIXES, case_name
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST_SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _DICOM_MAGIC_OFFSET = 128
 _DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for example with dcm2niix."
@@ -58,7 +57,10 @@ def find_studies(
     for path in inputs:
         if not path.exists():
             raise ConfigError(path, "there is no such file or folder", "Check the path.")
-        if path.is_dir() and not (path / "dataset.json").is_file():
+        if is_manifest(path):
+            cases = load_manifest(path, root).cases
+            studies += [StudyInput(case.name, case.images) for case in cases]
+        elif path.is_dir():
             found = _files_below(path, out)
             if not found:
                 remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
@@ -66,9 +68,6 @@ def find_studies(
                     remedy = "The output folder is not searched: choose another one with --out."
                 raise ConfigError(path, "no studies found in this folder", remedy)
             files += found
-        elif path.is_dir() or path.suffix.lower() in _MANIFEST_SUFFIXES:
-            cases = load_manifest(path, root).cases
-            studies += [StudyInput(case.name, case.images) for case in cases]
         else:
             files.append(path)
     studies += _group(_without_repeats(files), num_channels)
@@ -128,7 +127,7 @@ def _is_dicom(path: Path) -> bool:
     """
     if path.suffix.lower() in _DICOM_SUFFIXES:
         return True
-    if _is_volume(path) or path.suffix.lower() in _MANIFEST_SUFFIXES:
+    if _is_volume(path) or is_manifest(path):
         return False
     try:
         with path.open("rb") as file:

@@ -10,7 +10,7 @@ that is not there is a finding of the check, not an error of loading.
 from pipeline.manifest.case import Case, Channel, Manifest, Modality
 from pipeline.manifest.check import check_manifest
 from pipeline.manifest.finding import Finding, format_findings, summarise_findings
-from pipeline.manifest.load import load_manifest
+from pipeline.manifest.load import is_manifest, load_manifest
 from pipeline.manifest.split import Split, split_cases
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "check_manifest",
     "format_findings",
+    "is_manifest",
     "load_manifest",
     "split_cases",
     "summarise_findings",

@@ -16,6 +16,15 @@ from pipeline.manifest.yaml_manifest import (
     read_manifest_file,
 )
 
+_SUFFIXES = (".json", ".yaml", ".yml", ".csv")
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether `path` describes a data set, as opposed to being a study or a folder of some."""
+    if path.is_dir():
+        return (path / "dataset.json").is_file()
+    return path.suffix.lower() in _SUFFIXES
+
 
 def load_manifest(path: Path, root: Path | None = None) -> Manifest:
     """Return the manifest that a file or a folder describes.

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import load_manifest
+from pipeline.manifest import is_manifest, load_manifest
 
 SHIPPED = sorted((Path(__file__).parents[2] / "data_manifests").glob("*.yaml"))
 
@@ -45,3 +45,12 @@ def test_a_shipped_manifest_asks_for_its_data(path, tmp_path):
     assert path.suffix == ".yaml"
     with pytest.raises(ManifestError, match=r"dataset.json does not exist\. .*data.root=FOLDER"):
         load_manifest(path, tmp_path)
+
+
+def test_what_counts_as_a_manifest(tmp_path):
+    assert is_manifest(tmp_path / "cases.csv")
+    assert is_manifest(tmp_path / "dataset.json")
+    assert not is_manifest(tmp_path / "scan.nii.gz")
+    assert not is_manifest(tmp_path)
+    (tmp_path / "dataset.json").touch()
+    assert is_manifest(tmp_path)
