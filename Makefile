@@ -6,12 +6,13 @@ DATA ?=
 MODEL ?= runs/phantom_ct/model
 INPUT ?= data/phantom_ct/images
 OUT ?= segmentations
+MINUTES ?= 3
 
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train segment test lint bench clean
+.PHONY: help setup train segment test lint bench compare clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -44,6 +45,10 @@ lint: $(READY)  ## Mend formatting and what ruff can mend
 
 bench: $(READY)  ## Measure, into benchmarks/ (takes long)
 	$(BIN)/python -m benchmarks.spine
+	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
+
+compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
+	$(BIN)/python -m benchmarks.compare --minutes $(MINUTES) $(if $(DATA),--data '$(DATA)')
 
 clean:  ## Remove caches and the environment; runs/ and data/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

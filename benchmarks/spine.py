@@ -1,4 +1,4 @@
-"""Measure the spine: a training step, a segmented study, the way back to the native grid.
+"""Measure the spine: the way back to the native grid, a segmented cohort.
 
     make bench        # needs the model that `make train` leaves in runs/phantom_ct
 
@@ -6,24 +6,18 @@ Prints a Markdown page and writes it to benchmarks/spine.md. A table's figures c
 on one machine; compare ratios, not seconds, across machines.
 """
 
-import platform
 import resource
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.common import in_turn, machine
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-from pipeline.inference import autocast_type
 from pipeline.model import load_model
-from pipeline.network import NetworkConfig, build_network
-from pipeline.training import TrainingConfig
-from pipeline.training.step import build_state, build_trainer
 from pipeline.transforms.placement import place
 from pipeline.transforms.restore import restore_labels
 from pipeline.volume import Grid
@@ -39,40 +33,13 @@ def main() -> None:
     lines = [
         "# The spine, measured",
         "",
-        f"`make bench` on {torch.get_num_threads()} threads, {platform.machine()}, torch "
-        f"{torch.__version__}, Python {platform.python_version()}.",
+        f"`make bench` on {machine()}.",
         "",
-        *training_step(),
         *way_back(),
         *cohort(),
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(PAGE.read_text(encoding="utf-8"))
-
-
-def training_step() -> list[str]:
-    """Time a step of the default network in float32 and in the precision that `auto` chooses."""
-    image, label = torch.randn(4, 1, 40, 56, 40), torch.randint(0, 3, (4, 40, 56, 40))
-    steps: dict[str, Callable[[], object]] = {}
-    for precision in ("fp32", "auto"):
-        config = TrainingConfig(max_iterations=1, precision=precision)
-        torch.manual_seed(0)
-        state = build_state(build_network(NetworkConfig(), 1, 3), config, CPU, seed=0)
-        trainer = build_trainer(state, config, CPU)
-        steps[precision] = lambda trainer=trainer: trainer.run([(image, label)], max_epochs=1)
-    seconds = _in_turn(steps, rounds=8)
-    chosen = str(autocast_type("auto", CPU) or torch.float32).removeprefix("torch.")
-    return [
-        "## A training step",
-        "",
-        "Default network (1.4 M parameters), batch of 4 patches of 40x56x40, median of 8 rounds.",
-        "",
-        "| precision | s / step | against fp32 |",
-        "|---|---|---|",
-        f"| fp32 | {seconds['fp32']:.3f} | 1.00 |",
-        f"| auto ({chosen}) | {seconds['auto']:.3f} | {seconds['auto'] / seconds['fp32']:.2f} |",
-        "",
-    ]
 
 
 def way_back() -> list[str]:
@@ -94,7 +61,7 @@ def way_back() -> list[str]:
                 working[None], native.shape, mode="trilinear"
             ).argmax(dim=1)
 
-        seconds = _in_turn({"ours": ours, "whole": whole}, rounds=3)
+        seconds = in_turn({"ours": ours, "whole": whole}, rounds=3)
         held_mb = 4 * native.num_voxels * num_classes / 1e6
         rows.append(
             f"| {num_classes} | {seconds['ours']:.2f} | {seconds['whole']:.2f} | "
@@ -139,17 +106,6 @@ def cohort() -> list[str]:
             for stage, seconds in stages.items()
         ),
     ]
-
-
-def _in_turn(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run the tasks in turn, so that a machine's drift meets all of them; return the medians."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `trivox train`, `segment`, `evaluate`, `check`.
+"""The command line: `trivox train`, `segment`, `evaluate`, `check`, `plan`.
 
 Heavy imports happen inside the verbs, so that `--help` answers at once. Exit codes: 0 all done;
 1 something failed or was rejected (the rest is done); 2 wrong usage or configuration;
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_segment(choices, common)
     _add_evaluate(choices, common)
     _add_check(choices, common)
+    _add_plan(choices, common)
     return parser
 
 
@@ -91,13 +92,21 @@ def _add_train(
     parser = choices.add_parser(
         "train",
         parents=[common],
-        usage="trivox train CONFIG [key=value ...] [--resume] [--verbose]",
+        usage="trivox train CONFIG [key=value ...] [--from MODEL] [--resume] [--verbose]",
         help="train a model and score it on held-out cases",
         description="Train a model as a YAML file says, and score it on cases it never saw.",
         epilog="Example: trivox train configs/msd_hippocampus.yaml "
-        "data.root=Task04_Hippocampus training.max_minutes=15",
+        "data.root=Task04_Hippocampus training.max_minutes=15. With fold=all, a model of each of "
+        "the folds=5 in turn, joined to one; with fold=2, that of one fold.",
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a file such as configs/*.yaml")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="MODEL",
+        help="start from the weights and the preprocessing of this model's folder",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on with this run if it was stopped"
     )
@@ -179,6 +188,32 @@ def _add_check(
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
     parser.set_defaults(verb=verbs.check)
+
+
+def _add_plan(
+    choices: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    common: argparse.ArgumentParser,
+) -> None:
+    parser = choices.add_parser(
+        "plan",
+        parents=[common],
+        help="write a configuration that fits a data set and a device",
+        description="Read a data set and write a commented configuration for `trivox train`: "
+        "spacing, patch, batch, network, mirroring, budget, each with the reason.",
+        epilog="Example: trivox plan data_manifests/msd_hippocampus.yaml --root Task04_Hippocampus "
+        "--out configs/mine.yaml --memory 8GB",
+    )
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="as for `trivox check`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="to write to")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    parser.add_argument("--memory", metavar="SIZE", help="of the device to plan for, such as 8GB")
+    parser.add_argument("--minutes", type=float, metavar="N", help="budget for the training")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--no-measure", action="store_true", help="judge the speed without running a few steps"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    parser.set_defaults(verb=verbs.plan)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,19 @@ def write_text(target: Path, text: str) -> None:
     """Write `text` to `target` as UTF-8, atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a file of the same content as `source`, without using disk where it can.
+
+    Files that are only ever replaced, never written into, may share their bytes: so a hard link
+    will do, and a copy where the file system knows none.
+    """
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def sha256_of(*paths: Path) -> str:

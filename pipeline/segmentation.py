@@ -17,7 +17,13 @@ from pipeline.model import Model
 from pipeline.postprocessing import postprocess
 from pipeline.progress import timed
 from pipeline.study import Study
-from pipeline.transforms import MAX_WORKING_VOXELS, ProbabilitySink, preprocess, restore_labels
+from pipeline.transforms import (
+    MAX_WORKING_VOXELS,
+    ProbabilitySink,
+    preprocess,
+    restore_labels,
+    restore_regions,
+)
 
 NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of view of the study"
 
@@ -46,7 +52,7 @@ def segment_study(
         study: From `read_study`.
         model: With its network on `device`.
         device: To compute on.
-        sink: Takes the class probabilities on the study's own grid, if given.
+        sink: Takes the probabilities of each class or region on the study's own grid, if given.
 
     Raises:
         StudyError: If the study would not fit in memory on the network's grid.
@@ -54,16 +60,27 @@ def segment_study(
     description = model.description
     seconds: dict[str, float] = {}
     with timed(seconds, "preprocess"):
-        max_voxels = _max_working_voxels(len(description.channels), len(description.label_values))
+        max_voxels = _max_working_voxels(len(description.channels), description.num_outputs)
         try:
             working = preprocess(study.volume, description.preprocessing, max_voxels=max_voxels)
         except StudyError as error:
             raise StudyError(study.case, error.found, error.remedy) from error
     with timed(seconds, "network"):
-        probabilities = predict(working.data_CIJK, model.network, description.inference, device)
+        probabilities = predict(
+            working.data_CIJK,
+            model.networks,
+            description.inference,
+            device,
+            description.mirror_axes,
+            description.activation,
+        )
     with timed(seconds, "restore"):
-        values = description.label_values
-        labels_IJK = restore_labels(probabilities, working.placement, values, sink)
+        if description.regions:
+            written = [description.labels[region.writes] for region in description.regions]
+            labels_IJK = restore_regions(probabilities, working.placement, written, sink)
+        else:
+            values = description.label_values
+            labels_IJK = restore_labels(probabilities, working.placement, values, sink)
     with timed(seconds, "postprocess"):
         labels_IJK = postprocess(
             labels_IJK, study.volume.grid, description.labels, description.postprocessing
@@ -72,12 +89,12 @@ def segment_study(
     return Segmentation(labels_IJK, seconds, warnings)
 
 
-def _max_working_voxels(num_channels: int, num_classes: int) -> int:
+def _max_working_voxels(num_channels: int, num_outputs: int) -> int:
     """Return how large a working volume may be in the memory that is free now.
 
     The input and its normalised copy are held for each channel; blended logits, their sum of
-    weights and the probabilities for each class.
+    weights and the probabilities for each output.
     """
-    bytes_per_voxel = 4 * (2 * num_channels + 3 * num_classes)
+    bytes_per_voxel = 4 * (2 * num_channels + 3 * num_outputs)
     available: int = psutil.virtual_memory().available
     return min(MAX_WORKING_VOXELS, available // bytes_per_voxel)

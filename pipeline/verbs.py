@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,11 @@ def train(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.evaluation import format_table
 
-    config = load_config(training.RunConfig, options.config, options.overrides)
+    overrides = [_spell_out(word, training.ALIASES) for word in options.overrides]
+    config = load_config(training.RunConfig, options.config, overrides)
+    run = training.cross_validate if config.data.fold == "all" else training.train
     try:
-        result = training.train(config, resume=options.resume)
+        result = run(config, resume=options.resume, source=options.source)
     except KeyboardInterrupt:
         return _say_how_to_resume(options)
     if not result.is_finished:
@@ -39,8 +42,16 @@ def train(options: argparse.Namespace) -> int:
         ("curves", folder.curves),
         ("model", folder.model),
     ):
-        console.print(f"{what}: {path}", soft_wrap=True, markup=False)
+        # A cross-validation has the curves of each fold, but none of its own.
+        if path.exists():
+            console.print(f"{what}: {path}", soft_wrap=True, markup=False)
     return DONE
+
+
+def _spell_out(word: str, aliases: Mapping[str, str]) -> str:
+    """Return an override with its whole key, such as data.fold=all for fold=all."""
+    key, equals, value = word.partition("=")
+    return f"{aliases.get(key, key)}{equals}{value}"
 
 
 def _say_how_to_resume(options: argparse.Namespace) -> int:
@@ -132,7 +143,30 @@ def check(options: argparse.Namespace) -> int:
     return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
 
 
+def plan(options: argparse.Namespace) -> int:
+    """Plan a training for a data set; print the file and what it will take."""
+    from pipeline import planning
+    from pipeline.config import build_config
+
+    if options.overrides:
+        raise ConfigError(options.overrides[0], "`plan` takes no settings", "Edit what it writes.")
+    request = {
+        "manifest": options.manifest,
+        "out": options.out,
+        "root": options.root,
+        "device": options.device,
+        "memory_gb": options.memory and planning.parse_memory(options.memory),
+        "minutes": options.minutes,
+        "measure": not options.no_measure,
+        "overwrite": options.force,
+    }
+    result = planning.plan(build_config(planning.PlanConfig, request, (), where="trivox plan"))
+    for line in planning.summary_of(result):
+        _results().print(line, soft_wrap=True, markup=False)
+    return DONE
+
+
 def _results() -> Console:
     """Results go to standard output; a pipe gets whole tables, not ones cut at 80 columns."""
-    console = Console()
-    return console if console.is_terminal else Console(width=TABLE_WIDTH)
+    console = Console(quiet=CONSOLE.quiet)
+    return console if console.is_terminal else Console(width=TABLE_WIDTH, quiet=CONSOLE.quiet)

@@ -16,6 +16,9 @@ Affine = npt.NDArray[np.float64]
 LARGEST_LABEL = 2**16 - 1
 """Largest label value that data sets may use; more would size tables by it."""
 
+IGNORE_INDEX = -1
+"""Class index of a voxel that nobody annotated: it counts in no loss and in no score."""
+
 GRID_TOLERANCE_MM = 1e-2
 """Largest distance between the corners of two grids that still count as the same grid, in mm.
 

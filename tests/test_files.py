@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.files import atomic_folder, atomic_path, sha256_of, write_text
+from pipeline.files import atomic_folder, atomic_path, link_or_copy, sha256_of, write_text
 
 KILLED = """
 import os, signal
@@ -200,3 +200,29 @@ def test_hash_is_that_of_the_contents_in_order(tmp_path):
 def test_hash_of_nothing():
     # FIPS 180-4, empty message.
     assert sha256_of() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+# --- link_or_copy ---
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_linked_or_copied_file_has_the_content_and_outlives_the_first(
+    tmp_path, monkeypatch, can_link
+):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refuse)
+    source, target = tmp_path / "a.bin", tmp_path / "new" / "b.bin"
+    source.write_bytes(b"first")
+    for _ in range(2):
+        link_or_copy(source, target)
+    assert target.read_bytes() == b"first"
+    assert (source.stat().st_ino == target.stat().st_ino) is can_link
+    # As every file is written here: replaced, not written into.
+    write_text(source, "second")
+    assert target.read_bytes() == b"first"
+    link_or_copy(source, target)
+    assert target.read_bytes() == b"second"
+    assert visible(target.parent) == {"b.bin"}

@@ -8,8 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "files", "progress",
-    "study", "manifest", "phantom", "transforms", "network", "inference", "postprocessing",
-    "evaluation", "report", "model", "segmentation", "training", "cohort", "config", "verbs", "cli",
+    "study", "manifest", "phantom", "transforms", "network", "losses", "inference", "postprocessing",
+    "evaluation", "report", "model", "segmentation", "training", "planning",
+    "cohort", "config", "verbs", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -91,7 +91,7 @@ def expected_labels(study):
 
 def test_labels_lie_on_the_studys_own_voxels(study, spacing_mm):
     """At equal spacing each voxel's label follows from its own HU, in the file's voxel order."""
-    found = segment_study(study, Model(describe(spacing_mm), Thresholds()), CPU)
+    found = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU)
     np.testing.assert_array_equal(found.labels_IJK, expected_labels(study))
     assert found.labels_IJK.dtype == np.uint8
     assert found.warnings == study.warnings
@@ -99,21 +99,21 @@ def test_labels_lie_on_the_studys_own_voxels(study, spacing_mm):
 
 def test_resampling_moves_nothing(study, spacing_mm):
     finer = tuple(0.6 * spacing for spacing in spacing_mm)
-    found = segment_study(study, Model(describe(finer), Thresholds()), CPU).labels_IJK
+    found = segment_study(study, Model(describe(finer), (Thresholds(),)), CPU).labels_IJK
     expected = expected_labels(study)
     tissue = study.volume.data_CIJK[0] > -500
     assert np.mean(found[tissue] == expected[tissue]) > 0.9
 
 
 def test_seconds_of_each_stage(study, spacing_mm):
-    seconds = segment_study(study, Model(describe(spacing_mm), Thresholds()), CPU).seconds
+    seconds = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU).seconds
     assert list(seconds) == ["preprocess", "network", "restore", "postprocess"]
     assert all(0 <= value < 60 for value in seconds.values())
 
 
 def test_probabilities_on_the_studys_own_voxels(study, spacing_mm):
     collector = Collector()
-    found = segment_study(study, Model(describe(spacing_mm), Thresholds()), CPU, collector)
+    found = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU, collector)
     probabilities = np.stack(collector.probabilities)
     assert probabilities.shape == (3, *SHAPE)
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
@@ -123,7 +123,8 @@ def test_probabilities_on_the_studys_own_voxels(study, spacing_mm):
 
 def test_clean_up_that_the_model_names_is_done(study, spacing_mm):
     rules = (ComponentRule(label="organ", keep_largest=True),)
-    found = segment_study(study, Model(describe(spacing_mm, rules), Thresholds()), CPU).labels_IJK
+    model = Model(describe(spacing_mm, rules), (Thresholds(),))
+    found = segment_study(study, model, CPU).labels_IJK
     expected = expected_labels(study)
     components, number = ndimage.label(expected == 4, np.ones((3, 3, 3)))
     assert number > 1
@@ -133,7 +134,8 @@ def test_clean_up_that_the_model_names_is_done(study, spacing_mm):
 
 def test_same_study_gives_the_same_mask_and_stays_as_it_was(study, spacing_mm):
     torch.manual_seed(0)
-    model = Model(describe(spacing_mm), build_network(NetworkConfig(features=(2, 4, 4)), 1, 3))
+    network = build_network(NetworkConfig(features=(2, 4, 4)), 1, 3)
+    model = Model(describe(spacing_mm), (network,))
     before = study.volume.data_CIJK.copy()
     first, second = (segment_study(study, model, CPU).labels_IJK for _ in range(2))
     np.testing.assert_array_equal(first, second)
@@ -145,14 +147,14 @@ def test_slices_and_tiny_volumes(study, spacing_mm, shape):
     i, j, k = shape
     data = np.ascontiguousarray(study.volume.data_CIJK[:, 4:, :, :][:, :i, :j, :k])
     small = replace(study, volume=Volume(data, AFFINE))
-    found = segment_study(small, Model(describe(spacing_mm), Thresholds()), CPU)
+    found = segment_study(small, Model(describe(spacing_mm), (Thresholds(),)), CPU)
     np.testing.assert_array_equal(found.labels_IJK, expected_labels(small))
 
 
 def test_a_volume_that_would_not_fit_in_memory_is_refused(study, spacing_mm, monkeypatch):
     """One channel held twice and three classes three times: 44 bytes a voxel."""
     num_voxels = int(np.prod(SHAPE))
-    model = Model(describe(spacing_mm), Thresholds())
+    model = Model(describe(spacing_mm), (Thresholds(),))
     free = types.SimpleNamespace(available=44 * num_voxels)
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     segment_study(study, model, CPU)
@@ -163,6 +165,6 @@ def test_a_volume_that_would_not_fit_in_memory_is_refused(study, spacing_mm, mon
 
 def test_an_empty_mask_comes_with_a_warning(study, spacing_mm):
     air = replace(study, volume=Volume(np.full_like(study.volume.data_CIJK, -1000), AFFINE))
-    found = segment_study(air, Model(describe(spacing_mm), Thresholds()), CPU)
+    found = segment_study(air, Model(describe(spacing_mm), (Thresholds(),)), CPU)
     assert not found.labels_IJK.any()
     assert found.warnings == (*study.warnings, NOTHING_FOUND)

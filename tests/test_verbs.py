@@ -1,10 +1,34 @@
 """The verbs' own decisions; that they do their work is shown in test_end_to_end.py."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from pipeline.cli import main
+from pipeline.model import Model, ModelDescription, save_model
+from pipeline.network import build_network
+
+DESCRIPTION = {
+    "name": "test",
+    "channels": [{"name": "T1", "modality": "MR"}],
+    "labels": {"organ": 1},
+    "study": {},
+    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
+    "network": {"features": [2, 4, 4]},
+    "inference": {"window": [8, 8, 8], "precision": "fp32"},
+    "postprocessing": {},
+    "fingerprint": {
+        "num_cases": 1,
+        "spacing_mm": [1, 1, 1],
+        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
+        "shape": [9, 9, 9],
+        "channels": [],
+    },
+    "training": {},
+}
 
 
 def write(path, voxels):
@@ -69,7 +93,7 @@ def test_evaluate_without_a_pair_is_an_error_and_writes_nothing(tmp_path, capsys
 
 
 def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys):
-    def interrupt(config, *, resume):
+    def interrupt(config, *, resume, source):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipeline.training.train", interrupt)
@@ -85,3 +109,48 @@ def test_check_refuses_what_it_would_ignore(tmp_path, capsys):
     assert main(["check", str(tmp_path / "a.nii.gz"), "--root", str(tmp_path)]) == 2
     assert main(["check", str(tmp_path / "a.csv"), str(tmp_path / "a.csv")]) == 2
     assert "Check each manifest alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "called", "data"),
+    [
+        (["fold=all"], "cross_validate", ("all", 5)),
+        (["fold=all", "folds=3", "--from", "here"], "cross_validate", ("all", 3)),
+        (["fold=2"], "train", (2, 5)),
+        (["data.fold=1", "folds=2", "--resume"], "train", (1, 2)),
+    ],
+)
+def test_train_takes_short_names_for_the_folds(tiny_run, monkeypatch, words, called, data):
+    calls = []
+
+    def stop(name):
+        def run(config, *, resume, source):
+            calls.append((name, config.data, resume, source))
+            raise KeyboardInterrupt
+
+        return run
+
+    for name in ("train", "cross_validate"):
+        monkeypatch.setattr(f"pipeline.training.{name}", stop(name))
+    assert main(["train", str(tiny_run / "tiny.yaml"), *words]) == 130
+    ((name, found, resume, source),) = calls
+    assert name == called
+    assert (found.fold, found.folds) == data
+    assert resume is ("--resume" in words)
+    assert source == (Path("here") if "--from" in words else None)
+
+
+def test_segment_mirrors_only_with_a_model_that_was_trained_with_it(tmp_path, capsys):
+    torch.manual_seed(0)
+    description = ModelDescription.model_validate(DESCRIPTION)
+    network = build_network(description.network, 1, 2)
+    for name, axes in (("plain", ()), ("mirrored", ("R",))):
+        described = description.model_copy(update={"mirror_axes": axes})
+        save_model(Model(described, (network,)), tmp_path / name)
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
+    words = ["segment", str(tmp_path / "a.nii.gz"), "--out", str(tmp_path / "out")]
+    mirror = "inference.mirror=true"
+    assert main([*words, "--model", str(tmp_path / "mirrored"), mirror]) == 0
+    assert (tmp_path / "out" / "a_seg.nii.gz").is_file()
+    assert main([*words, "--model", str(tmp_path / "plain"), mirror]) == 2
+    assert "mirrored along no axis; leave it out, or train with" in capsys.readouterr().err

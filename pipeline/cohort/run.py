@@ -197,9 +197,9 @@ def _segment_to(outputs: Outputs, study: Study, job: _Job) -> Segmentation:
     """Segment a study, and write its probabilities on the way if they are wanted."""
     if not job.options.probabilities:
         return segment_study(study, job.model, job.device)
-    num_classes = len(job.model.description.label_values)
+    num_outputs = job.model.description.num_outputs
     shape = study.volume.grid.shape
-    with ProbabilityWriter(outputs.probabilities, study.header, shape, num_classes) as writer:
+    with ProbabilityWriter(outputs.probabilities, study.header, shape, num_outputs) as writer:
         return segment_study(study, job.model, job.device, writer)
 
 

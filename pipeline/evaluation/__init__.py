@@ -12,7 +12,8 @@ from pipeline.evaluation.aggregate import (
     summarise,
 )
 from pipeline.evaluation.folders import FolderScores, Problem, evaluate_folders
-from pipeline.evaluation.table import format_table, write_scores
+from pipeline.evaluation.scope import mask_of, scored_structures, values_by_name, without_ignored
+from pipeline.evaluation.table import format_table, read_scores, write_scores
 
 __all__ = [
     "EvaluationConfig",
@@ -22,7 +23,12 @@ __all__ = [
     "Summary",
     "evaluate_folders",
     "format_table",
+    "mask_of",
+    "read_scores",
     "score_case",
+    "scored_structures",
     "summarise",
+    "values_by_name",
+    "without_ignored",
     "write_scores",
 ]

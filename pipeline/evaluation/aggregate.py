@@ -13,7 +13,7 @@ apart, so a miss never improves a mean. Volume errors are signed, prediction min
 Axes: I, J, K = voxel axes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot, nan
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
 from pipeline.evaluation.overlap import count_overlap, dice, iou
+from pipeline.evaluation.scope import Structures, mask_of, values_by_name, without_ignored
 from pipeline.evaluation.surface import assd_mm, hd95_mm, nsd, surface_distances
 from pipeline.volume import LARGEST_LABEL, Grid, LabelMap
 
@@ -45,6 +46,12 @@ class EvaluationConfig(BaseModel):
 
     nsd_tolerance_mm: float = Field(
         default=1.0, ge=0, allow_inf_nan=False, description="Surface distance accepted by NSD, mm."
+    )
+    ignore_value: int | None = Field(
+        default=None,
+        ge=1,
+        le=LARGEST_LABEL,
+        description="Value of reference voxels that nobody annotated; the manifest's in training.",
     )
     num_resamples: int = Field(
         default=2000, ge=1, description="Bootstrap resamples behind each confidence interval."
@@ -110,17 +117,21 @@ def score_case(
     case: str,
     prediction: LabelMap,
     reference: LabelMap,
-    labels: Mapping[str, int],
+    labels: Structures,
     config: EvaluationConfig = DEFAULT_CONFIG,
 ) -> list[LabelScores]:
     """Compare one prediction with its reference, label by label.
+
+    Voxels that the reference ignores count for nothing; for surfaces they are background in both,
+    so that a structure that runs into them ends there.
 
     Args:
         case: Name of the case, repeated in each result.
         prediction: Predicted labels.
         reference: Reference labels on the same grid.
-        labels: Foreground labels, name to value.
-        config: Tolerance of the NSD.
+        labels: What to score: name and value, or values of a region that counts as one; see
+            `scored_structures`.
+        config: Tolerance of the NSD, and the value of ignored voxels.
 
     Returns:
         One entry for each of `labels`, in their order.
@@ -131,18 +142,20 @@ def score_case(
     grid = reference.grid
     if not prediction.grid.same_as(grid):
         raise ValueError(f"{case}: prediction and reference lie on different grids.")
-    first, last = min(labels.values(), default=1), max(labels.values(), default=1)
-    if first < 1 or last > LARGEST_LABEL:
-        raise ValueError(f"Label values must be within 1 and {LARGEST_LABEL}: {dict(labels)}.")
+    values_of = values_by_name(labels)
+    last = max((max(values) for values in values_of.values()), default=1)
+    prediction, reference = without_ignored(prediction, reference, config.ignore_value)
     boxes = [ndimage.find_objects(part.labels_IJK, last) for part in (prediction, reference)]
     scores = []
-    for name, value in labels.items():
-        present = [box for found in boxes if (box := found[value - 1]) is not None]
+    for name, values in values_of.items():
+        found = [of_part[value - 1] for of_part in boxes for value in values]
+        present = [box for box in found if box is not None]
         if not present:
             scores.append(absent_scores(case, name))
             continue
         box = _union(present)
-        masks = (prediction.labels_IJK[box] == value, reference.labels_IJK[box] == value)
+        inside = [part.labels_IJK[box] for part in (prediction, reference)]
+        masks = (mask_of(inside[0], values), mask_of(inside[1], values))
         scores.append(_score_label(case, name, masks, grid, config))
     return scores
 

@@ -74,7 +74,7 @@ def evaluate_folders(
         labels: Foreground labels, name to value. If not given, the names are those in the
             `<case>_seg.json` files beside the predictions; without any, each value found in any
             scored pair is a label, named by its number.
-        config: Tolerance of the NSD.
+        config: Tolerance of the NSD, and the value of ignored voxels.
 
     Raises:
         ConfigError: If a folder holds no label maps, or the predictions' JSON files disagree on
@@ -93,7 +93,7 @@ def evaluate_folders(
             prediction = _read_only_file(case, predicted, predictions)
             reference = _read_only_file(case, expected, references)
             _check_same_grid(predicted[case][0], prediction.grid, reference.grid)
-            found = _values(prediction) | _values(reference)
+            found = (_values(prediction) | _values(reference)) - {config.ignore_value}
             case_labels = names or _number_labels(predicted[case][0], found)
         except StudyError as error:
             problems.append(Problem(case, str(error)))

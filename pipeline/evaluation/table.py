@@ -39,6 +39,20 @@ def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], fo
     _write_csv(folder / "summary.csv", Summary, map(astuple, summaries))
 
 
+def read_scores(folder: Path) -> list[LabelScores]:
+    """Read back the rows of `scores.csv` that `write_scores` wrote; an empty cell is NaN."""
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        LabelScores(
+            row.pop("case"),
+            row.pop("label"),
+            **{metric: float(value or "nan") for metric, value in row.items()},
+        )
+        for row in rows
+    ]
+
+
 def format_table(summaries: Sequence[Summary]) -> Table:
     """Return a table for the terminal: a row a label, with mean, [95 % interval] and case count.
 

@@ -1,6 +1,14 @@
-"""From a normalised volume to class probabilities on the same grid."""
+"""From a normalised volume to probabilities on the same grid, by one network or several."""
 
 from pipeline.inference.precision import Precision, autocast_type, choose_device
-from pipeline.inference.sliding_window import InferenceConfig, predict
+from pipeline.inference.sliding_window import Activation, FlipAxis, InferenceConfig, predict
 
-__all__ = ["InferenceConfig", "Precision", "autocast_type", "choose_device", "predict"]
+__all__ = [
+    "Activation",
+    "FlipAxis",
+    "InferenceConfig",
+    "Precision",
+    "autocast_type",
+    "choose_device",
+    "predict",
+]

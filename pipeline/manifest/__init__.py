@@ -7,11 +7,11 @@ file once and reports what would spoil a training. Loading looks at descriptions
 that is not there is a finding of the check, not an error of loading.
 """
 
-from pipeline.manifest.case import Case, Channel, Manifest, Modality
+from pipeline.manifest.case import Case, Channel, Manifest, Modality, Region
 from pipeline.manifest.check import check_manifest
 from pipeline.manifest.finding import Finding, format_findings, summarise_findings
 from pipeline.manifest.load import is_manifest, load_manifest
-from pipeline.manifest.split import Split, split_cases
+from pipeline.manifest.split import Split, Volumes, split_cases
 
 __all__ = [
     "Case",
@@ -19,7 +19,9 @@ __all__ = [
     "Finding",
     "Manifest",
     "Modality",
+    "Region",
     "Split",
+    "Volumes",
     "check_manifest",
     "format_findings",
     "is_manifest",

@@ -29,6 +29,21 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A structure made of several labels, which may overlap other regions.
+
+    Attributes:
+        name: What the data set calls it, such as `"tumour core"`.
+        labels: Names of the labels that it is made of; never empty.
+        writes: The label, one of `labels`, that a mask holds where this region is the last found.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    writes: str
+
+
+@dataclass(frozen=True)
 class Case:
     """One study of a data set, by its files.
 
@@ -39,6 +54,8 @@ class Case:
         subject: The patient; cases of one subject never lie on both sides of a split.
         split: Where the data set puts the case, if it says so.
         sha256: Of the image file(s), one after the other, as lower-case hexadecimal text.
+        annotated: Names of the labels that the case's label map draws wherever they are; of the
+            others it says nothing, and their voxels are background in it. None if it draws all.
     """
 
     name: str
@@ -47,6 +64,7 @@ class Case:
     subject: str
     split: SplitName | None = None
     sha256: str | None = None
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,9 @@ class Manifest:
         labels: Foreground label names and their values (from 1); 0 is background and not listed.
             Empty where the source does not name them (a bare CSV).
         cases: In the order of the source; never empty, names unique.
+        ignore_value: Label value of voxels that nobody annotated, if the data set has any.
+        regions: Structures to learn in place of the labels, empty for the labels themselves. In a
+            mask, later ones overwrite earlier ones.
     """
 
     path: Path
@@ -73,6 +94,26 @@ class Manifest:
     channels: tuple[Channel, ...]
     labels: Mapping[str, int]
     cases: tuple[Case, ...]
+    ignore_value: int | None = None
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def label_values(self) -> list[int]:
+        """Label value of each class index: background 0 first, then by value."""
+        return [0, *sorted(self.labels.values())]
+
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...]:
+        """Class indices that each region is made of."""
+        index_of = {value: index for index, value in enumerate(self.label_values)}
+        return tuple(
+            tuple(index_of[self.labels[name]] for name in region.labels) for region in self.regions
+        )
+
+    def annotates(self, case: Case) -> tuple[bool, ...]:
+        """Tell of each foreground class, by label value, whether `case` annotates it."""
+        names = sorted(self.labels, key=self.labels.__getitem__)
+        return tuple(case.annotated is None or name in case.annotated for name in names)
 
 
 def guess_modality(text: str) -> Modality:

@@ -155,18 +155,38 @@ def _values_in(labels_IJK: npt.NDArray[np.unsignedinteger]) -> frozenset[int]:
 
 
 def _label_findings(facts: CaseFacts, manifest: Manifest) -> list[Finding]:
-    case, foreground = facts.case, (facts.values or frozenset()) - {0}
+    case, foreground = facts.case, (facts.values or frozenset()) - {0, manifest.ignore_value}
     if not foreground:
         remedy = "Make sure that the structures are truly absent, or remove the case."
         return [Finding(case.name, "warning", "the label map is empty", remedy)]
-    undeclared = sorted(foreground - set(manifest.labels.values()))
-    if not undeclared or not manifest.labels:
+    if not manifest.labels:
         return []
+    undeclared = sorted(foreground - set(manifest.labels.values()))
+    if not undeclared:
+        return _unexpected_findings(case, foreground, manifest)
     listed = ", ".join(map(str, undeclared[:10])) + (", ..." if len(undeclared) > 10 else "")
     declared = ", ".join(map(str, manifest.labels.values()))
     found = f"label values {listed} are not declared (declared: {declared})"
     remedy = "Declare them in the manifest's labels, or correct the label map."
     return [Finding(case.name, "error", found, remedy)]
+
+
+def _unexpected_findings(
+    case: Case, foreground: frozenset[int], manifest: Manifest
+) -> list[Finding]:
+    """Report labels that are in the label map though the case is said not to annotate them."""
+    if case.annotated is None:
+        return []
+    return [
+        Finding(
+            case.name,
+            "warning",
+            f"label {name!r} is in the label map, but not among the annotated ones",
+            "Add it to the case's annotated labels: as it is, training takes it for background.",
+        )
+        for name, value in manifest.labels.items()
+        if value in foreground and name not in case.annotated
+    ]
 
 
 def _grid_findings(case: Case, study: Study, label_map: LabelMap) -> list[Finding]:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality
 from pipeline.manifest.documents import fit
-from pipeline.manifest.rules import collect_cases, foreground_labels
+from pipeline.manifest.nnunet_labels import read_nnunet_labels
+from pipeline.manifest.rules import collect_cases
 
 
 class _Files(BaseModel):
@@ -33,7 +34,10 @@ class _NnunetFile(BaseModel):
     reference: str = Field(default="", description="Where it comes from.")
     licence: str = Field(default="", description="The terms of use.")
     channel_names: dict[str, str] = Field(min_length=1, description="Channel number to its name.")
-    labels: dict[str, StrictInt | tuple[StrictInt, ...]] = Field(description="Name to value.")
+    labels: dict[str, StrictInt | tuple[StrictInt, ...]] = Field(description="Name to value(s).")
+    regions_class_order: tuple[StrictInt, ...] | None = Field(
+        default=None, description="Value that each region writes, in the order of the labels."
+    )
     file_ending: str = Field(pattern=r"^\.", description="Suffix of images and labels.")
     num_training: int | None = Field(default=None, validation_alias="numTraining")
     dataset: dict[str, _Files] | None = Field(default=None, description="Files of each case.")
@@ -56,6 +60,7 @@ def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
     licence = data.get("licence", data.get("license", ""))
     file = fit(_NnunetFile, {**data, "licence": licence}, path)
     channels = _channels(file, path)
+    labels, ignore, regions = read_nnunet_labels(file.labels, file.regions_class_order, path)
     if file.dataset is not None:
         training = _named_cases(file.dataset, path, root)
     else:
@@ -74,8 +79,10 @@ def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
         origin=file.reference,
         licence=file.licence,
         channels=channels,
-        labels=_labels(file.labels, path),
+        labels=labels,
         cases=collect_cases([*training, *test], path, num_channels=len(channels)),
+        ignore_value=ignore,
+        regions=regions,
     )
 
 
@@ -89,26 +96,6 @@ def _channels(file: _NnunetFile, path: Path) -> tuple[Channel, ...]:
         )
     ordered = (names[str(number)] for number in range(len(names)))
     return tuple(Channel(name, guess_modality(name)) for name in ordered)
-
-
-def _labels(labels: Mapping[str, int | tuple[int, ...]], path: Path) -> dict[str, int]:
-    where = f"{path}: labels"
-    values: list[tuple[str, int]] = []
-    for name, value in labels.items():
-        if isinstance(value, tuple):
-            raise ManifestError(
-                where,
-                f"label {name!r} is a region of the values {', '.join(map(str, value))}",
-                "Regions that overlap are not supported: give each label one value of its own.",
-            )
-        if name == "ignore":
-            raise ManifestError(
-                where,
-                "label 'ignore' marks voxels to leave out of training",
-                "That is not supported: draw these voxels, or remove the cases that have them.",
-            )
-        values.append((name, value))
-    return foreground_labels(values, where)
 
 
 def _named_cases(files: Mapping[str, _Files], path: Path, root: Path) -> list[tuple[str, Case]]:

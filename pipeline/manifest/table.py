@@ -11,7 +11,7 @@ from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_mod
 from pipeline.manifest.documents import read_text
 from pipeline.manifest.rules import collect_cases, nearest
 
-_COLUMNS = ("case", "image", "label", "subject", "split", "sha256")
+_COLUMNS = ("case", "image", "label", "subject", "split", "annotated", "sha256")
 _SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 _CHANNEL_PREFIX = "image:"
 
@@ -19,9 +19,10 @@ _CHANNEL_PREFIX = "image:"
 def read_table(path: Path, root: Path, channels: tuple[Channel, ...] | None = None) -> Manifest:
     """Return the manifest that a CSV file describes.
 
-    The columns are `case`, `image` (or `image:NAME` for each channel), `label`, `subject`, `split`
-    and `sha256`; only an image column is required, and an empty cell means "not given". Rows
-    without any content are skipped. A CSV names no labels: the manifest's `labels` are empty.
+    The columns are `case`, `image` (or `image:NAME` for each channel), `label`, `subject`, `split`,
+    `annotated` (label names, separated by semicolons) and `sha256`; only an image column is
+    required, and an empty cell means "not given". Rows without any content are skipped. A CSV names
+    no labels: the manifest's `labels` are empty.
 
     Args:
         path: The file.
@@ -127,7 +128,21 @@ def _case(row: Mapping[str, str], image_columns: Sequence[str], root: Path, wher
         subject=row.get("subject") or name,
         split=_split(row.get("split", ""), where),
         sha256=sha256 or None,
+        annotated=_names(row.get("annotated", ""), where),
     )
+
+
+def _names(text: str, where: str) -> tuple[str, ...] | None:
+    if not text:
+        return None
+    names = tuple(name.strip() for name in text.split(";"))
+    if not all(names) or len(set(names)) < len(names):
+        raise ManifestError(
+            where,
+            f"annotated labels are {text!r}",
+            "Name each label once, separated by semicolons, or leave the cell empty for all.",
+        )
+    return names
 
 
 def _split(text: str, where: str) -> SplitName | None:

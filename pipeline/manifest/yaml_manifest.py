@@ -9,7 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from pipeline.errors import ManifestError
-from pipeline.manifest.case import Channel, Manifest, Modality
+from pipeline.manifest.annotation import check_annotated, check_ignore_value, check_regions
+from pipeline.manifest.case import Channel, Manifest, Modality, Region
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import foreground_labels
 
@@ -28,6 +29,16 @@ class ChannelEntry(BaseModel):
     modality: Modality = Field(description="CT (Hounsfield units), MR or other.")
 
 
+class RegionEntry(BaseModel):
+    """A structure made of several labels, which may overlap other regions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="Name of the region.")
+    labels: tuple[str, ...] = Field(description="Names of the labels that it is made of.")
+    writes: str = Field(description="The label that a mask holds where this region comes last.")
+
+
 class ManifestFile(BaseModel):
     """A Trivox manifest as it stands in its file."""
 
@@ -41,6 +52,12 @@ class ManifestFile(BaseModel):
         min_length=1, description="In the order of the files or of the fourth dimension."
     )
     labels: dict[str, StrictInt] = Field(description="Name of each structure and its value.")
+    ignore: StrictInt | None = Field(
+        default=None, description="Value of voxels that nobody annotated."
+    )
+    regions: tuple[RegionEntry, ...] = Field(
+        default=(), description="What to learn in place of the labels; later ones overwrite."
+    )
     root: Path = Field(default=Path(), description="Data folder, relative to this file.")
     cases: Path = Field(description="The list of cases: a CSV, or a dataset.json in the folder.")
 
@@ -90,7 +107,8 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         path: Where the manifest lies.
 
     Raises:
-        ManifestError: If the number of channels differs, or the labels do not hold.
+        ManifestError: If the number of channels differs, or labels, ignored value, regions or
+            annotated labels do not hold.
     """
     channels = declared_channels(file)
     if len(channels) != len(listed.channels):
@@ -100,6 +118,10 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
             f"{len(channels)} declared, but {listed.path} has {len(listed.channels)} ({names})",
             "Declare each channel of the list, in its order.",
         )
+    labels = foreground_labels(file.labels.items(), f"{path}: labels")
+    ignore = listed.ignore_value if file.ignore is None else file.ignore
+    regions = (Region(entry.name, entry.labels, entry.writes) for entry in file.regions)
+    check_annotated(listed.cases, labels, listed.path)
     return dataclasses.replace(
         listed,
         path=path,
@@ -108,5 +130,7 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         origin=file.origin,
         licence=file.licence,
         channels=channels,
-        labels=foreground_labels(file.labels.items(), f"{path}: labels"),
+        labels=labels,
+        ignore_value=check_ignore_value(ignore, labels, f"{path}: ignore"),
+        regions=check_regions(regions, labels, f"{path}: regions"),
     )

@@ -1,5 +1,14 @@
-"""Networks by name and shape. Today one family: the 3D U-Net."""
+"""Networks by name and shape: the U-Net and its relatives."""
 
-from pipeline.network.unet import NetworkConfig, build_network
+from pipeline.network.build import build_network
+from pipeline.network.config import OPTIONS, PRESETS, NetworkConfig
+from pipeline.network.cost import count_parameters, gflops
 
-__all__ = ["NetworkConfig", "build_network"]
+__all__ = [
+    "OPTIONS",
+    "PRESETS",
+    "NetworkConfig",
+    "build_network",
+    "count_parameters",
+    "gflops",
+]

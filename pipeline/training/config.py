@@ -3,15 +3,22 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from pipeline.evaluation import EvaluationConfig
 from pipeline.inference import InferenceConfig, Precision
+from pipeline.losses import LossConfig
 from pipeline.network import NetworkConfig
 from pipeline.phantom import PhantomConfig
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
+from pipeline.training.resources import Resources
 from pipeline.transforms import AugmentationConfig, PreprocessingConfig
+
+Freeze = Literal["nothing", "encoder", "all_but_head"]
+
+ALIASES = {"fold": "data.fold", "folds": "data.folds"}
+"""Short names that the command line takes for settings."""
 
 
 class DataConfig(BaseModel):
@@ -31,8 +38,19 @@ class DataConfig(BaseModel):
     folds: int = Field(
         default=5, ge=2, description="Parts of the cases, where the manifest sets no split."
     )
-    fold: int = Field(default=0, ge=0, description="The part to validate with, from 0.")
+    fold: int | Literal["all"] = Field(
+        default=0,
+        description="The part to validate with, from 0; all: each in turn (cross-validation).",
+    )
     cache: Path = Field(default=Path("runs/.cache"), description="Preprocessed cases.")
+
+    @field_validator("fold", mode="before")
+    @classmethod
+    def _fold_is_one_or_all(cls, value: object) -> object:
+        is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not is_number and value != "all":
+            raise ValueError("give the number of a fold, from 0, or all")
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
@@ -40,9 +58,12 @@ class DataConfig(BaseModel):
             raise ValueError("set either data.manifest or data.phantom")
         if self.phantom is not None and self.root is None:
             raise ValueError("data.phantom needs data.root, the folder to make it in")
-        if self.fold >= self.folds:
+        if self.fold != "all" and self.fold >= self.folds:
             raise ValueError(f"data.fold={self.fold}, but folds are numbered 0..{self.folds - 1}")
         return self
+
+
+Layout = Literal["auto", "contiguous", "channels_last"]
 
 
 class TrainingConfig(BaseModel):
@@ -75,8 +96,26 @@ class TrainingConfig(BaseModel):
     ema_decay: float = Field(
         default=0.99, ge=0, lt=1, description="Of the averaged weights that are kept; 0: none."
     )
+    freeze: Freeze = Field(
+        default="nothing",
+        description="What fine-tuning (--from) leaves as it was at first: nothing, the encoder, or "
+        "all but the head that gives the logits.",
+    )
+    freeze_share: float = Field(
+        default=0.1, ge=0, lt=1, description="Of the budget, until what is frozen learns too."
+    )
     precision: Precision = Field(
-        default="auto", description="Of the network; weights and loss stay float32."
+        default="auto",
+        description="Of the network; weights and loss stay float32. auto: the fastest, measured.",
+    )
+    layout: Layout = Field(
+        default="auto", description="Of tensors in memory: auto, contiguous or channels_last."
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Repeat to the last bit from run to run: `auto` measures nothing, and a GPU "
+        "computes in a fixed order, which is slower; networks and losses that need an operation "
+        "without such a form are refused.",
     )
     num_workers: int = Field(default=1, ge=0, description="Processes that prepare patches.")
     validate_every_epochs: int = Field(
@@ -84,6 +123,11 @@ class TrainingConfig(BaseModel):
     )
     num_validation_cases: int = Field(
         default=4, ge=0, description="Segmented whole during training; all of them at the end."
+    )
+    out_of_fold_probabilities: bool = Field(
+        default=True,
+        description="Keep the probabilities of cross-validation (fold=all), a byte a voxel and "
+        "class before compression, to choose post-processing by.",
     )
     checkpoint_minutes: float = Field(
         default=2.0, gt=0, description="Time between checkpoints: what a killed run loses at most."
@@ -110,10 +154,14 @@ class RunConfig(BaseModel):
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    estimate: Resources | None = Field(
+        default=None, description="What a plan says that training takes; compared at its end."
+    )
 
     @property
     def folder(self) -> Path:
@@ -125,4 +173,5 @@ class RunConfig(BaseModel):
         self.network.check_size("training.patch_size", self.training.patch_size)
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
+        self.inference.check_mirror(self.augmentation.flip_axes)
         return self

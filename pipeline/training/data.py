@@ -1,28 +1,16 @@
-"""From a manifest to batches: every case read and preprocessed once, patches cut from the cache."""
+"""From a manifest to the cache that patches are cut from: every case read and preprocessed once."""
 
-import itertools
 import logging
-import signal
 from collections.abc import Iterator, Sequence
-from types import FrameType
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Sampler
 
 from pipeline.errors import ManifestError, PipelineError
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, read_label_map, read_study
 from pipeline.training.config import RunConfig
-from pipeline.transforms import (
-    CachedCase,
-    PatchDataset,
-    Preprocessing,
-    build_augmentation,
-    cache_key,
-    write_case,
-)
+from pipeline.transforms import CachedCase, Preprocessing, cache_key, write_case
 from pipeline.volume import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -74,7 +62,8 @@ def read_cases(
 
 def _check_declared(case: Case, label_map: LabelMap, manifest: Manifest) -> None:
     """Refuse label values that the manifest does not name: they would be taught as background."""
-    found = set(np.unique(label_map.labels_IJK).tolist()) - {0, *manifest.labels.values()}
+    found = set(np.unique(label_map.labels_IJK).tolist())
+    found -= {0, *manifest.labels.values(), manifest.ignore_value}
     if found:
         values = ", ".join(map(str, sorted(found)[:10]))
         remedy = "Declare them in the manifest's labels, or correct the label map."
@@ -89,74 +78,16 @@ def cache_cases(
     config: RunConfig,
 ) -> list[CachedCase]:
     """Preprocess the cases that are not in the cache yet, and return all of them."""
+    ignored = manifest.ignore_value
     folders = {
-        case.name: config.data.cache / cache_key(case, settings, config.study, values)
+        case.name: config.data.cache / cache_key(case, settings, config.study, values, ignored)
         for case in cases
     }
     missing = [case for case in cases if not folders[case.name].is_dir()]
     if missing:
         for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
-            write_case(study, label_map, settings, values, folders[case.name])
-    return [CachedCase(case.name, folders[case.name]) for case in cases]
-
-
-class EndlessSampler(Sampler[int]):
-    """Counts from `start` on, forever."""
-
-    def __init__(self, start: int) -> None:
-        self._start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self._start)
-
-
-def build_loader(
-    cases: Sequence[CachedCase],
-    config: RunConfig,
-    spacing_mm: tuple[float, float, float],
-    device: torch.device,
-    first_iteration: int,
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Return an endless loader of batches, starting with that of iteration `first_iteration`.
-
-    Args:
-        cases: Preprocessed training cases.
-        config: The experiment.
-        spacing_mm: Of the cases' working grid along I, J, K.
-        device: That batches will go to.
-        first_iteration: 0, or where a resumed run goes on.
-    """
-    training = config.training
-    augmentation = config.augmentation
-    # Room for the largest scaling, and for most of a rotated patch.
-    region_scale = 1.25 if augmentation.affine_probability > 0 else 1.0
-    patches = PatchDataset(
-        cases,
-        training.patch_size,
-        region_scale=region_scale,
-        augmentation=build_augmentation(augmentation, training.patch_size, spacing_mm),
-        foreground_share=training.foreground_share,
-        seed=config.seed,
-    )
-    return DataLoader(
-        patches,
-        batch_size=training.batch_size,
-        sampler=EndlessSampler(first_iteration * training.batch_size),
-        num_workers=training.num_workers,
-        worker_init_fn=_leave_signals_to_the_parent,
-        prefetch_factor=8 if training.num_workers else None,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def _leave_signals_to_the_parent(_: int) -> None:
-    """Signals reach the whole process group, but the parent reacts, and ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_at_the_next)
-
-
-def _end_at_the_next(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+            write_case(study, label_map, settings, values, folders[case.name], ignored)
+    return [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]
 
 
 def check_trainable(manifest: Manifest, split: Split) -> None:

@@ -15,7 +15,7 @@ import yaml
 from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
-from pipeline.manifest import Case, Split
+from pipeline.manifest import Case, Split, Volumes
 from pipeline.training.config import RunConfig
 from pipeline.transforms import Fingerprint
 
@@ -28,13 +28,16 @@ MAY_CHANGE = {
     "inference.overlap",
     "inference.batch_size",
     "inference.precision",
+    "inference.mirror",
     "postprocessing.components",
     "evaluation.nsd_tolerance_mm",
     "evaluation.num_resamples",
     "training.max_minutes",
     "training.max_iterations",
     "training.max_epochs",
+    "training.deterministic",
     "training.num_workers",
+    "training.out_of_fold_probabilities",
     "training.checkpoint_minutes",
     "training.num_validation_cases",
     "training.validate_every_epochs",
@@ -55,13 +58,23 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Names of the training and validation cases."""
+        """Names of the training and validation cases, and the volumes of their labels."""
         return self.path / "split.json"
 
     @property
     def fingerprint(self) -> Path:
         """What the training cases look like."""
         return self.path / "fingerprint.json"
+
+    @property
+    def resources(self) -> Path:
+        """Memory and time of a step, as planned and as measured."""
+        return self.path / "resources.json"
+
+    @property
+    def arithmetic(self) -> Path:
+        """The precision and memory layout that the run computes in."""
+        return self.path / "arithmetic.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -77,6 +90,21 @@ class RunFolder:
     def validation(self) -> Path:
         """Masks, scores and pictures of the validation cases."""
         return self.path / "validation"
+
+    @property
+    def source(self) -> Path:
+        """A copy of the model that a fine-tuned run started from."""
+        return self.path / "source"
+
+    @property
+    def finetuning(self) -> Path:
+        """What was loaded from that model, resized and skipped."""
+        return self.path / "finetune.json"
+
+    @property
+    def finished(self) -> Path:
+        """The settings that a fold of a cross-validation was finished with."""
+        return self.path / "finished.json"
 
     @property
     def curves(self) -> Path:
@@ -127,16 +155,34 @@ class RunFolder:
             remedy = "Restore the manifest, or choose another name=... for a new run."
             raise ConfigError(self.split, found, remedy)
 
-    def begin(self, config: RunConfig, split: Split, fingerprint: Fingerprint) -> None:
-        """Record a new run. Its configuration goes last: without it there is no run."""
-        names = {"train": _names(split.train), "validation": _names(split.validation)}
-        write_text(self.split, json.dumps(names, indent=2))
+    def begin(
+        self, config: RunConfig, split: Split, fingerprint: Fingerprint, volumes_ml: Volumes
+    ) -> None:
+        """Record a new run. Its configuration goes last: without it there is no run.
+
+        Args:
+            config: Its settings.
+            split: Its cases.
+            fingerprint: Of the cases that decide the preprocessing.
+            volumes_ml: Of the labels of the cases, if the split followed from them.
+        """
+        content = {
+            "train": _names(split.train),
+            "validation": _names(split.validation),
+            "volumes_ml": volumes_ml,
+        }
+        write_text(self.split, json.dumps(content, indent=2))
         write_text(self.fingerprint, fingerprint.model_dump_json(indent=2))
         self.record_settings(config)
 
     def read_fingerprint(self) -> Fingerprint:
         """Return the fingerprint of a run that was begun."""
         return Fingerprint.model_validate_json(self.fingerprint.read_text("utf-8"))
+
+    def read_volumes(self) -> Volumes:
+        """Return the volumes that the split of a run that was begun followed from."""
+        recorded: Volumes = json.loads(self.split.read_text("utf-8")).get("volumes_ml", {})
+        return recorded
 
     def record_settings(self, config: RunConfig) -> None:
         """Write the configuration, and the versions it runs with."""

@@ -16,9 +16,10 @@ from pipeline.progress import make_progress
 from pipeline.training.budget import learning_rate_at, progress_of
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
+from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.recorder import EpochMetrics, Recorder
 from pipeline.training.signals import on_stop_signal
-from pipeline.training.step import Batch
+from pipeline.transforms import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Loop:
         config: Budget and intervals.
         checkpoint: Where to save the state.
         recorder: Takes a row per epoch.
-        validate: Returns the mean validation Dice of the network as it is, or None.
+        validate: Returns the mean validation Dice of the network as it is, or None. Only the main
+            rank calls it; the others wait.
     """
 
     def __init__(
@@ -64,15 +66,18 @@ class Loop:
         """Whether the budget is used."""
         return self._share() >= 1
 
-    def run(self, batches: Iterable[Batch]) -> None:
+    def run(self, batches: Iterable[Batch], ranks: Ranks) -> None:
         """Train until the budget is used or a signal arrives; save the state either way.
 
         Args:
             batches: Endless, starting with that of the iteration that comes next.
+            ranks: The processes that train together; each has its part of every batch.
 
         Raises:
-            TrainingError: If training cannot go on. The last checkpoint is left as it is.
+            TrainingError: If training cannot go on. The last checkpoint is left as it is, unless
+                another rank was lost: then this one saves the state, which is the same on all.
         """
+        self._ranks = ranks
         self._start = time.monotonic() - self._state.elapsed_s
         self._epoch_start = self._last_save = time.monotonic()
         self._attach()
@@ -84,13 +89,14 @@ class Loop:
             }
         )
         with self._progress, on_stop_signal(self._request_stop), self._readable_failures():
+            self._check_same_start()
             self._task = self._progress.add_task("Training", total=1.0, note="")
             self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
             # Before the last validation, which may be long and may fail.
-            self._state.save(self._checkpoint)
+            self._save()
             if self.is_finished and self._state.epoch_losses:
                 self._finish_epoch()
-                self._state.save(self._checkpoint)
+                self._save()
 
     def _attach(self) -> None:
         on = self._trainer.add_event_handler
@@ -102,26 +108,53 @@ class Loop:
         on(Events.ITERATION_COMPLETED, self._save_or_end)
 
     def _request_stop(self) -> None:
-        # Kept as well, since the engine forgets what it was told before its run.
+        # The engine is told after the step, when all ranks know.
         self._stop_requested = True
-        self._trainer.terminate()
 
     @contextmanager
     def _readable_failures(self) -> Iterator[None]:
         try:
             yield
+        except RankLostError as error:
+            # At once, since the launcher is about to end this process too; and on whichever ranks
+            # are left, since each may be the only one.
+            self._state.save(self._checkpoint)
+            logger.error("%s; saved iteration %d", error.found, self._state.iteration)
+            raise
         except torch.OutOfMemoryError as error:
             remedy = "Lower training.batch_size or training.patch_size, under another name=..."
-            raise self._failure("the GPU ran out of memory", remedy) from error
+            raise self._failure("the GPU ran out of memory", remedy, self._next) from error
         except RuntimeError as error:
-            # What torch raises when one of its worker processes died; it has no type of its own.
-            if "DataLoader worker" not in str(error):
+            # torch has no types for these.
+            if "DataLoader worker" in str(error):
+                found = "a process that prepares patches died"
+                remedy = "Free memory or set training.num_workers=0, and go on with --resume."
+            elif "deterministic" in str(error):
+                found = str(error).split(". ")[0]
+                remedy = "Set training.deterministic=false, or choose another network or loss."
+            else:
                 raise
-            remedy = "Free memory or set training.num_workers=0, and go on with --resume."
-            raise self._failure("a process that prepares patches died", remedy) from error
+            raise self._failure(found, remedy, self._next) from error
 
-    def _failure(self, found: str, remedy: str) -> TrainingError:
-        return TrainingError(f"iteration {self._state.iteration + 1}", found, remedy)
+    @property
+    def _next(self) -> int:
+        return self._state.iteration + 1
+
+    def _failure(self, found: str, remedy: str, iteration: int) -> TrainingError:
+        rank = f" on rank {self._ranks.rank}" if self._ranks.world_size > 1 else ""
+        return TrainingError(f"iteration {iteration}{rank}", found, remedy)
+
+    def _check_same_start(self) -> None:
+        ranks, iteration = self._ranks, self._state.iteration
+        if ranks.sum_over_ranks(iteration) != (ranks.world_size * iteration,):
+            found = "the processes resume from different checkpoints"
+            remedy = "Let all machines write to the same shared folder (output=...)."
+            raise TrainingError(self._checkpoint, found, remedy)
+
+    def _save(self) -> None:
+        if self._ranks.is_main:
+            self._state.save(self._checkpoint)
+        self._last_save = time.monotonic()
 
     def _share(self) -> float:
         return progress_of(self._config, self._state.iteration, self._state.elapsed_s)
@@ -133,23 +166,38 @@ class Loop:
         self._waited_s += time.monotonic() - self._wait_started
 
     def _prepare_step(self) -> None:
-        # A step's random numbers follow from its iteration, so that resuming needs no random state.
-        torch.manual_seed(self._state.seed + self._state.iteration)
+        # A step's random numbers follow from its iteration, so that resuming needs no random state,
+        # and from the rank, further apart than iterations go; a CPU uses 32 bits of a seed.
+        torch.manual_seed(self._state.seed + self._state.iteration + (self._ranks.rank << 24))
         for group in self._state.optimizer.param_groups:
             group["lr"] = learning_rate_at(self._config, self._share())
 
     def _finish_step(self, trainer: Engine) -> None:
-        loss = trainer.state.output
+        state = self._state
+        # First of all, what holds for this rank even if another one is lost now.
+        state.iteration = trainer.state.iteration
+        state.elapsed_s = time.monotonic() - self._start
+        state.epoch_losses.append(trainer.state.output)
+        loss = self._agree()
         if not math.isfinite(loss):
             remedy = (
                 "Lower training.learning_rate or set training.precision=fp32, under another "
                 "name=..., and check the intensities of the images with `trivox check`."
             )
-            raise self._failure(f"the loss became {loss}", remedy)
-        self._state.iteration = trainer.state.iteration
-        self._state.elapsed_s = time.monotonic() - self._start
-        self._state.epoch_losses.append(loss)
+            raise self._failure(f"the loss became {loss}", remedy, state.iteration)
         self._show(loss)
+
+    def _agree(self) -> float:
+        """Settle with the other ranks what steers the run, and return the mean loss."""
+        state, ranks = self._state, self._ranks
+        loss, state.elapsed_s, num_stops = ranks.sum_over_ranks(
+            state.epoch_losses[-1] / ranks.world_size,
+            state.elapsed_s if ranks.is_main else 0.0,
+            float(self._stop_requested),
+        )
+        state.epoch_losses[-1] = loss
+        self._stop_requested = num_stops > 0
+        return loss
 
     def _finish_epoch(self) -> None:
         state, config = self._state, self._config
@@ -157,8 +205,7 @@ class Loop:
         waited = self._waited_s / max(time.monotonic() - self._epoch_start, 1e-9)
         dice = None
         if epoch % config.validate_every_epochs == 0 or self.is_finished:
-            self._dice = dice = self._validate()
-            state.elapsed_s = time.monotonic() - self._start
+            self._dice = dice = self._validate_on_main()
             self._show(state.epoch_losses[-1])
         row = EpochMetrics(
             epoch=epoch,
@@ -174,12 +221,18 @@ class Loop:
         state.epoch_losses = []
         self._waited_s, self._epoch_start = 0.0, time.monotonic()
 
+    def _validate_on_main(self) -> float | None:
+        dice = self._validate() if self._ranks.is_main else None
+        found, self._state.elapsed_s = self._ranks.from_main(
+            math.nan if dice is None else dice, time.monotonic() - self._start
+        )
+        return None if math.isnan(found) else found
+
     def _save_or_end(self) -> None:
         if self.is_finished or self._stop_requested:
             self._trainer.terminate()
         elif time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes:
-            self._state.save(self._checkpoint)
-            self._last_save = time.monotonic()
+            self._save()
 
     def _show(self, loss: float) -> None:
         dice = "" if self._dice is None else f", validation Dice {self._dice:.3f}"

@@ -39,10 +39,15 @@ class Recorder:
         folder: The run's folder.
         resume_at: Iteration that a resumed run starts from; rows beyond it are dropped, since those
             epochs are about to be trained again.
+        enabled: Only one of several processes writes; the others' recorders do nothing.
     """
 
-    def __init__(self, folder: Path, resume_at: int) -> None:
+    def __init__(self, folder: Path, resume_at: int, *, enabled: bool = True) -> None:
         self._folder = folder
+        self._enabled = enabled
+        self._rows: list[EpochMetrics] = []
+        if not enabled:
+            return
         self._rows = [
             row for row in read_metrics(folder / "metrics.csv") if row.iteration <= resume_at
         ]
@@ -52,6 +57,8 @@ class Recorder:
 
     def add(self, row: EpochMetrics) -> None:
         """Write a finished epoch."""
+        if not self._enabled:
+            return
         self._rows.append(row)
         with (
             atomic_path(self._folder / "metrics.csv") as temporary,
@@ -67,6 +74,8 @@ class Recorder:
 
     def close(self) -> None:
         """Draw the curves and close TensorBoard's file."""
+        if not self._enabled:
+            return
         self._tensorboard.close()
         if self._rows:
             draw_curves(self._rows, self._folder / "curves.png")

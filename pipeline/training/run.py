@@ -4,25 +4,38 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from ignite.engine import Engine
 
-from pipeline.errors import ManifestError
 from pipeline.evaluation import Summary
-from pipeline.inference import choose_device
-from pipeline.manifest import Manifest, Split, load_manifest, split_cases
-from pipeline.model import ChannelDescription, Model, ModelDescription, load_model, save_model
+from pipeline.losses import build_loss, class_shares
+from pipeline.model import Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
-from pipeline.phantom import make_cohort
-from pipeline.postprocessing import check_rules
+from pipeline.training.arithmetic import settle_arithmetic
+from pipeline.training.backend import torch_settings
+from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import RunConfig
-from pipeline.training.data import build_loader, cache_cases, check_trainable, read_cases
+from pipeline.training.data import cache_cases
+from pipeline.training.distributed import Ranks, distributed
+from pipeline.training.finetune import (
+    adopt_settings,
+    keep_source,
+    match_channels,
+    open_source,
+    report_transfer,
+)
 from pipeline.training.folder import RunFolder
+from pipeline.training.freeze import attach_freezing
+from pipeline.training.loader import build_loader
 from pipeline.training.loop import Loop
+from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.recorder import Recorder
+from pipeline.training.resources import ResourceMeter, report_resources
 from pipeline.training.step import build_state, build_trainer
-from pipeline.training.validation import quick_dice, validate
-from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.training.transfer import axes_that_follow, transfer_weights
+from pipeline.training.validation import ValidationFolder, quick_dice, validate
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +46,8 @@ class RunResult:
 
     Attributes:
         folder: The run's folder.
-        summaries: Scores of the validation cases; empty if the run was interrupted.
+        summaries: Scores of the validation cases; empty if the run was interrupted, and on all
+            ranks but the main one.
         is_finished: Whether the budget was used; if not, resuming goes on.
     """
 
@@ -42,121 +56,160 @@ class RunResult:
     is_finished: bool
 
 
-def train(config: RunConfig, *, resume: bool = False) -> RunResult:
-    """Train a model and score it on the validation cases.
+@dataclass(frozen=True)
+class _Begun:
+    """What a run stands on, once its folder says so."""
+
+    config: RunConfig
+    prepared: Prepared
+    description: ModelDescription
+    source: Model | None
+
+
+def train(config: RunConfig, *, resume: bool = False, source: Path | None = None) -> RunResult:
+    """Train a model on all folds but one and score it on that one.
 
     Ends early, with a checkpoint, at SIGINT or SIGTERM.
 
     Args:
         config: The experiment.
         resume: Go on with the run of this name if there is one.
+        source: Folder of a model to start from. A run that was begun remembers its own.
 
     Raises:
         ConfigError: If the run exists and `resume` is not set, or it was started differently.
         PipelineError: If the data cannot be used or training cannot go on.
     """
-    folder = RunFolder(config.folder)
-    folder.check_settings(config, resume=resume)
-    device = choose_device(config.device)
-    manifest = open_manifest(config)
-    split = split_cases(manifest, folds=config.data.folds, fold=config.data.fold, seed=config.seed)
-    check_trainable(manifest, split)
-    check_rules(manifest.labels, config.postprocessing)
-    is_begun = folder.is_begun
-    if is_begun:
-        folder.check_split(split)
-        folder.record_settings(config)
-    else:
-        folder.begin(config, split, _read_all_cases(manifest, split, config))
-    description = _describe(config, manifest, folder.read_fingerprint())
+    with distributed(config.device) as ranks:
+        return train_fold(config, ranks, resume=resume, source=source)
 
-    torch.manual_seed(config.seed)
-    network = build_network(config.network, len(manifest.channels), len(description.label_values))
-    state = build_state(network, config.training, device, config.seed)
-    if is_begun and folder.checkpoint.is_file():
-        state.load(folder.checkpoint)
-        logger.info("resuming at iteration %d", state.iteration)
+
+def train_fold(
+    config: RunConfig,
+    ranks: Ranks,
+    *,
+    resume: bool,
+    source: Path | None = None,
+    prepared: Prepared | None = None,
+) -> RunResult:
+    """Do what `train` does, as one of several processes and perhaps one of several folds.
+
+    Args:
+        config: The experiment.
+        ranks: The processes that train together.
+        resume: As for `train`.
+        source: As for `train`.
+        prepared: What to learn from, where a cross-validation has settled that.
+    """
+    ranks.share_of(config.training.batch_size)
+    folder = RunFolder(config.folder)
+    with ranks.main_first():
+        # The other ranks find the run begun.
+        begun = _begin(config, folder, source, prepared, resume=resume or not ranks.is_main)
+    config, description, split = begun.config, begun.description, begun.prepared.split
+    state, trainer = _set_up(begun, folder, ranks)
     watched = split.validation[: config.training.num_validation_cases]
-    with closing(Recorder(folder.path, state.iteration)) as recorder:
+    with (
+        torch_settings(deterministic=config.training.deterministic),
+        closing(Recorder(folder.path, state.iteration, enabled=ranks.is_main)) as recorder,
+    ):
         loop = Loop(
-            build_trainer(state, config.training, device),
+            trainer,
             state,
             config.training,
             checkpoint=folder.checkpoint,
             recorder=recorder,
-            validate=lambda: quick_dice(watched, Model(description, state.network_to_keep), device),
+            validate=lambda: quick_dice(
+                watched,
+                Model(description, (state.network_to_keep,)),
+                ranks.device,
+                begun.prepared.manifest.ignore_value,
+            ),
         )
         if not loop.is_finished:
             settings, values = description.preprocessing, description.label_values
-            cases = cache_cases(split.train, manifest, settings, values, config)
-            spacing_mm = settings.spacing_mm
-            loop.run(build_loader(cases, config, spacing_mm, device, state.iteration))
-    if not loop.is_finished:
-        return RunResult(folder, (), is_finished=False)
+            with ranks.main_first():
+                cases = cache_cases(split.train, begun.prepared.manifest, settings, values, config)
+            batches = build_loader(cases, config, settings.spacing_mm, ranks, state.iteration)
+            meter = ResourceMeter(ranks.device)
+            meter.attach(trainer)
+            with meter.sampling():
+                loop.run(batches, ranks)
+            if ranks.is_main:
+                report_resources(config.estimate, meter, folder.resources)
+    if not loop.is_finished or not ranks.is_main:
+        return RunResult(folder, (), is_finished=loop.is_finished)
 
-    save_model(Model(description, state.network_to_keep), folder.model)
+    save_model(Model(description, (state.network_to_keep,)), folder.model)
     summaries = validate(
         split.validation,
-        manifest,
-        load_model(folder.model, device),
-        folder.validation,
-        device=device,
+        begun.prepared.manifest,
+        load_model(folder.model, ranks.device),
+        ValidationFolder(
+            folder.validation,
+            keeps_probabilities=prepared is not None and config.training.out_of_fold_probabilities,
+        ),
+        device=ranks.device,
         config=config.evaluation,
     )
     return RunResult(folder, summaries, is_finished=True)
 
 
-def open_manifest(config: RunConfig) -> Manifest:
-    """Load the manifest that the configuration names, or make the phantom cohort first."""
-    data = config.data
-    if data.manifest is not None:
-        return load_manifest(data.manifest, data.root)
-    assert data.phantom is not None
-    assert data.root is not None
-    return load_manifest(make_cohort(data.root, data.phantom))
+def _begin(
+    config: RunConfig,
+    folder: RunFolder,
+    given_source: Path | None,
+    prepared: Prepared | None,
+    *,
+    resume: bool,
+) -> _Begun:
+    """Settle what the run stands on, and record it."""
+    source = open_source(folder, given_source)
+    config = adopt_settings(config, source)
+    folder.check_settings(config, resume=resume)
+    if prepared is None:
+        prepared = prepare_run(config, folder)
+    description = describe_run(config, prepared, source)
+    if folder.is_begun:
+        folder.check_split(prepared.split)
+        folder.record_settings(config)
+    else:
+        # What an earlier attempt left that was killed before it had begun.
+        folder.checkpoint.unlink(missing_ok=True)
+        keep_source(folder, given_source)
+        folder.begin(config, prepared.split, prepared.fingerprint, prepared.volumes_ml)
+    return _Begun(config, prepared, description, source)
 
 
-def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fingerprint:
-    """Read every case once, so that a bad one stops the run now and not when it is validated.
-
-    Returns:
-        The fingerprint of the training cases.
-    """
-    training = {case.name for case in split.train}
-    readings = read_cases((*split.train, *split.validation), manifest, config.study, "Reading")
-    try:
-        return take_fingerprint(
-            (
-                (study.volume, label_map)
-                for case, study, label_map in readings
-                if case.name in training
-            ),
-            config.seed,
-        )
-    except ValueError as error:
-        remedy = "Check the labels with `trivox check`."
-        raise ManifestError(manifest.path, str(error), remedy) from error
-
-
-def _describe(config: RunConfig, manifest: Manifest, fingerprint: Fingerprint) -> ModelDescription:
-    window = config.inference.window or config.training.patch_size
-    return ModelDescription(
-        name=config.name,
-        channels=tuple(
-            ChannelDescription(name=channel.name, modality=channel.modality)
-            for channel in manifest.channels
-        ),
-        labels={name: manifest.labels[name] for name in sorted(manifest.labels)},
-        study=config.study,
-        preprocessing=settle_preprocessing(config.preprocessing, manifest.channels, fingerprint),
-        network=config.network,
-        inference=config.inference.model_copy(update={"window": window}),
-        postprocessing=config.postprocessing,
-        fingerprint=fingerprint,
-        training={
-            "data": manifest.name,
-            "seed": config.seed,
-            "fold": config.data.fold,
-            "folds": config.data.folds,
-        },
+def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingState, Engine]:
+    """Build what is trained, at the point of the last checkpoint, and what trains it."""
+    config, description, source = begun.config, begun.description, begun.source
+    torch.manual_seed(config.seed)
+    network = build_network(
+        config.network, len(description.channels), description.num_outputs, description.patch_size
     )
+    if source is not None and not folder.checkpoint.is_file():
+        theirs = source.description
+        channels = match_channels(description.channels, theirs)
+        transfer = transfer_weights(source.networks[0], theirs, network, description, channels)
+        if ranks.is_main:
+            report_transfer(transfer, source, folder)
+    training = settle_arithmetic(
+        folder.arithmetic, network, len(description.channels), config.training, ranks
+    )
+    state = build_state(network, training, ranks.device, config.seed)
+    if folder.checkpoint.is_file():
+        state.load(folder.checkpoint)
+        logger.info("resuming at iteration %d", state.iteration)
+    loss = build_loss(
+        config.loss,
+        len(description.label_values),
+        regions=begun.prepared.manifest.region_classes,
+        shares=class_shares(description.fingerprint, description.label_values),
+        spacing_mm=description.preprocessing.spacing_mm,
+    )
+    trainer = build_trainer(state, training, ranks, loss)
+    if config.training.freeze != "nothing":
+        head = axes_that_follow(description, "outputs")
+        attach_freezing(trainer, state, config.training, head)
+    return state, trainer

@@ -2,14 +2,15 @@
 
 import torch
 from ignite.engine import Engine
-from monai.losses import DiceCELoss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.inference import autocast_type
+from pipeline.losses import Logits, Loss
+from pipeline.training.arithmetic import memory_format
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
-
-Batch = tuple[torch.Tensor, torch.Tensor]
+from pipeline.training.distributed import Ranks
+from pipeline.transforms import Batch
 
 
 def build_state(
@@ -39,27 +40,28 @@ def build_state(
     return TrainingState(network, averaged, optimizer, scaler, seed)
 
 
-def build_trainer(state: TrainingState, config: TrainingConfig, device: torch.device) -> Engine:
+def build_trainer(
+    state: TrainingState, config: TrainingConfig, ranks: Ranks, loss_of: Loss
+) -> Engine:
     """Return an ignite engine whose process function is one optimisation step.
 
-    It takes batches of images `(B, C, I, J, K)` and class indices `(B, I, J, K)`; its output is the
-    loss.
-
-    Source:
-        Soft Dice over the batch without background, plus cross-entropy: Isensee et al., Nature
-        Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
+    It takes a `Batch`; its output is the loss, as `loss_of` computes it in float32.
     """
+    device = ranks.device
     dtype = autocast_type(config.precision, device)
-    loss_of = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False, batch=True)
+    layout = memory_format(config.layout)
+    loss_of.to(device)
 
     def step(_: Engine, batch: Batch) -> float:
-        image_BCIJK, label_BIJK = (part.to(device, non_blocking=True) for part in batch)
+        image_BCIJK = batch.image.to(device, non_blocking=True, memory_format=layout)
+        label_BIJK = batch.label.to(device, non_blocking=True)
         state.network.train()
         state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            logits_BCIJK = state.network(image_BCIJK)
-        loss = loss_of(logits_BCIJK.float(), label_BIJK[:, None])
+            logits = state.network(image_BCIJK)
+        loss = loss_of(_in_float32(logits), label_BIJK, batch.annotated)
         state.scaler.scale(loss).backward()
+        ranks.average_gradients(state.network)
         state.scaler.unscale_(state.optimizer)
         torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
         state.scaler.step(state.optimizer)
@@ -69,3 +71,9 @@ def build_trainer(state: TrainingState, config: TrainingConfig, device: torch.de
         return float(loss.detach())
 
     return Engine(step)
+
+
+def _in_float32(logits: Logits) -> Logits:
+    if isinstance(logits, torch.Tensor):
+        return logits.float()
+    return [level_BCIJK.float() for level_BCIJK in logits]

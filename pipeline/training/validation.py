@@ -1,6 +1,8 @@
 """Segment validation cases on the very path that users take, and score them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +12,62 @@ from pipeline.evaluation import (
     EvaluationConfig,
     LabelScores,
     Summary,
+    mask_of,
     score_case,
+    scored_structures,
     summarise,
+    values_by_name,
+    without_ignored,
     write_scores,
 )
 from pipeline.manifest import Case, Manifest
-from pipeline.model import Model
-from pipeline.report import write_mask, write_picture
+from pipeline.model import Model, ModelDescription
+from pipeline.report import ProbabilityWriter, write_mask, write_picture
 from pipeline.segmentation import segment_study
 from pipeline.study import read_label_map
 from pipeline.training.data import read_case, read_cases
 from pipeline.volume import LabelMap
 
 
-def quick_dice(cases: Sequence[Case], model: Model, device: torch.device) -> float | None:
+@dataclass(frozen=True)
+class ValidationFolder:
+    """Where a validation leaves its results.
+
+    Attributes:
+        path: Takes masks, scores, pictures and, if they are kept, probabilities.
+        keeps_probabilities: Whether they are.
+    """
+
+    path: Path
+    keeps_probabilities: bool = False
+
+    def mask(self, case: Case) -> Path:
+        """Return where the mask of a case lies."""
+        return self.path / f"{case.name}_seg.nii.gz"
+
+    def probabilities(self, case: Case) -> Path:
+        """Return where the probabilities of a case lie, if they are kept."""
+        return self.path / f"{case.name}_probabilities.nii.gz"
+
+
+def quick_dice(
+    cases: Sequence[Case], model: Model, device: torch.device, ignore_value: int | None = None
+) -> float | None:
     """Return the mean Dice over cases and labels of whole segmented studies, or None for no case.
 
-    A label absent from both masks of a case is left out, as in the final evaluation.
+    What is left out is that of the final evaluation: labels absent from both masks of a case,
+    voxels that its reference ignores, labels that it does not annotate.
     """
+    description = model.description
     scores: list[float] = []
     for case in cases:
-        study, reference = read_case(case, len(model.description.channels), model.description.study)
-        labels_IJK = segment_study(study, model, device).labels_IJK
-        for value in model.description.labels.values():
-            predicted, expected = labels_IJK == value, reference.labels_IJK == value
+        study, reference = read_case(case, len(description.channels), description.study)
+        prediction = LabelMap(segment_study(study, model, device).labels_IJK, reference.affine)
+        prediction, reference = without_ignored(prediction, reference, ignore_value)
+        structures = scored_structures(description.labels, description.regions, case.annotated)
+        for values in values_by_name(structures).values():
+            predicted = mask_of(prediction.labels_IJK, values)
+            expected = mask_of(reference.labels_IJK, values)
             size = np.count_nonzero(predicted) + np.count_nonzero(expected)
             if size:
                 scores.append(2 * np.count_nonzero(predicted & expected) / size)
@@ -44,30 +78,64 @@ def validate(
     cases: Sequence[Case],
     manifest: Manifest,
     model: Model,
-    folder: Path,
+    folder: ValidationFolder,
     *,
     device: torch.device,
     config: EvaluationConfig,
 ) -> list[Summary]:
     """Segment and score all validation cases; leave masks, scores and pictures in `folder`.
 
-    Pictures are drawn of the worst, the median and the best case.
+    Args:
+        cases: To segment.
+        manifest: That lists them.
+        model: With its networks on `device`.
+        folder: Where to write.
+        device: To compute on.
+        config: Of the scores.
     """
     scores: list[LabelScores] = []
     description = model.description
+    if manifest.ignore_value is not None:
+        config = config.model_copy(update={"ignore_value": manifest.ignore_value})
     for case, study, reference in read_cases(cases, manifest, description.study, "Validating"):
-        labels_IJK = segment_study(study, model, device).labels_IJK
-        write_mask(labels_IJK, study.header, _mask_path(folder, case.name))
+        with ExitStack() as stack:
+            sink = None
+            if folder.keeps_probabilities:
+                path, shape = folder.probabilities(case), study.volume.grid.shape
+                writer = ProbabilityWriter(path, study.header, shape, description.num_outputs)
+                sink = stack.enter_context(writer)
+            labels_IJK = segment_study(study, model, device, sink).labels_IJK
+        write_mask(labels_IJK, study.header, folder.mask(case))
         prediction = LabelMap(labels_IJK, study.volume.affine)
-        scores += score_case(case.name, prediction, reference, description.labels, config)
+        structures = scored_structures(description.labels, description.regions, case.annotated)
+        scores += score_case(case.name, prediction, reference, structures, config)
+    return present_scores(scores, cases, description, folder, config)
+
+
+def present_scores(
+    scores: Sequence[LabelScores],
+    cases: Sequence[Case],
+    description: ModelDescription,
+    folder: ValidationFolder,
+    config: EvaluationConfig,
+) -> list[Summary]:
+    """Write the scores of masks that lie in `folder`, and draw the worst, median and best case.
+
+    Args:
+        scores: Of every case and label.
+        cases: Those scored.
+        description: Of the model that segmented them.
+        folder: Holds the masks; takes the scores and pictures.
+        config: Of the scores.
+    """
     summaries = summarise(scores, config)
-    write_scores(scores, summaries, folder)
+    write_scores(scores, summaries, folder.path)
     by_name = {case.name: case for case in cases}
     for rank, name in _ranked(scores).items():
         # Those of an earlier validation of this run, which may have been of other cases.
-        for picture in folder.glob(f"{rank}_*.png"):
+        for picture in folder.path.glob(f"{rank}_*.png"):
             picture.unlink()
-        _draw(by_name[name], model, folder, rank)
+        _draw(by_name[name], description, folder, rank)
     return summaries
 
 
@@ -83,18 +151,13 @@ def _ranked(scores: Sequence[LabelScores]) -> Mapping[str, str]:
     return {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
 
 
-def _draw(case: Case, model: Model, folder: Path, rank: str) -> None:
+def _draw(case: Case, description: ModelDescription, folder: ValidationFolder, rank: str) -> None:
     """Draw a case's finished mask above its reference."""
-    description = model.description
     study, reference = read_case(case, len(description.channels), description.study)
     write_picture(
         study.volume,
-        read_label_map(_mask_path(folder, case.name)).labels_IJK,
+        read_label_map(folder.mask(case)).labels_IJK,
         description.labels,
-        folder / f"{rank}_{case.name}.png",
+        folder.path / f"{rank}_{case.name}.png",
         reference_IJK=reference.labels_IJK,
     )
-
-
-def _mask_path(folder: Path, case: str) -> Path:
-    return folder / f"{case}_seg.nii.gz"

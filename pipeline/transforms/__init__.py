@@ -4,7 +4,7 @@
 way back cannot drift from the way in. MONAI's transforms do the work on the way in.
 """
 
-from pipeline.transforms.augmentation import build_augmentation
+from pipeline.transforms.augmentation import Augmentation
 from pipeline.transforms.cache import CachedCase, cache_key, write_case
 from pipeline.transforms.config import (
     AugmentationConfig,
@@ -13,7 +13,7 @@ from pipeline.transforms.config import (
     PreprocessingConfig,
 )
 from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
-from pipeline.transforms.patches import PatchDataset
+from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.preprocess import (
     MAX_WORKING_VOXELS,
@@ -21,11 +21,13 @@ from pipeline.transforms.preprocess import (
     preprocess,
     preprocess_labels,
 )
-from pipeline.transforms.restore import ProbabilitySink, restore_labels
+from pipeline.transforms.restore import ProbabilitySink, restore_labels, restore_regions
 
 __all__ = [
     "MAX_WORKING_VOXELS",
+    "Augmentation",
     "AugmentationConfig",
+    "Batch",
     "CachedCase",
     "ChannelNormalisation",
     "Fingerprint",
@@ -34,12 +36,13 @@ __all__ = [
     "Preprocessing",
     "PreprocessingConfig",
     "ProbabilitySink",
+    "Regions",
     "Working",
-    "build_augmentation",
     "cache_key",
     "preprocess",
     "preprocess_labels",
     "restore_labels",
+    "restore_regions",
     "settle_preprocessing",
     "take_fingerprint",
     "write_case",

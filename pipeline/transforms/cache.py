@@ -1,8 +1,8 @@
 """Preprocessed training cases on disk, so that the second epoch does not repeat the first's work.
 
-Each case is a folder of plain `.npy` files, memory-mapped when patches are cut: a patch reads only
-its own pages, and resident memory does not grow with the number of cases or epochs. A folder's name
-is the hash of everything that went into it; it appears under that name only when it is complete.
+Each case is a folder of plain `.npy` files, of which a patch reads only its own blocks; resident
+memory does not grow with the number of cases or epochs. A folder's name is the hash of everything
+that went into it; it appears under that name only when it is complete.
 """
 
 import hashlib
@@ -10,23 +10,45 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, ConfigDict
 
 from pipeline import __version__
 from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
+from pipeline.transforms.blocks import Blocks, write_blocks
 from pipeline.transforms.config import Preprocessing
 from pipeline.transforms.preprocess import preprocess, preprocess_labels
 from pipeline.volume import LabelMap
 
+FORMAT = 2
+"""Of the files in a case's folder; part of the key, so that older ones are not misread."""
+
 MAX_LOCATIONS = 10_000
 """Voxel positions kept per class; enough to start patches from, and small."""
+
+
+class CaseFacts(BaseModel):
+    """What must be known of a cached case before its arrays are read.
+
+    Attributes:
+        num_channels: Of the image.
+        shape: Voxels along I, J, K.
+        num_locations: Positions kept of each foreground class, in the order of class indices.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_channels: int
+    shape: tuple[int, int, int]
+    num_locations: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,30 +57,46 @@ class CachedCase:
 
     Attributes:
         name: The case.
-        folder: Holds `image.npy` `(C, I, J, K)` float32, `label.npy` `(I, J, K)` class indices, and
-            `locations.npy` `(n, 4)` int32: class index and voxel position, sampled per class.
+        folder: Holds `facts.json`; `image.npy`, blocks of `(C, I, J, K)` float32; `label.npy`,
+            blocks of `(1, I, J, K)` int16 class indices, `IGNORE_INDEX` where nobody annotated; and
+            `locations.npy` `(n, 3)` int32: voxel positions, sampled per class, class after class.
+        annotated: For each foreground class, whether the case annotates it.
     """
 
     name: str
     folder: Path
+    annotated: tuple[bool, ...]
 
-    def image(self) -> npt.NDArray[np.float32]:
-        """Map the image into memory; only the pages that are used get read."""
-        return np.load(self.folder / "image.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    @cached_property
+    def facts(self) -> CaseFacts:
+        """The case's sizes, read once."""
+        return CaseFacts.model_validate_json((self.folder / "facts.json").read_bytes())
 
-    def label(self) -> npt.NDArray[np.integer]:
-        """Map the class indices into memory."""
-        return np.load(self.folder / "label.npy", mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    @property
+    def image(self) -> Blocks:
+        """The image, to read boxes from."""
+        facts = self.facts
+        return Blocks(self.folder / "image.npy", facts.num_channels, facts.shape, np.float32)
 
-    def locations(self) -> npt.NDArray[np.int32]:
-        """Read the sampled foreground positions."""
-        return np.load(self.folder / "locations.npy", allow_pickle=False)  # type: ignore[no-any-return]
+    @property
+    def label(self) -> Blocks:
+        """The class indices, to read boxes from."""
+        return Blocks(self.folder / "label.npy", 1, self.facts.shape, np.int16)
+
+    def location(self, index: int) -> npt.NDArray[np.int32]:
+        """Read the `index`-th of all kept foreground positions."""
+        mapped = np.load(self.folder / "locations.npy", mmap_mode="r", allow_pickle=False)
+        return np.array(mapped[index])
 
 
 def cache_key(
-    case: Case, settings: Preprocessing, study: StudyConfig, values: Sequence[int]
+    case: Case,
+    settings: Preprocessing,
+    study: StudyConfig,
+    values: Sequence[int],
+    ignore_value: int | None = None,
 ) -> str:
-    """Hash what the cached arrays depend on: file identity, every setting, the code's version.
+    """Hash what the cached arrays depend on: file identity, settings, format, the code's version.
 
     Raises:
         ValueError: If the case has no label.
@@ -69,12 +107,18 @@ def cache_key(
         (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
         for path in (*case.images, case.label)
     ]
-    content = [__version__, files, settings.model_dump(), study.model_dump(), list(values)]
+    settled = [settings.model_dump(), study.model_dump(), list(values), ignore_value]
+    content = [__version__, FORMAT, files, *settled]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
 def write_case(
-    study: Study, label_map: LabelMap, settings: Preprocessing, values: Sequence[int], folder: Path
+    study: Study,
+    label_map: LabelMap,
+    settings: Preprocessing,
+    values: Sequence[int],
+    folder: Path,
+    ignore_value: int | None = None,
 ) -> None:
     """Preprocess one case into `folder`, which appears only when it is complete.
 
@@ -85,20 +129,35 @@ def write_case(
         working = preprocess(study.volume, settings)
     except StudyError as error:
         raise StudyError(study.case, error.found, error.remedy) from error
-    label_IJK = preprocess_labels(label_map, working.placement, values)
+    label_IJK = preprocess_labels(label_map, working.placement, values, ignore_value)
     with atomic_folder(folder) as temporary:
-        np.save(temporary / "image.npy", working.data_CIJK.numpy())
-        np.save(temporary / "label.npy", label_IJK.numpy())
-        np.save(temporary / "locations.npy", sample_locations(label_IJK, len(values)))
+        write_arrays(temporary, working.data_CIJK, label_IJK, len(values))
 
 
-def sample_locations(label_IJK: torch.Tensor, num_classes: int) -> npt.NDArray[np.int32]:
-    """Draw up to `MAX_LOCATIONS` voxels of each foreground class, evenly over the volume."""
+def write_arrays(
+    folder: Path, image_CIJK: torch.Tensor, label_IJK: torch.Tensor, num_classes: int
+) -> None:
+    """Write the files of a cached case from its image and class indices."""
+    locations = sample_locations(label_IJK, num_classes)
+    i, j, k = label_IJK.shape
+    facts = CaseFacts(
+        num_channels=len(image_CIJK),
+        shape=(i, j, k),
+        num_locations=tuple(len(of_class) for of_class in locations),
+    )
+    (folder / "facts.json").write_text(facts.model_dump_json(), encoding="utf-8")
+    write_blocks(folder / "image.npy", image_CIJK.numpy().astype(np.float32, copy=False))
+    write_blocks(folder / "label.npy", label_IJK[None].numpy().astype(np.int16))
+    np.save(folder / "locations.npy", np.concatenate([np.empty((0, 3), np.int32), *locations]))
+
+
+def sample_locations(label_IJK: torch.Tensor, num_classes: int) -> list[npt.NDArray[np.int32]]:
+    """Take up to `MAX_LOCATIONS` voxels of each foreground class, evenly over the volume."""
     labels = label_IJK.numpy()
-    rows = [np.empty((0, 4), dtype=np.int64)]
+    locations = []
     for index in range(1, num_classes):
         found = np.flatnonzero(labels == index)
         chosen = found[:: max(1, math.ceil(len(found) / MAX_LOCATIONS))]
         position = np.stack(np.unravel_index(chosen, labels.shape), axis=1)
-        rows.append(np.column_stack([np.full(len(chosen), index), position]))
-    return np.concatenate(rows).astype(np.int32)
+        locations.append(position.astype(np.int32))
+    return locations

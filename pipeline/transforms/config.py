@@ -69,10 +69,31 @@ class AugmentationConfig(BaseModel):
         default=(), description="Axes that may be mirrored: only where no label names a side."
     )
     affine_probability: float = Field(default=0.5, ge=0, le=1)
-    rotation_degrees: float = Field(default=15.0, ge=0)
+    rotation_degrees: float = Field(default=15.0, ge=0, le=180)
     scale_range: float = Field(default=0.15, ge=0, lt=1)
+    elastic_probability: float = Field(
+        default=0.0, ge=0, le=1, description="Of smooth bending, as between two patients."
+    )
+    elastic_mm: float = Field(
+        default=4.0, ge=0, allow_inf_nan=False, description="Largest shift of a control point."
+    )
+    elastic_spacing_mm: float = Field(
+        default=30.0, gt=0, allow_inf_nan=False, description="From one control point to the next."
+    )
     noise_probability: float = Field(default=0.15, ge=0, le=1)
     blur_probability: float = Field(default=0.1, ge=0, le=1)
     contrast_probability: float = Field(default=0.15, ge=0, le=1)
     brightness_probability: float = Field(default=0.15, ge=0, le=1)
+    low_resolution_probability: float = Field(
+        default=0.0, ge=0, le=1, description="Of simulating a coarser scan."
+    )
     gamma_probability: float = Field(default=0.15, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _does_not_fold(self) -> "AugmentationConfig":
+        # Choi and Lee, Graphical Models 62, 2000, doi:10.1006/gmod.2000.0531: a cubic B-spline in
+        # three dimensions is one-to-one if no control point moves by more than 0.4 of the spacing.
+        if self.elastic_mm > 0.4 * self.elastic_spacing_mm:
+            limit = 0.4 * self.elastic_spacing_mm
+            raise ValueError(f"elastic_mm={self.elastic_mm:g} folds tissue; at most {limit:g}")
+        return self

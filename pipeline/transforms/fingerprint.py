@@ -26,6 +26,32 @@ class ChannelStatistics(BaseModel):
     std: float
 
 
+class Percentiles(BaseModel):
+    """The 10th, 50th and 90th percentile over the training cases, each along R, A, S."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p10: tuple[float, float, float]
+    p50: tuple[float, float, float]
+    p90: tuple[float, float, float]
+
+
+class LabelStatistics(BaseModel):
+    """How large one label is, over the training cases that have it.
+
+    Attributes:
+        value: Of the label in the label maps.
+        num_cases: Cases that have it.
+        volume_ml: 10th, 50th and 90th percentile of its volume in those cases, in ml.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: int
+    num_cases: int
+    volume_ml: tuple[float, float, float]
+
+
 class Fingerprint(BaseModel):
     """What the training cases look like; stored in the model, to compare new studies with.
 
@@ -35,6 +61,11 @@ class Fingerprint(BaseModel):
         spacing_range_mm: Smallest and largest spacing along R, A, S, in mm.
         shape: Median shape along R, A, S, in voxels.
         channels: Foreground intensities of each channel.
+        spacing_percentiles_mm: Of the spacing, in mm. None in models of earlier versions, like the
+            two below.
+        shape_percentiles: Of the shape, in voxels.
+        size_percentiles_mm: Of the physical size, shape times spacing, in mm.
+        labels: Each label value that occurs, by value; empty in models of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,10 +75,26 @@ class Fingerprint(BaseModel):
     spacing_range_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
     shape: tuple[int, int, int]
     channels: tuple[ChannelStatistics, ...]
+    spacing_percentiles_mm: Percentiles | None = None
+    shape_percentiles: Percentiles | None = None
+    size_percentiles_mm: Percentiles | None = None
+    labels: tuple[LabelStatistics, ...] = ()
+
+    @property
+    def anisotropy(self) -> float:
+        """Largest over smallest median spacing; 1 for isotropic voxels."""
+        return max(self.spacing_mm) / min(self.spacing_mm)
 
 
-def take_fingerprint(cases: Iterable[tuple[Volume, LabelMap]], seed: int) -> Fingerprint:
+def take_fingerprint(
+    cases: Iterable[tuple[Volume, LabelMap]], seed: int, ignore_value: int | None = None
+) -> Fingerprint:
     """Read the training cases once and describe them. Holds one case at a time.
+
+    Args:
+        cases: Images with their label maps.
+        seed: Of the voxels drawn for the intensity statistics.
+        ignore_value: Label value of voxels that nobody annotated; they count for nothing.
 
     Raises:
         ValueError: If there is no case, or no foreground voxel in any of them.
@@ -56,11 +103,21 @@ def take_fingerprint(cases: Iterable[tuple[Volume, LabelMap]], seed: int) -> Fin
     spacings: list[tuple[float, ...]] = []
     shapes: list[tuple[int, ...]] = []
     samples: list[npt.NDArray[np.float32]] = []
+    volumes_ml: dict[int, list[float]] = {}
     for volume, label_map in cases:
         spacing_mm, shape = _in_ras_order(volume.grid)
         spacings.append(spacing_mm)
         shapes.append(shape)
-        foreground = np.flatnonzero(label_map.labels_IJK)
+        labels_IJK = label_map.labels_IJK
+        # Only the labelled voxels are copied, to count them.
+        is_foreground = labels_IJK > 0
+        if ignore_value is not None:
+            is_foreground &= labels_IJK != ignore_value
+        for value, count in enumerate(np.bincount(labels_IJK[is_foreground])):
+            if count:
+                volume_ml = float(count) * label_map.grid.voxel_volume_mm3 / 1000
+                volumes_ml.setdefault(value, []).append(volume_ml)
+        foreground = np.flatnonzero(is_foreground)
         drawn = rng.choice(foreground, min(len(foreground), SAMPLES_PER_CASE), replace=False)
         samples.append(volume.data_CIJK.reshape(len(volume.data_CIJK), -1)[:, drawn])
     intensities = np.concatenate(samples, axis=1) if samples else np.empty((0, 0), np.float32)
@@ -72,6 +129,10 @@ def take_fingerprint(cases: Iterable[tuple[Volume, LabelMap]], seed: int) -> Fin
         spacing_range_mm=(_triple(np.min(spacings, axis=0)), _triple(np.max(spacings, axis=0))),
         shape=_whole(np.median(shapes, axis=0)),
         channels=tuple(_statistics(channel) for channel in intensities),
+        spacing_percentiles_mm=_percentiles(spacings),
+        shape_percentiles=_percentiles(shapes),
+        size_percentiles_mm=_percentiles(np.multiply(shapes, spacings)),
+        labels=tuple(_sizes(value, volumes_ml[value]) for value in sorted(volumes_ml)),
     )
 
 
@@ -114,6 +175,17 @@ def _statistics(intensities: npt.NDArray[np.float32]) -> ChannelStatistics:
     return ChannelStatistics(
         percentile_00_5=low, percentile_99_5=high, mean=clipped.mean(), std=clipped.std()
     )
+
+
+def _percentiles(rows: Sequence[tuple[float, ...]] | npt.NDArray[np.float64]) -> Percentiles:
+    """Percentiles of `(num_cases, 3)` rows, axis by axis."""
+    p10, p50, p90 = np.percentile(np.asarray(rows, np.float64), [10, 50, 90], axis=0)
+    return Percentiles(p10=_triple(p10), p50=_triple(p50), p90=_triple(p90))
+
+
+def _sizes(value: int, volumes_ml: list[float]) -> LabelStatistics:
+    percentiles = np.percentile(volumes_ml, [10, 50, 90])
+    return LabelStatistics(value=value, num_cases=len(volumes_ml), volume_ml=_triple(percentiles))
 
 
 def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:

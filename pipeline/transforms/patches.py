@@ -5,29 +5,78 @@ very patches that the interrupted one would have drawn, however many workers loa
 random state has to be saved.
 """
 
-import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import Compose
 from torch.utils.data import Dataset
 
+from pipeline.transforms.augmentation import Augmentation, Changes
+from pipeline.transforms.blocks import Blocks, Size
 from pipeline.transforms.cache import CachedCase
 
-Size = tuple[int, int, int]
+
+class Batch(NamedTuple):
+    """Patches to learn from; B counts them.
+
+    Attributes:
+        image: `(B, C, I, J, K)` float32.
+        label: `(B, I, J, K)` int64 class indices; `IGNORE_INDEX` where nobody annotated.
+        annotated: `(B, C)` bool: which foreground classes each patch's case annotates.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    annotated: torch.Tensor
 
 
-class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """The endless sequence of training patches.
+class Regions(NamedTuple):
+    """What patches are made of: the tissue around each, and what is to change.
+
+    Attributes:
+        image: `(B, C, I, J, K)` float32; larger than a patch by the augmentation's margin.
+        label: `(B, I, J, K)` int16 class indices.
+        annotated: As in `Batch`.
+        changes: Of each patch.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    annotated: torch.Tensor
+    changes: tuple[Changes, ...]
+
+    @classmethod
+    def join(cls, regions: Sequence["Regions"]) -> "Regions":
+        """Put regions of the same size one after the other."""
+        return cls(
+            torch.cat([one.image for one in regions]),
+            torch.cat([one.label for one in regions]),
+            torch.cat([one.annotated for one in regions]),
+            tuple(changes for one in regions for changes in one.changes),
+        )
+
+    def to(self, device: torch.device) -> "Regions":
+        """Copy to another device, without waiting for the copy where memory is pinned."""
+        image, label, annotated, changes = self
+        image, label, annotated = (
+            part.to(device, non_blocking=True) for part in (image, label, annotated)
+        )
+        return Regions(image, label, annotated, changes)
+
+    def augmented(self, augmentation: Augmentation) -> Batch:
+        """Apply the changes, on the device that the regions are on."""
+        image, label = augmentation.apply(self.image, self.label, self.changes)
+        return Batch(image, label, self.annotated)
+
+
+class PatchDataset(Dataset[Regions]):
+    """The endless sequence of training patches, not yet augmented.
 
     Args:
         cases: Preprocessed cases.
-        patch_size: Size along I, J, K in working voxels.
-        region_scale: Cut a region at least this much larger than the patch, so that rotated and
-            scaled patches show tissue and not padding.
-        augmentation: Takes and gives `{"image", "label"}`; see `build_augmentation`.
+        augmentation: Decides how large patches are, and draws the changes to each.
         foreground_share: Share of patches placed on a foreground voxel, of a class drawn evenly
             from those that the case has; the others lie anywhere.
         seed: Of everything random here.
@@ -36,39 +85,31 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(
         self,
         cases: Sequence[CachedCase],
-        patch_size: Size,
+        augmentation: Augmentation,
         *,
-        region_scale: float,
-        augmentation: Compose,
         foreground_share: float,
         seed: int,
     ) -> None:
         if not cases:
             raise ValueError("no cases to draw patches from")
         self._cases = cases
-        self._patch_size = patch_size
-        self._margin = [math.ceil(n * (region_scale - 1) / 2) for n in patch_size]
         self._augmentation = augmentation
         self._foreground_share = foreground_share
         self._seed = seed
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the `index`-th patch: image `(C, I, J, K)` float32, label `(I, J, K)` int64."""
+    def __getitem__(self, index: int) -> Regions:
+        """Return the `index`-th patch, as regions of which there is one."""
         rng = np.random.default_rng([self._seed, index])
         case = self._case_of(index)
-        image, label = case.image(), case.label()
-        start = self._choose_start(case.locations(), label.shape, rng)
-        first = [s - m for s, m in zip(start, self._margin, strict=True)]
-        size = [n + 2 * m for n, m in zip(self._patch_size, self._margin, strict=True)]
-        region = {
-            "image": torch.from_numpy(cut(image, first, size)),
-            "label": torch.from_numpy(cut(label[None], first, size)),
-        }
-        self._augmentation.set_random_state(seed=int(rng.integers(2**32 - 1)))
-        patch = self._augmentation(region)
-        # MONAI gives tensors with a history, which loaders would collect.
-        patch_CIJK, label_1IJK = (patch[key].as_subclass(torch.Tensor) for key in region)
-        return patch_CIJK.float(), label_1IJK[0].long()
+        start = self._choose_start(case, rng)
+        first = [s - m for s, m in zip(start, self._augmentation.margin, strict=True)]
+        size = self._augmentation.region_size
+        return Regions(
+            torch.from_numpy(cut(case.image, first, size))[None],
+            torch.from_numpy(cut(case.label, first, size)),
+            torch.tensor([case.annotated]),
+            (self._augmentation.draw(rng),),
+        )
 
     def _case_of(self, index: int) -> CachedCase:
         """Every case once, in an order shuffled anew for each round."""
@@ -77,17 +118,12 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         rng = np.random.default_rng([self._seed, round_index, 1])
         return self._cases[int(rng.permutation(len(self._cases))[position])]
 
-    def _choose_start(
-        self,
-        locations: npt.NDArray[np.int32],
-        shape: tuple[int, ...],
-        rng: np.random.Generator,
-    ) -> list[int]:
-        size = np.asarray(self._patch_size)
-        if len(locations) and rng.random() < self._foreground_share:
-            classes = np.unique(locations[:, 0])
-            of_class = locations[locations[:, 0] == rng.choice(classes)]
-            voxel = of_class[rng.integers(len(of_class)), 1:]
+    def _choose_start(self, case: CachedCase, rng: np.random.Generator) -> list[int]:
+        size, shape = np.asarray(self._augmentation.patch_size), case.facts.shape
+        counts = np.asarray(case.facts.num_locations)
+        if counts.any() and rng.random() < self._foreground_share:
+            index = rng.choice(np.flatnonzero(counts))
+            voxel = case.location(int(counts[:index].sum() + rng.integers(counts[index])))
             # The voxel lies somewhere in the middle half of the patch, not always at its centre.
             start = voxel - rng.integers(size // 4, size - size // 4)
         else:
@@ -95,17 +131,15 @@ class PatchDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         # A volume smaller than the patch lies in its middle, as in a window at inference.
         return [
             min(max(int(s), 0), n - p) if n > p else -((p - n) // 2)
-            for s, n, p in zip(start, shape, self._patch_size, strict=True)
+            for s, n, p in zip(start, shape, size.tolist(), strict=True)
         ]
 
 
-def cut(
-    data_CIJK: npt.NDArray[np.generic], first: Sequence[int], size: Sequence[int]
-) -> npt.NDArray[np.generic]:
+def cut(volume: Blocks, first: Sequence[int], size: Size) -> npt.NDArray[np.generic]:
     """Copy a region of `size` that starts at `first`; outside the volume its border repeats."""
-    inside, padding = [], [(0, 0)]
-    for start, wanted, available in zip(first, size, data_CIJK.shape[1:], strict=True):
-        begin, end = max(start, 0), min(start + wanted, available)
-        inside.append(slice(begin, end))
-        padding.append((begin - start, start + wanted - end))
-    return np.pad(np.asarray(data_CIJK[:, *inside]), padding, mode="edge")
+    start, stop, padding = [], [], [(0, 0)]
+    for begin, wanted, available in zip(first, size, volume.shape, strict=True):
+        start.append(max(begin, 0))
+        stop.append(min(begin + wanted, available))
+        padding.append((start[-1] - begin, begin + wanted - stop[-1]))
+    return np.pad(volume.read(start, stop), padding, mode="edge")

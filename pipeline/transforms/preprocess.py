@@ -17,8 +17,8 @@ from monai.transforms.utils import generate_spatial_bounding_box
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
 from pipeline.transforms.placement import Box, Placement, place
-from pipeline.transforms.resample import resample_labels, resample_linear
-from pipeline.volume import Affine, Grid, LabelMap, Volume
+from pipeline.transforms.resample import resample_labels, resample_linear, resample_nearest
+from pipeline.volume import IGNORE_INDEX, Affine, Grid, LabelMap, Volume
 
 AIR_HU = -500.0
 """Above this a CT voxel is taken for something other than air."""
@@ -76,7 +76,10 @@ def preprocess(
 
 
 def preprocess_labels(
-    label_map: LabelMap, placement: Placement, values: Sequence[int]
+    label_map: LabelMap,
+    placement: Placement,
+    values: Sequence[int],
+    ignore_value: int | None = None,
 ) -> torch.Tensor:
     """Bring a label map to the working grid of its study, as class indices.
 
@@ -84,17 +87,24 @@ def preprocess_labels(
         label_map: Labels on the study's own grid.
         placement: Of the study, from `preprocess`.
         values: Label value of each class index, background 0 first. Others become background.
+        ignore_value: Label value of voxels that nobody annotated, if there are any.
 
     Returns:
-        `(I, J, K)` uint8 or int16 class indices.
+        `(I, J, K)` int16 class indices; `IGNORE_INDEX` wherever the nearest voxel of the study is
+        ignored. Ignored voxels speak for no class in those beside them.
     """
     # One row more than the largest value: all that lie above are clipped to it.
     index_of = np.zeros(max(values) + 2, dtype=np.int16)
     index_of[values] = range(len(values))
     indices = torch.from_numpy(index_of.take(label_map.labels_IJK, mode="clip"))
-    ras_IJK = to_ras(indices[None], placement.native.affine).as_tensor()[0]
-    working = resample_labels(ras_IJK[placement.crop], placement.native_positions(), len(values))
-    return working.to(torch.uint8) if len(values) <= 256 else working
+    if ignore_value is not None:
+        indices[torch.from_numpy(label_map.labels_IJK == ignore_value)] = IGNORE_INDEX
+    ras_IJK = to_ras(indices[None], placement.native.affine).as_tensor()[0][placement.crop]
+    positions = placement.native_positions()
+    working = resample_labels(ras_IJK, positions, len(values))
+    if ignore_value is not None:
+        working[resample_nearest(ras_IJK, positions) == IGNORE_INDEX] = IGNORE_INDEX
+    return working
 
 
 def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> MetaTensor:

@@ -28,6 +28,18 @@ def resample_linear(data_IJK: torch.Tensor, positions: Sequence[torch.Tensor]) -
     return data_IJK
 
 
+def resample_nearest(data_IJK: torch.Tensor, positions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Read a volume at the voxels nearest to fractional indices, as `resample_linear` takes them.
+
+    Returns:
+        `(n_I, n_J, n_K)` tensor of the same type. Half-way between two voxels the later one wins.
+    """
+    for axis, of_axis in enumerate(positions):
+        nearest = (of_axis + 0.5).floor().long().clamp(0, data_IJK.shape[axis] - 1)
+        data_IJK = data_IJK.index_select(axis, nearest)
+    return data_IJK
+
+
 def _resample_axis(data_IJK: torch.Tensor, positions: torch.Tensor, axis: int) -> torch.Tensor:
     size = data_IJK.shape[axis]
     if len(positions) == size and torch.equal(positions, torch.arange(size, dtype=torch.float64)):
@@ -51,7 +63,7 @@ def resample_labels(
     Smoother than the nearest neighbour at borders, and it never invents a class in between.
 
     Args:
-        labels_IJK: `(I, J, K)` class indices below `num_classes`.
+        labels_IJK: `(I, J, K)` class indices below `num_classes`; negative ones are of no class.
         positions: As in `resample_linear`.
         num_classes: Number of classes, background included.
 

@@ -19,8 +19,12 @@ from pipeline.volume import smallest_label_type
 RAS = nib.orientations.axcodes2ornt("RAS")
 
 
+REGION_THRESHOLD = 0.5
+"""Probability above which a voxel belongs to a region."""
+
+
 class ProbabilitySink(Protocol):
-    """Takes the probabilities of one class after the other, background first."""
+    """Takes the probabilities of one class after the other, background first, or of regions."""
 
     def add(self, probability_IJK: npt.NDArray[np.float32]) -> None:
         """Take `(I, J, K)` probabilities in 0..1 of the next class, on the study's own grid."""
@@ -59,6 +63,38 @@ def restore_labels(
     table = np.asarray(values, dtype=smallest_label_type(max(values)))
     labels: npt.NDArray[np.unsignedinteger] = table[_uncrop(winner.cpu(), placement, 0)]
     return labels
+
+
+def restore_regions(
+    probabilities_RIJK: torch.Tensor,
+    placement: Placement,
+    values: Sequence[int],
+    sink: ProbabilitySink | None = None,
+) -> npt.NDArray[np.unsignedinteger]:
+    """Bring probabilities of regions back to the study's own grid and write those that are found.
+
+    Args:
+        probabilities_RIJK: `(R, I, J, K)` on the working grid.
+        placement: Of the study, from `preprocess`.
+        values: Label value that each region writes where its probability is above
+            `REGION_THRESHOLD`; later regions overwrite earlier ones.
+        sink: Takes each region's probabilities on the study's own grid, if given.
+
+    Returns:
+        Labels on the study's own grid, in its own voxel order. Outside the foreground crop, and
+        where no region is found, they are background.
+    """
+    positions = placement.working_positions()
+    i, j, k = (len(of_axis) for of_axis in positions)
+    # int32, since torch computes in no larger unsigned type than uint8.
+    written = torch.zeros((i, j, k), dtype=torch.int32, device=probabilities_RIJK.device)
+    for value, probability in zip(values, probabilities_RIJK, strict=True):
+        share = resample_linear(probability.float(), positions)
+        written[share > REGION_THRESHOLD] = value
+        if sink is not None:
+            sink.add(_uncrop(share.cpu(), placement, 0.0).astype(np.float32))
+    labels = _uncrop(written.cpu(), placement, 0)
+    return np.asarray(labels, dtype=smallest_label_type(max(values)))
 
 
 def _uncrop(

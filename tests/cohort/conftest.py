@@ -41,7 +41,7 @@ def build_model(num_channels=1, sha256="a" * 64):
         ),
         training={},
     )
-    return Model(description, build_network(network, num_channels, 3).eval(), sha256)
+    return Model(description, (build_network(network, num_channels, 3).eval(),), sha256)
 
 
 @pytest.fixture(scope="session")

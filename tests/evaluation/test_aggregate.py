@@ -11,6 +11,7 @@ from pipeline.volume import LabelMap
 
 SPACING = np.diag([1.0, 2.0, 3.0, 1.0])
 LABELS = {"liver": 1, "lesion": 2}
+IGNORING = EvaluationConfig(ignore_value=255)
 
 
 def label_map(affine=SPACING, **boxes):
@@ -207,3 +208,24 @@ def test_too_few_cases_have_no_interval():
 def test_configuration_is_checked(values):
     with pytest.raises(ValidationError):
         EvaluationConfig(**values)
+
+
+def test_ignored_voxels_are_not_scored():
+    """Of two boxes that overlap by half, the reference ignores all that only the first has."""
+    prediction, reference = label_map(liver=box(1, 5)), label_map(liver=box(3, 7))
+    reference.labels_IJK[1:3, 2:6, 2:6] = 255
+    (score,) = score_case("a", prediction, reference, {"liver": 1}, IGNORING)
+    assert score.dice == pytest.approx(2 * 32 / (32 + 64))
+    assert score.volume_ml == pytest.approx(32 * 6 / 1000)
+    changed = label_map(liver=box(3, 5), lesion=box(1, 3))
+    assert score_case("a", changed, reference, {"liver": 1}, IGNORING) == [score]
+
+
+def test_a_region_is_the_union_of_its_labels():
+    """Liver and lesion swapped make no difference to both together."""
+    prediction = label_map(liver=box(1, 3), lesion=box(3, 5))
+    reference = label_map(liver=box(3, 5), lesion=box(1, 4))
+    found = score_case("a", prediction, reference, {"whole": (1, 2), "lesion": 2})
+    both = score_case("a", label_map(liver=box(1, 5)), label_map(liver=box(1, 5)), {"liver": 1})
+    assert found[0] == replace(both[0], label="whole")
+    assert found[1] == score_case("a", prediction, reference, {"lesion": 2})[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation import evaluate_folders
+from pipeline.evaluation import EvaluationConfig, evaluate_folders
 
 
 def write(path, value=1, affine=None, shape=(8, 8, 8), start=2):
@@ -36,6 +36,19 @@ def test_pairs_by_case(folders):
     assert result.scores[0].dice == 1
     assert result.scores[1].dice == pytest.approx(2 * 48 / (48 + 64))
     assert result.problems == ()
+
+
+@pytest.mark.parametrize("labels", [None, {"liver": 1}])
+def test_ignored_voxels_are_no_label_and_count_for_nothing(folders, labels, caplog):
+    predictions, references = folders
+    write(predictions / "a.nii.gz")
+    ignored = np.zeros((8, 8, 8), np.uint8)
+    ignored[2:6, 2:6, 2:6], ignored[2:4, 2:6, 2:6] = 1, 255
+    references.mkdir()
+    nib.save(nib.Nifti1Image(ignored, np.eye(4)), references / "a.nii.gz")
+    result = evaluate_folders(predictions, references, labels, EvaluationConfig(ignore_value=255))
+    assert [score.dice for score in result.scores] == [1]
+    assert not caplog.records
 
 
 def test_other_files_are_passed_over(folders):

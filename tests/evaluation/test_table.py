@@ -5,7 +5,14 @@ from math import nan
 import pytest
 from rich.console import Console
 
-from pipeline.evaluation import LabelScores, Summary, format_table, summarise, write_scores
+from pipeline.evaluation import (
+    LabelScores,
+    Summary,
+    format_table,
+    read_scores,
+    summarise,
+    write_scores,
+)
 from pipeline.evaluation.aggregate import METRICS
 
 
@@ -30,6 +37,15 @@ def test_scores_file(tmp_path):
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["case"], first["dice"], first["volume_ml"]) == ("a", "0.3", "12.5")
     assert (second["label"], second["dice"]) == ('odd, "name"', "")
+
+
+def test_scores_are_read_back(tmp_path):
+    rows = [row("a", "liver", 0.3), row("007", 'odd, "name"', nan)]
+    write_scores(rows, [], tmp_path)
+    first, second = read_scores(tmp_path)
+    assert first == rows[0]
+    assert (second.case, second.label, second.iou) == ("007", 'odd, "name"', 0.5)
+    assert second.dice != second.dice, "an empty cell is NaN"
 
 
 def test_summary_file(tmp_path):

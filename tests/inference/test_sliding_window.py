@@ -1,3 +1,6 @@
+import itertools
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +47,7 @@ def config(window=(8, 8, 8), **changes):
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_blended_windows_equal_the_whole(pointwise, data, overlap, window, batch_size):
     settings = config(window, overlap=overlap, batch_size=batch_size)
-    found = predict(data, pointwise, settings, CPU)
+    found = predict(data, [pointwise], settings, CPU)
     with torch.inference_mode():
         expected = torch.softmax(pointwise(data[None])[0], dim=0)
     assert found.dtype == torch.float32
@@ -63,7 +66,7 @@ def test_blend_is_a_weighted_mean_that_favours_the_centre_of_windows():
 
     data = torch.zeros(1, 12, 8, 8)
     data[0, 4] = 1  # the second of the windows 0..7, 4..11 begins here
-    found = predict(data, Spy(number_of_window), config(overlap=0.5), CPU)
+    found = predict(data, [Spy(number_of_window)], config(overlap=0.5), CPU)
     logit = torch.logit(found[1])[:, 4, 4]
     places = np.arange(8) - 3.5
     weight = np.exp(-0.5 * (places / (0.125 * 8)) ** 2)
@@ -76,7 +79,7 @@ def test_blend_is_a_weighted_mean_that_favours_the_centre_of_windows():
 def test_small_volume_is_padded_with_its_border_around_its_centre():
     spy = Spy(lambda windows: torch.cat([windows, -windows], dim=1))
     data = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3, 1, 6)).astype(np.float32))
-    found = predict(data, spy, config(), CPU)
+    found = predict(data, [spy], config(), CPU)
     (seen,) = spy.seen
     expected = np.pad(data[0], ((2, 3), (3, 4), (1, 1)), mode="edge")
     np.testing.assert_array_equal(seen[0, 0], expected)
@@ -85,7 +88,7 @@ def test_small_volume_is_padded_with_its_border_around_its_centre():
 
 def test_windows_fit_the_batch_and_cover_the_volume(data):
     spy = Spy(lambda windows: windows)
-    predict(data, spy, config(batch_size=3, overlap=0.5), CPU)
+    predict(data, [spy], config(batch_size=3, overlap=0.5), CPU)
     assert max(len(windows) for windows in spy.seen) == 3
     assert {windows.shape[1:] for windows in spy.seen} == {(2, 8, 8, 8)}
     # Steps of 4: 0, 4, 5 along I; 0, 1 along J; 0, 4, 8, 12 along K.
@@ -96,7 +99,7 @@ def test_windows_fit_the_batch_and_cover_the_volume(data):
 def test_network_is_evaluated_and_its_mode_kept(data, was_training):
     spy = Spy(lambda windows: windows)
     spy.train(was_training)
-    predict(data, spy, config(), CPU)
+    predict(data, [spy], config(), CPU)
     assert set(spy.modes) == {False}
     assert spy.training is was_training
 
@@ -109,12 +112,12 @@ def test_mode_is_kept_after_an_error(data, was_training):
     spy = Spy(fail)
     spy.train(was_training)
     with pytest.raises(RuntimeError, match="out of memory"):
-        predict(data, spy, config(), CPU)
+        predict(data, [spy], config(), CPU)
     assert spy.training is was_training
 
 
 def test_no_gradients_are_kept(pointwise, data):
-    assert not predict(data, pointwise, config(), CPU).requires_grad
+    assert not predict(data, [pointwise], config(), CPU).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -125,23 +128,23 @@ def test_precision_is_that_of_the_network_only(pointwise, data, precision, dtype
     inner = Spy(pointwise)
     dtypes = []
     inner.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
-    found = predict(data, inner, config(precision=precision), CPU)
+    found = predict(data, [inner], config(precision=precision), CPU)
     assert set(dtypes) == {dtype}
     assert found.dtype == torch.float32
-    exact = predict(data, pointwise, config(), CPU)
+    exact = predict(data, [pointwise], config(), CPU)
     torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
     torch.testing.assert_close(found.sum(dim=0), torch.ones(13, 9, 20))
 
 
 def test_input_is_not_changed(pointwise, data):
     before = data.clone()
-    predict(data, pointwise, config(), CPU)
+    predict(data, [pointwise], config(), CPU)
     assert torch.equal(data, before)
 
 
 def test_window_must_be_settled(pointwise, data):
     with pytest.raises(ValueError, match=r"config\.window is not set"):
-        predict(data, pointwise, InferenceConfig(), CPU)
+        predict(data, [pointwise], InferenceConfig(), CPU)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +160,80 @@ def test_window_must_be_settled(pointwise, data):
 def test_config_is_checked(values):
     with pytest.raises(ValidationError, match=next(iter(values))):
         InferenceConfig(**values)
+
+
+# --- Members and mirroring ---
+
+
+def noisy_network(seed):
+    """A network that tells left from right, and one member from another."""
+    torch.manual_seed(seed)
+    return torch.nn.Conv3d(2, 3, 3, padding=1).eval()
+
+
+def test_members_are_averaged_by_their_logits(data):
+    networks = [noisy_network(seed) for seed in range(3)]
+    settings = config((13, 9, 20))
+    with torch.inference_mode():
+        logits = torch.stack([network(data[None])[0] for network in networks])
+    found = predict(data, networks, settings, CPU)
+    torch.testing.assert_close(found, torch.softmax(logits.mean(dim=0), dim=0))
+    probabilities = torch.softmax(logits, dim=1).mean(dim=0)
+    assert not torch.allclose(found, probabilities, atol=1e-3), "not the mean of probabilities"
+
+
+@pytest.mark.parametrize("axes", [("R",), ("S",), ("R", "A"), ("R", "A", "S")])
+def test_mirrored_windows_are_averaged_over_all_combinations_of_axes(data, axes):
+    networks = [noisy_network(seed) for seed in range(2)]
+    dimensions = [1 + "RAS".index(axis) for axis in axes]
+    logits = []
+    with torch.inference_mode():
+        for network in networks:
+            for chosen in itertools.product([False, True], repeat=len(axes)):
+                flip = [d for d, is_flipped in zip(dimensions, chosen, strict=True) if is_flipped]
+                logits.append(network(data.flip(flip)[None])[0].flip(flip))
+    assert len(logits) == 2 * 2 ** len(axes)
+    expected = torch.softmax(torch.stack(logits).mean(dim=0), dim=0)
+    found = predict(data, networks, config((13, 9, 20), mirror=True), CPU, axes)
+    torch.testing.assert_close(found, expected)
+    plain = predict(data, networks, config((13, 9, 20)), CPU, axes)
+    torch.testing.assert_close(plain, predict(data, networks, config((13, 9, 20)), CPU))
+    assert not torch.allclose(plain, found, atol=1e-3)
+
+
+def test_a_mirrored_prediction_of_a_mirrored_study_is_the_mirrored_prediction(data):
+    """In several windows too: what test-time mirroring is for."""
+    networks = [noisy_network(0)]
+    settings = config((8, 9, 8), mirror=True, overlap=0.5)
+    data = data[:, :12]  # so that the windows 0..7 and 4..11 lie alike in both
+    found = predict(data, networks, settings, CPU, ("R",))
+    other = predict(data.flip(1), networks, settings, CPU, ("R",))
+    torch.testing.assert_close(other.flip(1), found, rtol=1e-4, atol=1e-5)
+
+
+def test_regions_have_probabilities_of_their_own(data):
+    network = noisy_network(0)
+    found = predict(data, [network], config((13, 9, 20)), CPU, activation="sigmoid")
+    with torch.inference_mode():
+        torch.testing.assert_close(found, torch.sigmoid(network(data[None])[0]))
+    assert (found.sum(dim=0) - 1).abs().max() > 0.1
+
+
+def test_mirroring_without_axes_is_refused(pointwise, data):
+    with pytest.raises(ValueError, match=r"mirror=true, but .* along no axis"):
+        predict(data, [pointwise], config(mirror=True), CPU)
+
+
+def test_members_take_the_memory_of_one(data):
+    """One sum of logits at a time: no window's outputs of several members are ever held."""
+    alive, most = [], []
+
+    def member(windows_BCIJK):
+        most.append(sum(reference() is not None for reference in alive))
+        logits = windows_BCIJK.repeat(1, 2, 1, 1, 1)
+        alive.append(weakref.ref(logits))
+        return logits
+
+    predict(data, [Spy(member) for _ in range(6)], config((13, 9, 20)), CPU)
+    assert len(most) == 6
+    assert max(most) <= 2

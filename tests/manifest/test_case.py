@@ -1,8 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.manifest.case import guess_modality, name_case
+from pipeline.manifest.case import Case, Region, guess_modality, name_case
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,14 @@ def test_modality_is_guessed_from_words(text, modality):
 )
 def test_a_case_is_named_by_its_first_image(images, name):
     assert name_case(tuple(map(Path, images))) == name
+
+
+def test_classes_follow_the_label_values(make_manifest):
+    """Values 2, 5 and 9 are the classes 1, 2 and 3, in whatever order the names come."""
+    case = Case("a", (Path("a.nii"),), None, "a", annotated=("high", "low"))
+    whole = Region("whole", ("high", "middle"), "middle")
+    manifest = make_manifest(case, labels={"high": 9, "low": 2, "middle": 5}, regions=(whole,))
+    assert manifest.label_values == [0, 2, 5, 9]
+    assert manifest.annotates(case) == (True, False, True)
+    assert manifest.annotates(replace(case, annotated=None)) == (True, True, True)
+    assert manifest.region_classes == ((3, 2),)

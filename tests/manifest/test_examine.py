@@ -182,3 +182,24 @@ def test_a_study_too_large_for_memory_is_found(write_case, make_manifest, monkey
     case = write_case("a")
     _, findings = examine_case(case, make_manifest(case), CONFIG)
     assert only(findings) == ("error", "the study does not fit in memory")
+
+
+def test_the_ignored_value_is_no_undeclared_label(write_case, make_manifest):
+    case = write_case("a")
+    rewrite(case.label, lambda labels: np.where(labels == 0, 9, labels).astype(np.uint8))
+    _, findings = examine_case(case, make_manifest(case, ignore_value=9), CONFIG)
+    assert findings == []
+
+
+def test_nothing_but_ignored_voxels_is_an_empty_label(write_case, make_manifest):
+    case = write_case("a")
+    rewrite(case.label, lambda labels: np.full_like(labels, 9))
+    _, findings = examine_case(case, make_manifest(case, ignore_value=9), CONFIG)
+    assert only(findings) == ("warning", "the label map is empty")
+
+
+def test_a_label_that_is_not_annotated_is_unexpected(write_case, make_manifest):
+    case = dataclasses.replace(write_case("a"), annotated=("front",))
+    _, findings = examine_case(case, make_manifest(case), CONFIG)
+    found = "label 'back' is in the label map, but not among the annotated ones"
+    assert only(findings) == ("warning", found)

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import Channel, load_manifest
+from pipeline.manifest import Channel, Region, load_manifest
 
 BRAIN = {
     "channel_names": {"0": "FLAIR", "1": "T1w"},
@@ -59,6 +59,17 @@ def test_a_raw_folder_is_read_as_it_is(raw, tmp_path):
     assert manifest.cases[2].label is None
 
 
+def test_regions_and_the_ignored_value_are_read(raw):
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    manifest = load_manifest(raw({"labels": labels, "regions_class_order": [1, 2]}))
+    assert manifest.labels == {"label 1": 1, "core": 2}
+    assert manifest.regions == (
+        Region("whole", ("label 1", "core"), "label 1"),
+        Region("core", ("core",), "core"),
+    )
+    assert manifest.ignore_value == 3
+
+
 def test_test_cases_may_have_labels(raw, tmp_path):
     manifest = load_manifest(raw(files=[*FILES, "labelsTs/BRATS_485.nii.gz"]))
     assert manifest.cases[2].label == tmp_path / "labelsTs/BRATS_485.nii.gz"
@@ -88,9 +99,8 @@ def test_the_key_dataset_names_the_files(raw, tmp_path):
     [
         (
             {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
-            "dataset.json: labels: label 'whole' is a region of the values 1, 2. Regions that",
+            "dataset.json: regions_class_order: the key is missing, and there are 2 regions. List",
         ),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "label 'ignore' marks voxels"),
         ({"labels": {"a": 1, "b": 1}}, "labels 'a' and 'b' both have the value 1"),
         (
             {"channel_names": {"1": "FLAIR", "2": "T1w"}},

@@ -137,3 +137,76 @@ def test_cases_without_labels_are_refused():
     message = r"1 of 3 cases have no label, such as 'c002'\. Add their labels, or set their split"
     with pytest.raises(ManifestError, match=message):
         split_cases(dataclasses.replace(manifest, cases=cases), folds=2, fold=0, seed=0)
+
+
+# --- Stratification ---
+
+
+def all_folds(manifest, folds, seed, volumes_ml=None):
+    return [
+        split_cases(manifest, folds=folds, fold=k, seed=seed, volumes_ml=volumes_ml).validation
+        for k in range(folds)
+    ]
+
+
+@given(st.data(), many_subjects, seeds)
+def test_where_all_cases_have_the_same_labels_the_folds_are_as_without_volumes(
+    data, subjects, seed
+):
+    manifest = make(subjects)
+    ml = st.floats(0.1, 100)
+    volumes_ml = {case.name: {"a": data.draw(ml)} for case in manifest.cases}
+    folds = draw_folds(data, subjects)
+    assert all_folds(manifest, folds, seed, volumes_ml) == all_folds(manifest, folds, seed)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_label_is_in_every_fold(seed):
+    manifest = make([f"s{i}" for i in range(25)])
+    names = [case.name for case in manifest.cases]
+    rare = set(names[:5])
+    table = {name: {"a": 1.0, "b": 2.0 * (name in rare)} for name in names}
+    folds = all_folds(manifest, 5, seed, table)
+    assert [sum(case.name in rare for case in fold) for fold in folds] == [1] * 5
+    assert [len(fold) for fold in folds] == [5] * 5
+    unstratified = all_folds(manifest, 5, seed)
+    assert [sum(case.name in rare for case in fold) for fold in unstratified] != [1] * 5
+
+
+def test_large_and_small_structures_are_spread_over_the_folds():
+    manifest = make([f"s{i}" for i in range(22)])
+    table = {
+        case.name: {"a": 1.0, "b": float(i + 1)} if i < 20 else {"a": 1.0}
+        for i, case in enumerate(manifest.cases)
+    }
+    for seed in range(5):
+        folds = all_folds(manifest, 2, seed, table)
+        totals = [sum(table[case.name].get("b", 0) for case in fold) for fold in folds]
+        assert abs(totals[0] - totals[1]) <= 10, "105 each would be perfect"
+
+
+def test_annotated_labels_stand_in_for_volumes():
+    manifest = make([f"s{i}" for i in range(10)])
+    cases = tuple(
+        dataclasses.replace(case, annotated=("a",) if i < 2 else ())
+        for i, case in enumerate(manifest.cases)
+    )
+    folds = all_folds(dataclasses.replace(manifest, cases=cases), 2, 0)
+    assert [sum(bool(case.annotated) for case in fold) for fold in folds] == [1, 1]
+
+
+@given(st.data(), many_subjects, seeds)
+def test_stratified_folds_partition_the_subjects_and_are_balanced(data, subjects, seed):
+    manifest = make(subjects)
+    some = st.dictionaries(st.sampled_from("abc"), st.floats(0, 9), max_size=3)
+    table = {case.name: data.draw(some) for case in manifest.cases}
+    folds = all_folds(manifest, draw_folds(data, subjects), seed, table)
+    assert Counter(case for fold in folds for case in fold) == Counter(manifest.cases)
+    owners = Counter(subject for fold in folds for subject in {case.subject for case in fold})
+    assert set(owners.values()) == {1}
+    sizes = [len(fold) for fold in folds]
+    assert max(sizes) - min(sizes) <= max(Counter(subjects).values())
+    shuffled = dataclasses.replace(
+        manifest, cases=tuple(data.draw(st.permutations(manifest.cases)))
+    )
+    assert all_folds(shuffled, len(folds), seed, table) == folds

@@ -23,6 +23,13 @@ def test_all_columns_are_read(write_text, tmp_path):
     assert two.label is None
 
 
+def test_annotated_labels_are_separated_by_semicolons(write_text):
+    text = "image,annotated\na.nii,liver; left lung\nb.nii,\n"
+    first, second = load_manifest(write_text("cases.csv", text)).cases
+    assert first.annotated == ("liver", "left lung")
+    assert second.annotated is None
+
+
 def test_only_the_image_is_required(write_text, tmp_path):
     manifest = load_manifest(write_text("cohort.csv", "image\na.nii.gz\nb.mha\n"))
     assert manifest.name == "cohort"
@@ -76,6 +83,8 @@ def test_declared_channels_must_match_the_columns(write_text, tmp_path):
         ("image,split\na,dev\n", "unknown split 'dev'. Use one of: test, train, validation"),
         ("image,sha256\na,abc\n", "cases.csv:2: sha256 'abc' is not 64 hexadecimal digits"),
         ("image\na.nii\nb.nii\na.nii\n", "cases.csv:4: case name 'a' is taken already, by .*csv:2"),
+        ("image,annotated\na,x;;y\n", "cases.csv:2: annotated labels are 'x;;y'. Name each label"),
+        ("image,annotated\na,x;x\n", "cases.csv:2: annotated labels are 'x;x'"),
         ('image\n"a.nii\n', "cases.csv:2: not CSV: unexpected end of data"),
         ('image,label\n"a\nb",c\nd\n', "cases.csv:4: 1 cells under 2 columns"),
     ],

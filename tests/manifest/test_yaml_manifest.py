@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import Channel, load_manifest
+from pipeline.manifest import Channel, Region, load_manifest
 
 YAML = """\
 name: Two channels
@@ -57,6 +57,37 @@ def test_a_csv_in_the_data_folder_is_found(manifest_path, tmp_path):
 def test_root_is_the_manifests_folder_by_default(manifest_path, tmp_path):
     manifest_path.write_text(YAML.replace("root: data\n", ""))
     assert load_manifest(manifest_path).cases[0].label == tmp_path / "set/l.nii"
+
+
+def test_what_label_maps_leave_open(manifest_path, write_text):
+    write_text("set/cases.csv", CSV.replace("split", "annotated").replace("train", "lesion"))
+    whole = "regions:\n  - {name: whole, labels: [liver, lesion], writes: liver}\n"
+    manifest_path.write_text(f"{YAML}ignore: 255\n{whole}")
+    manifest = load_manifest(manifest_path)
+    assert manifest.ignore_value == 255
+    assert manifest.regions == (Region("whole", ("liver", "lesion"), "liver"),)
+    assert manifest.cases[0].annotated == ("lesion",)
+
+
+def test_annotated_labels_must_be_declared(manifest_path, write_text):
+    write_text("set/cases.csv", CSV.replace("split", "annotated").replace("train", "lesin"))
+    with pytest.raises(ManifestError, match=r"csv: annotated labels of a: unknown label 'lesin'"):
+        load_manifest(manifest_path)
+
+
+NNUNET = """{"channel_names": {"0": "x", "1": "y"}, "file_ending": ".nii",
+"labels": {"background": 0, "whole": [1, 3], "core": 3, "ignore": 7}, "regions_class_order": [1, 3],
+"dataset": {"a": {"images": ["x.nii", "y.nii"], "label": "l.nii"}}}"""
+
+
+def test_a_manifest_over_nnunet_has_its_own_labels_and_the_lists_ignored_value(
+    manifest_path, write_text
+):
+    write_text("set/data/dataset.json", NNUNET)
+    manifest_path.write_text(YAML.replace("cases.csv", "dataset.json"))
+    manifest = load_manifest(manifest_path)
+    assert manifest.labels == {"liver": 1, "lesion": 3}
+    assert (manifest.ignore_value, manifest.regions) == (7, ())
 
 
 @pytest.mark.parametrize("cases", ["part/dataset.json", "part"])
@@ -118,6 +149,13 @@ def test_a_missing_list_says_how_to_set_the_folder(manifest_path, tmp_path):
         ("liver: 1", "liver: 3", "labels: labels 'liver' and 'lesion' both have the value 3"),
         ("liver: 1", "liver: 0", "labels: label 'liver' has the value 0"),
         ("cases.csv", ".", "data: the folder has no dataset.json"),
+        ("root", "ignore: 3\nroot", "ignore: ignored voxels and label 'lesion' both have"),
+        ("root", "regions: [{name: x, labels: [], writes: y}]\nroot", "regions: region 'x' has no"),
+        (
+            "root",
+            "regions: [{nam: x, labels: []}]\nroot",
+            r"key 'regions.0.nam'\. Did you mean 'nam",
+        ),
     ],
 )
 def test_what_does_not_hold_is_refused(manifest_path, old, new, message):

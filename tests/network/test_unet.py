@@ -2,30 +2,12 @@ import itertools
 
 import pytest
 import torch
-from pydantic import ValidationError
+from monai.networks.nets import DynUNet
 
-from pipeline.network import NetworkConfig, build_network
-
-
-@pytest.mark.parametrize(
-    ("features", "size"),
-    [((2, 4, 4), (8, 4, 12)), ((2, 3, 4, 5), (8, 16, 8)), ((4, 4, 4, 4, 4), (16, 16, 32))],
-)
-@pytest.mark.parametrize(("num_channels", "num_classes"), [(1, 2), (3, 5)])
-def test_logits_have_the_size_of_the_input(features, size, num_channels, num_classes):
-    network = build_network(NetworkConfig(features=features), num_channels, num_classes).eval()
-    with torch.inference_mode():
-        logits = network(torch.randn(2, num_channels, *size))
-    assert logits.shape == (2, num_classes, *size)
-    assert torch.isfinite(logits).all()
+from pipeline.network import NetworkConfig, build_network, count_parameters
 
 
-def test_no_deep_supervision_in_training_mode():
-    network = build_network(NetworkConfig(features=(2, 2, 2)), 1, 2).train()
-    assert network(torch.randn(1, 1, 8, 8, 8)).shape == (1, 2, 8, 8, 8)
-
-
-def num_parameters(features, num_channels, num_classes):
+def num_parameters(features, num_channels, num_outputs):
     """By the definition of the U-Net: 3x3x3 without bias twice a block, 2x2x2 upwards, 1x1x1."""
 
     def block(num_in, num_out):
@@ -35,7 +17,7 @@ def num_parameters(features, num_channels, num_classes):
     total = block(num_channels, features[0])
     for fine, coarse in itertools.pairwise(features):
         total += block(fine, coarse) + 8 * coarse * fine + block(2 * fine, fine)
-    return total + features[0] * num_classes + num_classes
+    return total + features[0] * num_outputs + num_outputs
 
 
 @pytest.mark.parametrize(
@@ -43,24 +25,43 @@ def num_parameters(features, num_channels, num_classes):
 )
 def test_number_of_parameters(features):
     network = build_network(NetworkConfig(features=features), 2, 3)
-    found = sum(parameter.numel() for parameter in network.parameters())
-    assert found == num_parameters(features, 2, 3)
+    assert count_parameters(network) == num_parameters(features, 2, 3)
 
 
-def test_every_parameter_learns():
-    network = build_network(NetworkConfig(features=(2, 4, 4)), 1, 2)
-    network(torch.randn(1, 1, 8, 8, 8)).square().sum().backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
+def monai_unet(features):
+    levels = len(features)
+    return DynUNet(
+        spatial_dims=3,
+        in_channels=2,
+        out_channels=3,
+        kernel_size=[3] * levels,
+        strides=[1] + [2] * (levels - 1),
+        upsample_kernel_size=[2] * (levels - 1),
+        filters=list(features),
+        norm_name=("instance", {"affine": True}),
+    )
 
 
-def test_dropout_only_in_training():
-    network = build_network(NetworkConfig(features=(4, 4, 4), dropout=0.5), 1, 2)
-    image = torch.randn(1, 1, 8, 8, 8)
+def test_weights_of_monais_network_fit():
+    """Models of earlier versions hold MONAI's weights, each under its first name."""
+    reference = monai_unet((4, 8, 8, 16)).eval()
+    network = build_network(NetworkConfig(features=(4, 8, 8, 16)), 2, 3).eval()
+    image = torch.randn(1, 2, 16, 8, 8)
     with torch.inference_mode():
-        network.train()
-        assert not torch.equal(network(image), network(image))
-        network.eval()
-        assert torch.equal(network(image), network(image))
+        weights = {name: torch.randn_like(weight) for name, weight in reference.named_parameters()}
+        assert list(weights) == [name for name, _ in network.named_parameters()]
+        reference.load_state_dict(weights, strict=False)  # it knows each weight by two names
+        network.load_state_dict(weights)
+        expected = reference(image)
+        torch.testing.assert_close(
+            network(image) / expected.std(), expected / expected.std(), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_no_dropout_of_logits():
+    """What is left out are features: logits never are exactly 0."""
+    network = build_network(NetworkConfig(features=(4, 4, 4), dropout=0.9), 1, 2).train()
+    assert network(torch.randn(1, 1, 8, 8, 8)).all()
 
 
 def test_no_dropout_by_default():
@@ -78,34 +79,30 @@ def test_scale_of_the_intensities_is_normalised_away():
         torch.testing.assert_close(network(1000 * image), network(image), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize(("levels", "divisor"), [(3, 4), (4, 8), (6, 32)])
-def test_divisor(levels, divisor):
-    config = NetworkConfig(features=(2,) * levels)
-    assert config.divisor == divisor
-    config.check_size("window", (divisor, 3 * divisor, 2 * divisor))
-    for size in ((divisor + 1, divisor, divisor), (divisor, divisor, divisor // 2)):
-        with pytest.raises(ValueError, match=rf"^window=\[.*\] must be multiples of {divisor}"):
-            config.check_size("window", size)
+def test_linear_upsampling_has_fewer_weights():
+    """One 1x1x1 convolution in the place of each 2x2x2 one."""
+    features = (4, 8, 16)
+    linear = build_network(NetworkConfig(features=features, upsampling="linear"), 2, 3)
+    saved = 7 * (4 * 8 + 8 * 16)
+    assert count_parameters(linear) == num_parameters(features, 2, 3) - saved
 
 
-def test_error_names_the_key_the_value_and_what_would_do():
-    with pytest.raises(
-        ValueError,
-        match=r"^training\.patch_size=\[40, 50, 40\] must be multiples of 8, "
-        r"since the network has 4 levels$",
-    ):
-        NetworkConfig().check_size("training.patch_size", (40, 50, 40))
+def test_supervised_levels_have_a_head_each():
+    network = build_network(NetworkConfig(features=(4, 8, 16, 16), deep_supervision=True), 2, 3)
+    heads = 3 * (8 + 1) + 3 * (16 + 1)
+    assert count_parameters(network) == num_parameters((4, 8, 16, 16), 2, 3) + heads
 
 
-@pytest.mark.parametrize(
-    "values", [{"features": (8, 8)}, {"features": (8, 0, 8)}, {"dropout": 1}, {"dropout": -0.1}]
-)
-def test_config_is_checked(values):
-    with pytest.raises(ValidationError, match=next(iter(values))):
-        NetworkConfig(**values)
-
-
-def test_a_window_that_leaves_one_voxel_at_the_deepest_level_is_refused():
-    with pytest.raises(ValueError, match=r"w=\[8, 8, 8\] leaves a single voxel .* use 16 along"):
-        NetworkConfig(features=(4, 4, 4, 4)).check_size("w", (8, 8, 8))
-    NetworkConfig(features=(4, 4, 4, 4)).check_size("w", (16, 8, 8))
+def test_kernels_and_strides_per_level():
+    config = NetworkConfig(
+        features=(4, 8, 8),
+        kernel_sizes=((3, 3, 1), (3, 3, 3), (5, 5, 3)),
+        strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)),
+    )
+    network = build_network(config, 1, 2)
+    shapes = {name: tuple(weight.shape[2:]) for name, weight in network.named_parameters()}
+    assert shapes["input_block.conv2.conv.weight"] == (3, 3, 1)
+    assert shapes["bottleneck.conv1.conv.weight"] == (5, 5, 3)
+    assert shapes["upsamples.0.transp_conv.conv.weight"] == (2, 2, 2)
+    assert shapes["upsamples.1.transp_conv.conv.weight"] == (2, 2, 1)
+    assert shapes["upsamples.1.conv_block.conv1.conv.weight"] == (3, 3, 1)

@@ -57,6 +57,7 @@ def make_config(workspace):
                 "validate_every_epochs": 1,
                 "num_validation_cases": 1,
                 "precision": "fp32",
+                "layout": "contiguous",
             },
             "inference": {"precision": "fp32"},
             "evaluation": {"num_resamples": 10},
@@ -64,6 +65,17 @@ def make_config(workspace):
         return build_config(RunConfig, tree, overrides, where="test")
 
     return make
+
+
+@pytest.fixture(scope="module")
+def quick_pictures():
+    """Leave empty pictures, which take longer to draw than these runs to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "pipeline.training.validation.write_picture",
+            lambda volume, labels_IJK, labels, path, **_: path.touch(),
+        )
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +101,7 @@ def outcome():
             ],
             "weights": {
                 name: value.numpy().tobytes()
-                for name, value in load_model(folder.model, CPU).network.state_dict().items()
+                for name, value in load_model(folder.model, CPU).networks[0].state_dict().items()
             },
             "scores": (folder.validation / "scores.csv").read_text(),
             "summary": (folder.validation / "summary.csv").read_text(),

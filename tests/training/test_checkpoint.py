@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingError
+from pipeline.losses import LossConfig, build_loss
 from pipeline.training import TrainingConfig
+from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer
+from pipeline.transforms import Batch
 
 CPU = torch.device("cpu")
 
@@ -35,8 +38,10 @@ def tensors_of(tree):
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"ema_decay": 0.0}])
 def test_everything_comes_back_exactly(tmp_path, changes):
     state = make_state(**changes)
-    batch = torch.randn(1, 1, 4, 4, 4), torch.randint(0, 2, (1, 4, 4, 4))
-    build_trainer(state, config(**changes), CPU).run([batch] * 3)
+    image, label = torch.randn(1, 1, 4, 4, 4), torch.randint(0, 2, (1, 4, 4, 4))
+    batch = Batch(image, label, torch.ones(1, 1, dtype=torch.bool))
+    loss = build_loss(LossConfig(), 2)
+    build_trainer(state, config(**changes), Ranks(CPU), loss).run([batch] * 3)
     state.iteration, state.elapsed_s, state.epoch_losses = 3, 1.25, [0.1, 1 / 3]
     state.save(tmp_path / "deep" / "last.pt")
 

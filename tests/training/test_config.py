@@ -44,6 +44,20 @@ def test_the_fold_is_one_of_the_folds():
         DataConfig(manifest="m.yaml", folds=1)
 
 
+def test_all_folds_or_the_number_of_one():
+    assert DataConfig(manifest="m.yaml", fold="all").fold == "all"
+    for wrong in (-1, "some", 1.5, True, None):
+        with pytest.raises(ValidationError, match="give the number of a fold, from 0, or all"):
+            DataConfig(manifest="m.yaml", fold=wrong)
+
+
+def test_mirroring_at_inference_needs_mirrored_training():
+    with pytest.raises(ValidationError, match=r"inference\.mirror=true, but .*flip_axes"):
+        run_config(inference={"mirror": True})
+    config = run_config(inference={"mirror": True}, augmentation={"flip_axes": ["R"]})
+    assert config.inference.mirror
+
+
 def test_a_budget_is_needed_and_any_one_will_do():
     with pytest.raises(ValidationError, match="set a budget: max_minutes, max_iterations or"):
         TrainingConfig()

@@ -1,42 +1,27 @@
-import gc
-import itertools
 import shutil
-import signal
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.errors import ManifestError, StudyError
 from pipeline.manifest import Split
 from pipeline.study import StudyConfig
 from pipeline.training.data import (
-    build_loader,
     cache_cases,
     check_trainable,
     read_case,
     read_cases,
 )
-from pipeline.transforms import ChannelNormalisation, PatchDataset, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
-SPACING_MM = (8.0, 8.0, 8.0)
-
-CPU = torch.device("cpu")
 SETTINGS = Preprocessing(
     spacing_mm=(8.0, 8.0, 8.0),
     crop_margin_mm=10.0,
     channels=(ChannelNormalisation(kind="mr"),) * 2,
 )
 VALUES = [0, 1, 2, 3, 4, 5]
-
-
-@pytest.fixture(scope="session")
-def cached(manifest, split, make_config, tmp_path_factory):
-    config = make_config(tmp_path_factory.mktemp("data"))
-    return cache_cases(split.train, manifest, SETTINGS, VALUES, config)
 
 
 @pytest.fixture
@@ -127,7 +112,7 @@ def test_cached_cases_are_not_made_again(manifest, split, make_config, tmp_path,
     finer = SETTINGS.model_copy(update={"spacing_mm": (7.0, 8.0, 8.0)})
     others = cache_cases(split.train, manifest, finer, VALUES, config)
     assert not {case.folder for case in others} & {case.folder for case in again}
-    assert others[0].image().shape[1] > again[0].image().shape[1]
+    assert others[0].facts.shape > again[0].facts.shape
 
 
 def test_a_changed_label_is_cached_anew(manifest, split, spoil, make_config, tmp_path):
@@ -138,58 +123,17 @@ def test_a_changed_label_is_cached_anew(manifest, split, spoil, make_config, tmp
     labels = np.zeros(image.shape, np.uint8)
     nib.save(nib.Nifti1Image(labels, image.affine), case.label)
     [after] = cache_cases([case], manifest, SETTINGS, VALUES, config)
-    assert before.label().any()
-    assert not after.label().any()
+    assert any(before.facts.num_locations)
+    assert not any(after.facts.num_locations)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_resumed_loader_gives_the_batches_that_are_left(
-    cached, make_config, tmp_path, num_workers
-):
-    config = make_config(tmp_path, f"training.num_workers={num_workers}")
-    alone = make_config(tmp_path)
-    whole = list(itertools.islice(build_loader(cached, alone, SPACING_MM, CPU, 0), 5))
-    rest = list(itertools.islice(build_loader(cached, config, SPACING_MM, CPU, 3), 2))
-    assert whole[0][0].shape == (2, 2, 16, 16, 16)
-    assert whole[0][1].shape == (2, 16, 16, 16)
-    assert not torch.equal(whole[0][0], whole[1][0])
-    for (image, label), (expected_image, expected_label) in zip(rest, whole[3:], strict=True):
-        assert torch.equal(image, expected_image)
-        assert torch.equal(label, expected_label)
-
-
-def test_workers_leave_signals_to_the_parent(cached, make_config, tmp_path, monkeypatch):
-    """A signal to the whole group reaches them too; they go on until their parent ends them."""
-    config = make_config(tmp_path, "training.num_workers=1", "training.batch_size=1")
-    getitem = PatchDataset.__getitem__
-
-    def signalled(self, index):
-        if index == 2:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGTERM)
-        return getitem(self, index)
-
-    monkeypatch.setattr(PatchDataset, "__getitem__", signalled)
-    assert len(list(itertools.islice(build_loader(cached, config, SPACING_MM, CPU, 0), 8))) == 8
-
-
-def test_memory_stays_flat(cached, make_config, tmp_path):
-    status = Path("/proc/self/status")
-    if not status.exists():
-        pytest.skip("resident memory is read from /proc")
-
-    def resident_mib():
-        gc.collect()
-        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
-        return int(line.split()[1]) / 1024
-
-    batches = iter(build_loader(cached, make_config(tmp_path), SPACING_MM, CPU, 0))
-    for _ in itertools.islice(batches, 75):
-        pass
-    before = resident_mib()
-    for _ in itertools.islice(batches, 200):
-        pass
-    assert resident_mib() - before < 4
+def test_what_a_case_annotates_goes_with_it(manifest, split, make_config, tmp_path):
+    config = make_config(tmp_path)
+    name = min(manifest.labels, key=manifest.labels.get)
+    partial = replace(split.train[0], annotated=(name,))
+    cases = cache_cases([partial, split.train[1]], manifest, SETTINGS, VALUES, config)
+    assert cases[0].annotated == (True, False, False, False, False)
+    assert cases[1].annotated == (True,) * 5
 
 
 def test_labels_and_files_must_be_there(manifest, split, tmp_path):
@@ -215,3 +159,9 @@ def test_undeclared_label_values_are_refused_and_not_taught_as_background(manife
     only_tumour = replace(manifest, labels=labels)
     with pytest.raises(ManifestError, match=r"label values 1, 2, 3.* are not declared"):
         list(read_cases(split.train, only_tumour, StudyConfig(), "Reading"))
+
+
+def test_the_ignored_value_need_not_be_a_label(manifest, split):
+    labels = {name: value for name, value in manifest.labels.items() if value != 3}
+    ignoring = replace(manifest, labels=labels, ignore_value=3)
+    assert list(read_cases(split.train, ignoring, StudyConfig(), "Reading"))

@@ -18,6 +18,7 @@ FINGERPRINT = Fingerprint(
     shape=(10, 20, 30),
     channels=(),
 )
+VOLUMES = {"phantom_000": {"brain": 1.5}}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def config(make_config, tmp_path):
 @pytest.fixture
 def folder(config, split):
     folder = RunFolder(config.folder)
-    folder.begin(config, split, FINGERPRINT)
+    folder.begin(config, split, FINGERPRINT, VOLUMES)
     return folder
 
 
@@ -38,9 +39,11 @@ def test_a_new_run_is_recorded(folder, config, split, tmp_path):
     recorded = yaml.safe_load(folder.config.read_text())
     assert build_config(RunConfig, recorded, [], where="test") == config
     assert folder.read_fingerprint() == FINGERPRINT
+    assert folder.read_volumes() == VOLUMES
     assert json.loads(folder.split.read_text()) == {
         "train": ["phantom_000", "phantom_001", "phantom_002"],
         "validation": ["phantom_003", "phantom_004"],
+        "volumes_ml": VOLUMES,
     }
     environment = json.loads((folder.path / "environment.json").read_text())
     assert {"trivox", "python", "torch", "monai", "numpy"} <= environment.keys()

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 
 from pipeline.errors import TrainingError
 from pipeline.training import TrainingConfig, loop
+from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.loop import Loop
 from pipeline.training.recorder import Recorder, read_metrics
 from pipeline.training.step import build_state
@@ -39,8 +40,16 @@ def clock(monkeypatch):
 class Run:
     """A loop whose batches are their numbers, whose loss is 1 / (batch + 1)."""
 
-    def __init__(self, folder, *, step=lambda batch: 1 / (batch + 1), validate=None, **settings):
-        self.folder = folder
+    def __init__(
+        self,
+        folder,
+        *,
+        step=lambda batch: 1 / (batch + 1),
+        validate=None,
+        ranks=Ranks(CPU),  # noqa: B008
+        **settings,
+    ):
+        self.folder, self.ranks = folder, ranks
         self.config = TrainingConfig(**({"iterations_per_epoch": 5} | settings))
         self.state = build_state(torch.nn.Linear(1, 1), self.config, CPU, seed=7)
         self.checkpoint = folder / "last.pt"
@@ -72,7 +81,9 @@ class Run:
         return 0.5
 
     def run(self, batches=None):
-        self.loop.run(itertools.count(self.state.iteration) if batches is None else batches)
+        if batches is None:
+            batches = itertools.count(self.state.iteration)
+        self.loop.run(batches, self.ranks)
         self.recorder.close()
         return self
 
@@ -258,6 +269,63 @@ def test_a_worker_that_dies_is_explained(tmp_path):
         run.run(loader)
 
 
+class Peers(Ranks):
+    """Rank 1 of 2; the test says what the other one adds to each sum, until it is lost."""
+
+    def __init__(self, added):
+        super().__init__(CPU, rank=1, world_size=2)
+        object.__setattr__(self, "added", iter(added))
+
+    def sum_over_ranks(self, *values):
+        added = next(self.added, None)
+        if added is None:
+            raise RankLostError("rank 1", "rank 0 of 2 ended", "Go on with --resume.")
+        return tuple(a + b for a, b in zip(values, added, strict=True))
+
+
+def test_ranks_agree_on_loss_time_and_stop(tmp_path):
+    """This is rank 1, whose own clock and validation do not count; rank 0 is asked to stop."""
+    peers = Peers([(0,), (0.25, 7.0, 0), (0.5, 8.0, 1)])
+    run = Run(tmp_path, step=lambda _: 1.0, max_iterations=10, ranks=peers).run()
+    assert run.state.epoch_losses == [0.75, 1.0]
+    assert run.state.elapsed_s == 8.0
+    assert not run.checkpoint.exists()
+
+
+def test_validation_is_the_main_ranks(tmp_path):
+    epoch = [(0.5, 1.0, 0)] * 5
+    peers = Peers([(0,), *epoch, (0.875, 9.0)])
+    run = Run(tmp_path, step=lambda _: 1.0, max_iterations=5, ranks=peers).run()
+    assert run.validated_at == []
+    assert run.state.elapsed_s == 9.0
+    assert run.rows[0].validation_dice == 0.875
+
+
+def test_a_lost_rank_leaves_the_state_of_the_last_whole_step(tmp_path, caplog):
+    peers = Peers([(0,), (0.5, 1.0, 0), (0.5, 2.0, 0)])
+    with pytest.raises(RankLostError):
+        Run(tmp_path, step=lambda _: 1.0, max_iterations=9, ranks=peers).run()
+    assert caplog.messages[-1] == "rank 0 of 2 ended; saved iteration 3"
+    kept = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (kept["iteration"], kept["epoch_losses"]) == (3, [1.0, 1.0, 1.0])
+
+
+def test_ranks_that_start_from_different_checkpoints_are_refused(tmp_path):
+    run = Run(tmp_path, max_iterations=9, ranks=Peers([(4,)]))
+    with pytest.raises(TrainingError, match=r"different checkpoints\. .*shared folder"):
+        run.run()
+    assert run.batches == []
+
+
+def test_ranks_draw_different_random_numbers(tmp_path):
+    agreed = [(0,), *[(0.0, 0.0, 0)] * 3]
+    other = Run(tmp_path / "other", max_iterations=3, ranks=Peers(agreed), validate=lambda: None)
+    with pytest.raises(RankLostError):
+        other.run()
+    alone = Run(tmp_path / "alone", max_iterations=3).run()
+    assert set(other.random).isdisjoint(alone.random)
+
+
 def test_a_bug_stays_what_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="shapes differ"):
         Run(tmp_path, step=failing(RuntimeError("shapes differ")), max_iterations=3).run()
@@ -284,6 +352,15 @@ def test_a_run_outside_the_main_thread_works(tmp_path):
     thread.start()
     thread.join()
     assert run.loop.is_finished
+
+
+def test_an_operation_that_cannot_repeat_names_the_setting(tmp_path):
+    def step(_):
+        raise RuntimeError("upsample_trilinear3d does not have a deterministic implementation. You")
+
+    run = Run(tmp_path, step=step, max_iterations=3)
+    with pytest.raises(TrainingError, match=r"upsample_trilinear3d.*training\.deterministic=false"):
+        run.run()
 
 
 def test_an_epoch_is_logged_with_what_is_left(tmp_path, clock, caplog):

@@ -82,6 +82,13 @@ def test_curves_are_a_picture(tmp_path, dice):
         assert (colours == colour).all(axis=1).any(), colour
 
 
+def test_a_recorder_of_another_rank_touches_nothing(tmp_path):
+    recorder = Recorder(tmp_path, 0, enabled=False)
+    recorder.add(row(1))
+    recorder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_closing_draws_the_curves_of_what_there_is(tmp_path):
     record(tmp_path / "empty", [])
     assert not (tmp_path / "empty" / "curves.png").exists()

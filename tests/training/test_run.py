@@ -18,7 +18,7 @@ from ignite.engine import Events
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
-from pipeline.training import RunFolder, run, train
+from pipeline.training import RunFolder, prepare, run, train
 from pipeline.training.recorder import read_metrics
 
 CPU = torch.device("cpu")
@@ -97,8 +97,9 @@ def is_gone(pid):
 def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, split):
     folder = uninterrupted.path
     assert {path.name for path in folder.iterdir()} == {
-        "checkpoints", "config.yaml", "curves.png", "environment.json", "fingerprint.json",
-        "metrics.csv", "model", "split.json", "tensorboard", "validation",
+        "arithmetic.json", "checkpoints", "config.yaml", "curves.png", "environment.json",
+        "fingerprint.json", "metrics.csv", "model", "resources.json", "split.json", "tensorboard",
+        "validation",
     }  # fmt: skip
     masks = {path.name for path in uninterrupted.validation.glob("*.nii.gz")}
     assert masks == {f"{case.name}_seg.nii.gz" for case in split.validation}
@@ -113,7 +114,7 @@ def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, spli
 
 def test_the_model_holds_the_averaged_weights(uninterrupted):
     checkpoint = torch.load(uninterrupted.checkpoint, weights_only=True)
-    weights = load_model(uninterrupted.model, CPU).network.state_dict()
+    weights = load_model(uninterrupted.model, CPU).networks[0].state_dict()
     for name, value in weights.items():
         assert torch.equal(value, checkpoint["averaged"][f"module.{name}"])
     assert any(not torch.equal(weights[name], checkpoint["network"][name]) for name in weights)
@@ -282,8 +283,8 @@ def test_a_data_set_without_foreground_is_refused(make_config, manifest, monkeyp
         for case, study, label_map in read(cases, *_):
             yield case, study, replace(label_map, labels_IJK=np.zeros_like(label_map.labels_IJK))
 
-    read = run.read_cases
-    monkeypatch.setattr(run, "read_cases", empty)
+    read = prepare.read_cases
+    monkeypatch.setattr(prepare, "read_cases", empty)
     with pytest.raises(ManifestError, match=r"no foreground voxel.*trivox check"):
         train(make_config(tmp_path))
 
@@ -294,3 +295,27 @@ def test_a_table_alone_names_no_labels_to_train_on(make_config, manifest, tmp_pa
     config = make_config(tmp_path, "data.phantom=", "data.root=", f"data.manifest={table}")
     with pytest.raises(ManifestError, match=r"names no labels to train on.*manifest with labels"):
         train(config)
+
+
+def test_overlapping_regions_with_ignored_voxels_and_partial_cases(
+    workspace, make_config, quick_pictures, tmp_path
+):
+    """Two regions of two labels; one label is ignored, and the first case annotates one only."""
+    made = yaml.safe_load((workspace / "cohort" / "manifest.yaml").read_text())
+    first, second, *rest = sorted(made["labels"], key=made["labels"].get)
+    ignored = made["labels"].pop(rest.pop())
+    inner = {"name": "inner", "labels": [second], "writes": second}
+    both = {"name": "both", "labels": [first, second], "writes": first}
+    made |= {"ignore": ignored, "regions": [both, inner], "cases": str(tmp_path / "cases.csv")}
+    header, *rows = (workspace / "cohort" / "cases.csv").read_text().splitlines()
+    rows = [f"{row},{second if index == 0 else ''}" for index, row in enumerate(rows)]
+    (tmp_path / "cases.csv").write_text("\n".join([f"{header},annotated", *rows]) + "\n")
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(made))
+    config = make_config(tmp_path, "data.phantom=null", f"data.manifest={tmp_path}/manifest.yaml")
+    result = train(config)
+    assert {summary.label for summary in result.summaries} == {"both", "inner", "mean"}
+    model = load_model(result.folder.model, CPU)
+    assert model.description.output_names == ["both", "inner"]
+    assert model.description.activation == "sigmoid"
+    losses = [row.loss for row in read_metrics(result.folder.path / "metrics.csv")]
+    assert losses[-1] < losses[0]

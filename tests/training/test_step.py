@@ -3,8 +3,11 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from pipeline.losses import LossConfig, build_loss
 from pipeline.training import TrainingConfig
+from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer
+from pipeline.transforms import Batch
 
 CPU = torch.device("cpu")
 
@@ -38,10 +41,10 @@ def config(**changes):
     return TrainingConfig(**(defaults | changes))
 
 
-def train_on(network, batches, settings):
+def train_on(network, batches, settings, loss=None):
     """Return the state after one step on each batch, and the losses."""
     state = build_state(network, settings, CPU, seed=0)
-    trainer = build_trainer(state, settings, CPU)
+    trainer = build_trainer(state, settings, Ranks(CPU), loss or build_loss(LossConfig(), 2))
     losses = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output))
     trainer.run(batches, epoch_length=len(batches))
@@ -50,7 +53,8 @@ def train_on(network, batches, settings):
 
 def batch_of(labels, value=1.0):
     label_BIJK = torch.tensor(labels).reshape(1, -1, 1, 1)
-    return torch.full((1, 1, *label_BIJK.shape[1:]), value), label_BIJK
+    image_BCIJK = torch.full((1, 1, *label_BIJK.shape[1:]), value)
+    return Batch(image_BCIJK, label_BIJK, torch.ones(1, 1, dtype=torch.bool))
 
 
 def test_the_loss_is_dice_without_background_plus_cross_entropy():
@@ -66,8 +70,7 @@ def test_dice_is_taken_over_the_whole_batch():
     """A patch without foreground alone would have a Dice of about 0, whatever is predicted."""
     foreground = np.array([0.8, 0.4])
     logits = np.log(foreground / (1 - foreground)).astype(np.float32).tolist()
-    (image, first), (_, second) = batch_of([1, 1]), batch_of([0, 0])
-    batch = torch.cat([image, image]), torch.cat([first, second])
+    batch = Batch(*map(torch.cat, zip(batch_of([1, 1]), batch_of([0, 0]), strict=True)))
     _, [loss] = train_on(Logits(logits), [batch], config())
     soft_dice = 2 * 1.2 / (2 * 1.2 + 2)
     cross_entropy = -np.mean(np.log([0.8, 0.4, 0.2, 0.6]))
@@ -135,3 +138,28 @@ def test_reduced_precision_keeps_weights_and_loss_in_float32():
 
 def test_float16_scales_the_loss():
     assert build_state(Scale(1.0), config(precision="fp16"), CPU, seed=0).scaler.is_enabled()
+
+
+def test_deeply_supervised_networks_and_partial_cases_reach_the_loss():
+    """What the step hands over: all levels in float32, the target, and what is annotated."""
+    given = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, logits, target_BIJK, annotated_BC):
+            given.append((logits, target_BIJK, annotated_BC))
+            return sum(level.square().mean() for level in logits)
+
+    class Deep(Scale):
+        def forward(self, image_BCIJK):
+            fine = super().forward(image_BCIJK)
+            return [fine.bfloat16(), fine[:, :, ::2].bfloat16()]
+
+    batch = batch_of([0, 1, 0, 0])
+    train_on(Deep(2.0), [batch], config(), Spy())
+    [(logits, target_BIJK, annotated_BC)] = given
+    assert [(level.dtype, level.shape[2]) for level in logits] == [
+        (torch.float32, 4),
+        (torch.float32, 2),
+    ]
+    assert torch.equal(target_BIJK, batch.label)
+    assert torch.equal(annotated_BC, batch.annotated)

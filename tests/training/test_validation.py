@@ -1,6 +1,7 @@
 """Validation with a network that reads the labels from the image, so that every score is known."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -17,7 +18,7 @@ from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
-from pipeline.training.validation import quick_dice, validate
+from pipeline.training.validation import ValidationFolder, quick_dice, validate
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def model():
         ),
         training={},
     )
-    return Model(description, Reader())
+    return Model(description, (Reader(),))
 
 
 def labels_with(organ=slice(2, 6), lesion=slice(0, 0)):
@@ -114,7 +115,9 @@ def manifest(tmp_path):
 @pytest.fixture
 def folder(manifest, model, tmp_path):
     folder = tmp_path / "validation"
-    summaries = validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
+    summaries = validate(
+        manifest.cases, manifest, model, ValidationFolder(folder), device=CPU, config=CONFIG
+    )
     assert {summary.metric for summary in summaries} >= {"dice", "hd95_mm"}
     return folder
 
@@ -131,6 +134,32 @@ def test_quick_dice_by_hand(manifest, model):
     assert quick_dice([lost], model, CPU) == 0.0
     assert quick_dice(manifest.cases, model, CPU) == pytest.approx((1 + 1 + 0.5 + 0 + 0) / 5)
     assert quick_dice([], model, CPU) is None
+
+
+def with_ignored_miss(manifest):
+    """One case, in which nobody annotated the slices where prediction and reference differ."""
+    case = manifest.cases[1]
+    image = nib.load(case.label)
+    labels_IJK = np.asanyarray(image.dataobj).copy()
+    labels_IJK[2:4, 3:7, 3:7] = labels_IJK[6:8, 3:7, 3:7] = 255
+    nib.save(nib.Nifti1Image(labels_IJK, image.affine), case.label)
+    return replace(manifest, cases=(case,), ignore_value=255)
+
+
+def test_ignored_voxels_are_not_scored(manifest, model, tmp_path):
+    manifest = with_ignored_miss(manifest)
+    assert quick_dice(manifest.cases, model, CPU, 255) == 1.0
+    folder = ValidationFolder(tmp_path / "ignored")
+    validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
+    assert float(read_scores(folder.path)["half", "organ"]["dice"]) == 1.0
+
+
+def test_labels_that_a_case_does_not_annotate_are_not_scored(manifest, model, tmp_path):
+    case = replace(manifest.cases[1], annotated=("lesion",))
+    assert quick_dice([case], model, CPU) is None
+    folder = ValidationFolder(tmp_path / "partial")
+    validate([case], manifest, model, folder, device=CPU, config=CONFIG)
+    assert read_scores(folder.path).keys() == {("half", "lesion")}
 
 
 def test_scores_by_hand(folder):
@@ -178,7 +207,8 @@ def test_worst_median_and_best_are_drawn(folder, manifest, model):
         assert len(np.unique(matplotlib.image.imread(folder / name))) > 10
     assert (folder / "summary.csv").is_file()
     # Another validation of the same run leaves no picture of the one before.
-    validate(manifest.cases[1:2], manifest, model, folder, device=CPU, config=CONFIG)
+    half = manifest.cases[1:2]
+    validate(half, manifest, model, ValidationFolder(folder), device=CPU, config=CONFIG)
     pictures = {path.name for path in folder.glob("*.png")}
     assert pictures == {"worst_half.png", "median_half.png", "best_half.png"}
 
@@ -186,4 +216,17 @@ def test_worst_median_and_best_are_drawn(folder, manifest, model):
 def test_a_case_that_vanished_is_named(manifest, model, tmp_path):
     manifest.cases[1].label.unlink()
     with pytest.raises(ManifestError, match=r"1 of 3 cases cannot be used.*half\.nii\.gz"):
-        validate(manifest.cases, manifest, model, tmp_path / "v", device=CPU, config=CONFIG)
+        validate(
+            manifest.cases, manifest, model, ValidationFolder(tmp_path), device=CPU, config=CONFIG
+        )
+
+
+def test_probabilities_are_kept_if_asked_for(manifest, model, tmp_path):
+    kept = ValidationFolder(tmp_path / "v", keeps_probabilities=True)
+    validate(manifest.cases[:1], manifest, model, kept, device=CPU, config=CONFIG)
+    stored = nib.load(kept.probabilities(manifest.cases[0]))
+    mask_IJK = np.asarray(nib.load(kept.mask(manifest.cases[0])).dataobj)
+    assert stored.shape == (*mask_IJK.shape, 3)
+    assert stored.get_data_dtype() == np.uint8
+    values = np.array(model.description.label_values)
+    assert np.array_equal(values[np.argmax(stored.get_fdata(), axis=3)], mask_IJK)

@@ -3,9 +3,11 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from pipeline.transforms import CachedCase, ChannelNormalisation, Preprocessing
+from pipeline.transforms.cache import write_arrays
 from pipeline.volume import Volume
 
 ORIENTATIONS = ["".join(a) for a in itertools.product("LR", "PA", "IS")]
@@ -112,14 +114,12 @@ def linear_volume(world):
 def cached(tmp_path):
     """Write a cached case from arrays."""
 
-    def write(name, image_CIJK, label_IJK):
+    def write(name, image_CIJK, label_IJK, annotated=()):
         folder = tmp_path / name
         folder.mkdir()
-        np.save(folder / "image.npy", np.asarray(image_CIJK, np.float32))
-        np.save(folder / "label.npy", np.asarray(label_IJK, np.uint8))
-        voxels = np.argwhere(label_IJK)
-        classes = np.asarray(label_IJK)[tuple(voxels.T)][:, None]
-        np.save(folder / "locations.npy", np.hstack([classes, voxels]).astype(np.int32))
-        return CachedCase(name, folder)
+        image = torch.as_tensor(np.asarray(image_CIJK, np.float32))
+        label = torch.as_tensor(np.asarray(label_IJK, np.int16))
+        write_arrays(folder, image, label, int(label.max()) + 1)
+        return CachedCase(name, folder, annotated)
 
     return write

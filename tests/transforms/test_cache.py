@@ -18,14 +18,18 @@ from pipeline.transforms import (
     preprocess_labels,
     write_case,
 )
-from pipeline.transforms.cache import MAX_LOCATIONS, sample_locations
-from pipeline.volume import LabelMap, Volume
+from pipeline.transforms.cache import MAX_LOCATIONS, sample_locations, write_arrays
+from pipeline.volume import IGNORE_INDEX, LabelMap, Volume
 
 SETTINGS = Preprocessing(
     spacing_mm=(2.0, 2.0, 2.0), crop_margin_mm=4, channels=(ChannelNormalisation(kind="mr"),)
 )
 AFFINE = np.array([[0.0, 0, 3, 9], [-1.5, 0, 0, 8], [0, 2.5, 0, 7], [0, 0, 0, 1]])
 VALUES = [0, 2, 5]
+
+
+def whole(blocks):
+    return blocks.read((0, 0, 0), blocks.shape)
 
 
 @pytest.fixture
@@ -51,32 +55,39 @@ def case(tmp_path):
 
 def test_content_is_what_preprocessing_gives(tmp_path, study, label_map):
     write_case(study, label_map, SETTINGS, VALUES, tmp_path / "new" / "key")
-    cached = CachedCase("a", tmp_path / "new" / "key")
+    cached = CachedCase("a", tmp_path / "new" / "key", (True, True))
     working = preprocess(study.volume, SETTINGS)
     label_IJK = preprocess_labels(label_map, working.placement, VALUES).numpy()
-    np.testing.assert_array_equal(cached.image(), working.data_CIJK.numpy())
-    np.testing.assert_array_equal(cached.label(), label_IJK)
-    assert (cached.image().dtype, cached.label().dtype) == (np.float32, np.uint8)
-    locations = cached.locations()
-    assert locations.dtype == np.int32
-    np.testing.assert_array_equal(label_IJK[tuple(locations[:, 1:].T)], locations[:, 0])
-    assert len(locations) == np.count_nonzero(label_IJK)
+    image_CIJK, found_IJK = whole(cached.image), whole(cached.label)[0]
+    np.testing.assert_array_equal(image_CIJK, working.data_CIJK.numpy())
+    np.testing.assert_array_equal(found_IJK, label_IJK)
+    assert (image_CIJK.dtype, found_IJK.dtype) == (np.float32, np.int16)
+    counts = cached.facts.num_locations
+    assert counts == tuple(np.count_nonzero(label_IJK == index) for index in (1, 2))
+    locations = [cached.location(n) for n in range(sum(counts))]
+    classes = [label_IJK[tuple(location)] for location in locations]
+    assert classes == [1] * counts[0] + [2] * counts[1]
     assert len(np.unique(locations, axis=0)) == len(locations)
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"key"}
 
 
-def test_arrays_are_mapped_and_hold_no_pickle(tmp_path, study, label_map):
+def test_files_are_plain_arrays_without_pickle(tmp_path, study, label_map):
     write_case(study, label_map, SETTINGS, VALUES, tmp_path / "key")
-    cached = CachedCase("a", tmp_path / "key")
-    for mapped in (cached.image(), cached.label()):
-        assert isinstance(mapped, np.memmap)
-        assert not mapped.flags.writeable
-    np.save(tmp_path / "key" / "image.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for path in (tmp_path / "key").glob("*.npy"):
+        np.load(path, allow_pickle=False)
+    np.save(tmp_path / "key" / "locations.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects in dtype"):
-        cached.image()
-    (tmp_path / "key" / "image.npy").rename(tmp_path / "key" / "locations.npy")
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        cached.locations()
+        CachedCase("a", tmp_path / "key", ()).location(0)
+
+
+def test_voxels_that_nobody_annotated_stay_so_and_start_no_patch(tmp_path):
+    label = torch.full((5, 6, 7), IGNORE_INDEX, dtype=torch.int16)
+    label[2, 3, 4] = 1
+    write_arrays(tmp_path, torch.zeros(1, 5, 6, 7), label, 3)
+    cached = CachedCase("a", tmp_path, (True, False))
+    np.testing.assert_array_equal(whole(cached.label)[0], label)
+    assert cached.facts.num_locations == (1, 0)
+    assert cached.location(0).tolist() == [2, 3, 4]
 
 
 def test_interrupted_writing_leaves_nothing(tmp_path, study, label_map, monkeypatch):
@@ -124,11 +135,13 @@ def test_key_changes_with_how_studies_are_read(case, change):
     assert cache_key(case, SETTINGS, StudyConfig(**change), VALUES) != key
 
 
-def test_key_changes_with_label_values_and_version(case, monkeypatch):
+def test_key_changes_with_label_values_version_and_format(case, monkeypatch):
     key = cache_key(case, SETTINGS, StudyConfig(), VALUES)
     assert cache_key(case, SETTINGS, StudyConfig(), [0, 5]) != key
-    monkeypatch.setattr(pipeline.transforms.cache, "__version__", "next")
-    assert cache_key(case, SETTINGS, StudyConfig(), VALUES) != key
+    for name, value in (("__version__", "next"), ("FORMAT", 3)):
+        with monkeypatch.context() as changed:
+            changed.setattr(pipeline.transforms.cache, name, value)
+            assert cache_key(case, SETTINGS, StudyConfig(), VALUES) != key
 
 
 @pytest.mark.parametrize("name", ["image", "label"])
@@ -159,12 +172,13 @@ def test_locations_are_few_and_spread(num_found):
     label = torch.zeros((30, 40, 50), dtype=torch.uint8)
     label.view(-1)[:num_found] = 1
     label.view(-1)[-1] = 3
-    locations = sample_locations(label, 4)
-    first = locations[locations[:, 0] == 1]
+    first, second, third = sample_locations(label, 4)
     assert min(num_found, MAX_LOCATIONS // 2) <= len(first) <= MAX_LOCATIONS
-    assert locations[locations[:, 0] == 3].tolist() == [[3, 29, 39, 49]]
+    assert second.shape == (0, 3)
+    assert third.tolist() == [[29, 39, 49]]
+    assert first.dtype == np.int32
     if num_found:
-        flat = np.ravel_multi_index(first[:, 1:].T, label.shape)
+        flat = np.ravel_multi_index(first.T, label.shape)
         assert flat.min() == 0
         assert num_found - flat.max() <= np.ceil(num_found / MAX_LOCATIONS)
 
@@ -172,4 +186,15 @@ def test_locations_are_few_and_spread(num_found):
 def test_no_foreground_gives_no_locations(tmp_path, study, label_map):
     label_map.labels_IJK[:] = 0
     write_case(study, label_map, SETTINGS, VALUES, tmp_path / "key")
-    assert CachedCase("a", tmp_path / "key").locations().shape == (0, 4)
+    assert CachedCase("a", tmp_path / "key", (True, True)).facts.num_locations == (0, 0)
+    assert np.load(tmp_path / "key" / "locations.npy").shape == (0, 3)
+
+
+def test_ignored_voxels_are_kept_apart_from_background(tmp_path, study, label_map, case):
+    ignoring = preprocess_labels(label_map, preprocess(study.volume, SETTINGS).placement, [0, 2], 5)
+    write_case(study, label_map, SETTINGS, [0, 2], tmp_path / "key", 5)
+    found = whole(CachedCase("a", tmp_path / "key", (True,)).label)[0]
+    assert (found == IGNORE_INDEX).any()
+    np.testing.assert_array_equal(found, ignoring.numpy())
+    keys = {cache_key(case, SETTINGS, StudyConfig(), [0, 2], value) for value in (None, 5, 6)}
+    assert len(keys) == 3

@@ -85,6 +85,43 @@ def test_one_case_is_held_at_a_time():
     assert take_fingerprint(cases(), seed=0).num_cases == len(alive) == 3
 
 
+def test_percentiles_are_numpys_along_ras():
+    spacings = [(1.0, 2.0, 4.0 + n) for n in range(5)]
+    cases = [case((10 + n, 20, 30), np.diag([*s, 1.0])) for n, s in enumerate(spacings)]
+    found = take_fingerprint(cases, seed=0)
+    assert found.spacing_percentiles_mm.p10 == pytest.approx((1, 2, 4.4))
+    assert found.spacing_percentiles_mm.p90 == pytest.approx((1, 2, 7.6))
+    assert found.shape_percentiles.p50 == (12, 20, 30)
+    assert found.size_percentiles_mm.p50 == pytest.approx((12, 40, 180))
+    assert found.anisotropy == pytest.approx(6)
+
+
+def test_label_sizes_are_in_ml_over_the_cases_that_have_the_label():
+    affine = np.diag([10.0, 10.0, 10.0, 1.0])  # One voxel is one ml.
+    cases = [case((4, 4, 4), affine) for _ in range(3)]
+    for (_, label_map), num_voxels in zip(cases, (2, 4, 0), strict=True):
+        label_map.labels_IJK[0, 0, :num_voxels] = 5
+    one, five = take_fingerprint(cases, seed=0).labels
+    assert (one.value, one.num_cases, one.volume_ml) == (1, 3, (27, 27, 27))
+    assert (five.value, five.num_cases, five.volume_ml[1]) == (5, 2, 3)
+
+
+def test_ignored_voxels_count_for_nothing():
+    volume, label_map = case((6, 6, 6), np.eye(4))
+    expected = take_fingerprint([(volume, label_map)], seed=0)
+    label_map.labels_IJK[0] = 255
+    volume.data_CIJK[:, 0] = 1e6
+    assert take_fingerprint([(volume, label_map)], seed=0, ignore_value=255) == expected
+
+
+def test_a_fingerprint_of_an_earlier_version_still_loads():
+    found = take_fingerprint([case((4, 4, 4), np.eye(4))], seed=0)
+    added = {"spacing_percentiles_mm", "shape_percentiles", "size_percentiles_mm", "labels"}
+    old = Fingerprint.model_validate_json(found.model_dump_json(exclude=added))
+    assert old.labels == ()
+    assert old.channels == found.channels
+
+
 def test_fingerprint_survives_json():
     fingerprint = take_fingerprint([case((4, 4, 4), np.diag([1 / 3, 1, 1, 1]))], seed=0)
     assert Fingerprint.model_validate_json(fingerprint.model_dump_json()) == fingerprint

@@ -6,24 +6,41 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
-from monai.transforms import Compose
-from torch.utils.data import DataLoader
 
-from pipeline.transforms import AugmentationConfig, PatchDataset, build_augmentation
+from pipeline.transforms import Augmentation, AugmentationConfig, PatchDataset, Regions
+from pipeline.transforms.augmentation import Changes
+from pipeline.transforms.blocks import Blocks, write_blocks
 from pipeline.transforms.patches import cut
 
-IDENTITY = Compose([])
+NOTHING = AugmentationConfig(
+    affine_probability=0,
+    noise_probability=0,
+    blur_probability=0,
+    contrast_probability=0,
+    brightness_probability=0,
+    gamma_probability=0,
+)
+EVERYTHING = AugmentationConfig(
+    flip_axes=("R", "S"), affine_probability=0.7, noise_probability=0.5, gamma_probability=0.5
+)
 
 
-def dataset(cases, size=(4, 4, 4), *, share=0.0, seed=7, scale=1.0, augmentation=IDENTITY):
-    return PatchDataset(
-        cases,
-        size,
-        region_scale=scale,
-        augmentation=augmentation,
-        foreground_share=share,
-        seed=seed,
-    )
+class Patches:
+    """Single augmented patches: image `(C, I, J, K)` and label `(I, J, K)`."""
+
+    def __init__(self, regions, augmentation):
+        self.regions = regions
+        self.augmentation = augmentation
+
+    def __getitem__(self, index):
+        batch = self.regions[index].augmented(self.augmentation)
+        return batch.image[0], batch.label[0]
+
+
+def dataset(cases, size=(4, 4, 4), *, share=0.0, seed=7, config=NOTHING):
+    augmentation = Augmentation(config, size)
+    regions = PatchDataset(cases, augmentation, foreground_share=share, seed=seed)
+    return Patches(regions, augmentation)
 
 
 @pytest.fixture
@@ -50,11 +67,7 @@ def start_of(patch, shape=(9, 8, 7)):
 
 
 def augmented(cases, seed=7):
-    config = AugmentationConfig(
-        flip_axes=("R", "S"), affine_probability=0.7, noise_probability=0.5, gamma_probability=0.5
-    )
-    augmentation = build_augmentation(config, (4, 4, 4))
-    return dataset(cases, share=0.5, seed=seed, scale=1.25, augmentation=augmentation)
+    return dataset(cases, share=0.5, seed=seed, config=EVERYTHING)
 
 
 def test_same_patch_whatever_was_drawn_before(numbered):
@@ -64,15 +77,6 @@ def test_same_patch_whatever_was_drawn_before(numbered):
     for n in (5, 0, 7, 5, 3):
         for found, expected in zip(one[n], forwards[n], strict=True):
             assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_same_patches_however_many_workers(numbered, num_workers):
-    patches = augmented(numbered())
-    loader = DataLoader(patches, batch_size=2, sampler=[4, 5, 6, 7, 8, 9], num_workers=num_workers)
-    images = torch.cat([image for image, _ in loader])
-    expected = torch.stack([patches[n][0] for n in range(4, 10)])
-    assert torch.equal(images, expected)
 
 
 def test_same_patches_in_another_process(numbered):
@@ -87,16 +91,40 @@ def test_seed_and_index_matter(numbered):
     assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
 
 
-@pytest.mark.parametrize("is_augmented", [False, True])
-def test_types_and_shapes(cached, is_augmented):
+def test_same_patches_in_any_batch(numbered):
+    patches = augmented(numbered())
+    batch = Regions.join([patches.regions[n] for n in (4, 5, 9)]).augmented(patches.augmentation)
+    for place, index in enumerate((4, 5, 9)):
+        image, label = patches[index]
+        assert torch.equal(batch.image[place], image)
+        assert torch.equal(batch.label[place], label)
+
+
+@pytest.mark.parametrize("config", [NOTHING, EVERYTHING])
+def test_types_and_shapes(cached, config):
     rng = np.random.default_rng(0)
-    case = cached("a", rng.normal(size=(2, 9, 8, 7)), rng.integers(0, 3, (9, 8, 7)))
+    label = rng.integers(-1, 3, (9, 8, 7))
+    case = cached("a", rng.normal(size=(2, 9, 8, 7)), label, annotated=(True, False))
     size = (4, 6, 2)
-    augmentation = build_augmentation(AugmentationConfig(), size) if is_augmented else IDENTITY
-    scale = 1.25 if is_augmented else 1.0
-    image, label = dataset([case], size, scale=scale, augmentation=augmentation)[0]
-    assert (type(image), image.dtype, image.shape) == (torch.Tensor, torch.float32, (2, *size))
-    assert (type(label), label.dtype, label.shape) == (torch.Tensor, torch.int64, size)
+    augmentation = Augmentation(config, size)
+    patches = PatchDataset([case], augmentation, foreground_share=0.5, seed=0)
+    regions = Regions.join([patches[n] for n in range(3)])
+    assert regions.image.shape == (3, 2, *augmentation.region_size)
+    assert (regions.label.dtype, len(regions.changes)) == (torch.int16, 3)
+    batch = regions.augmented(augmentation)
+    assert (batch.image.dtype, batch.image.shape) == (torch.float32, (3, 2, *size))
+    assert (batch.label.dtype, batch.label.shape) == (torch.int64, (3, *size))
+    assert set(batch.label.unique().tolist()) <= {-1, 0, 1, 2}
+    assert batch.annotated.tolist() == [[True, False]] * 3
+
+
+def test_each_patch_says_what_its_case_annotates(cached):
+    zeros = np.zeros((1, 4, 4, 4))
+    cases = [cached(f"{n}", zeros + n, zeros[0], annotated=(n == 0, True)) for n in range(2)]
+    patches = PatchDataset(cases, Augmentation(NOTHING, (4, 4, 4)), foreground_share=0, seed=0)
+    for n in range(6):
+        regions = patches[n]
+        assert regions.annotated.tolist() == [[regions.image[0, 0, 0, 0, 0].item() == 0, True]]
 
 
 # --- Which case and where ---
@@ -190,51 +218,33 @@ def test_volume_smaller_than_the_patch_is_centred_and_its_border_repeated(number
 
 
 def test_augmentation_gets_the_surroundings_of_the_patch(numbered):
-    seen = []
-
-    class Spy(Compose):
-        def __call__(self, region):
-            seen.append(region)
-            return region
-
-    cases = numbered(1)
-    dataset(cases, (4, 5, 4), scale=1.25, augmentation=Spy([]))[3]
-    (region,) = seen
-    # At least a quarter more: 5, 6.25 and 5 voxels, with as many on either side.
-    assert region["image"].shape == region["label"].shape == (1, 6, 7, 6)
-    patch, _ = dataset(cases, (4, 5, 4))[3]
-    assert torch.equal(region["image"][:, 1:-1, 1:-1, 1:-1], patch.to(region["image"]))
+    cases, size = numbered(1), (4, 5, 4)
+    plain, turned = dataset(cases, size), dataset(cases, size, config=EVERYTHING)
+    patch, label = plain[3]
+    regions = turned.regions[3]
+    i, j, k = (slice(m, m + n) for m, n in zip(turned.augmentation.margin, size, strict=True))
+    assert regions.image.shape[2:] > patch.shape[1:]
+    assert torch.equal(regions.image[0, :, i, j, k], patch)
+    assert torch.equal(regions.label[0, i, j, k].long(), label)
+    assert regions.changes != (Changes(),)
 
 
-@pytest.mark.parametrize("size", [(4, 4, 4), (5, 3, 7), (1, 2, 3)])
-def test_nothing_to_augment_gives_the_patch_itself(numbered, size):
-    config = AugmentationConfig(
-        affine_probability=0,
-        noise_probability=0,
-        blur_probability=0,
-        contrast_probability=0,
-        brightness_probability=0,
-        gamma_probability=0,
-    )
-    cases = numbered(2)
-    plain = dataset(cases, size)
-    for scale in (1.0, 1.25):
-        same = dataset(cases, size, scale=scale, augmentation=build_augmentation(config, size))
-        for n in range(6):
-            torch.testing.assert_close(same[n][0], plain[n][0], rtol=1e-5, atol=1e-3)
-            assert torch.equal(same[n][1], plain[n][1])
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("cut") / "volume.npy"
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(
     st.tuples(*[st.integers(1, 6)] * 3),
     st.tuples(*[st.integers(-5, 5)] * 3),
     st.tuples(*[st.integers(1, 9)] * 3),
 )
-def test_cut_is_a_slice_of_the_padded_whole(shape, first, size):
+def test_cut_is_a_slice_of_the_padded_whole(path, shape, first, size):
     hypothesis.assume(all(f < n and f + s > 0 for f, s, n in zip(first, size, shape, strict=True)))
-    data = np.arange(2 * np.prod(shape)).reshape(2, *shape)
+    data = np.arange(2 * np.prod(shape), dtype=np.int16).reshape(2, *shape)
+    write_blocks(path, data)
     padded = np.pad(data, [(0, 0), (20, 20), (20, 20), (20, 20)], mode="edge")
     i, j, k = (slice(20 + f, 20 + f + s) for f, s in zip(first, size, strict=True))
-    found = cut(data, first, size)
+    found = cut(Blocks(path, 2, shape, np.int16), first, size)
     np.testing.assert_array_equal(found, padded[:, i, j, k])
-    assert not np.shares_memory(found, data)

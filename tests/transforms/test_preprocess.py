@@ -6,7 +6,7 @@ import torch
 from pipeline.errors import StudyError
 from pipeline.transforms import ChannelNormalisation, Preprocessing, preprocess, preprocess_labels
 from pipeline.transforms.preprocess import foreground_box, normalise, to_ras
-from pipeline.volume import Grid, LabelMap, Volume
+from pipeline.volume import IGNORE_INDEX, Grid, LabelMap, Volume
 
 SHAPE = (9, 8, 7)
 
@@ -266,7 +266,7 @@ def test_labels_and_image_stay_aligned(affine, unscaled):
     labels[5:15, 4:14, 3:12] = 7
     placed = preprocess(Volume((labels[None] / 7).astype(np.float32), affine), unscaled((2, 2, 2)))
     classes = preprocess_labels(LabelMap(labels, affine), placed.placement, [0, 7])
-    assert classes.dtype == torch.uint8
+    assert classes.dtype == torch.int16
     image = placed.data_CIJK[0]
     clear = (image - 0.5).abs() > 1e-4
     assert torch.equal(classes[clear] == 1, image[clear] > 0.5)
@@ -294,3 +294,39 @@ def test_largest_label_type_costs_no_memory(unscaled):
     placement = preprocess(volume, unscaled((1, 1, 1))).placement
     classes = preprocess_labels(LabelMap(labels, np.eye(4)), placement, [0, 1])
     assert classes.flatten().tolist() == [0, 1, 0]
+
+
+def test_ignored_voxels_are_those_nearest_to_ignored_ones(affine, unscaled):
+    """As nearest-neighbour interpolation of the label map has it, in all directions."""
+    labels = np.random.default_rng(0).choice([0, 4, 255], (9, 8, 10)).astype(np.uint8)
+    placement = preprocess(
+        Volume(np.ones((1, 9, 8, 10), np.float32), affine), unscaled((1.3, 1.1, 0.9))
+    ).placement
+    classes = preprocess_labels(LabelMap(labels, affine), placement, [0, 4], 255)
+    working = placement.working
+    voxels = np.stack(np.meshgrid(*map(np.arange, working.shape), indexing="ij"), axis=-1)
+    to_native = np.linalg.inv(affine) @ working.affine
+    places = voxels @ to_native[:3, :3].T + to_native[:3, 3]
+    nearest = np.clip(np.rint(places), 0, np.array(labels.shape) - 1).astype(int)
+    halfway = (np.abs(places - np.floor(places) - 0.5) < 1e-6).any(axis=-1)
+    expected = labels[tuple(np.moveaxis(nearest, -1, 0))] == 255
+    found = (classes == IGNORE_INDEX).numpy()
+    assert expected.any()
+    np.testing.assert_array_equal(found[~halfway], expected[~halfway])
+
+
+def test_ignored_voxels_do_not_speak_for_background(unscaled):
+    """Between label 4 and an ignored voxel, all that is nearer to the former is 4."""
+    labels = np.array([0, 4, 255, 255], np.uint8).reshape(4, 1, 1)
+    volume = Volume(np.ones((1, 4, 1, 1), np.float32), np.diag([4.0, 1, 1, 1]))
+    placement = preprocess(volume, unscaled((1, 1, 1))).placement
+    classes = preprocess_labels(LabelMap(labels, volume.affine), placement, [0, 4], 255)
+    assert classes.flatten().tolist() == [0] * 4 + [1] * 4 + [IGNORE_INDEX] * 8
+
+
+def test_an_ignored_value_below_the_largest_label(unscaled):
+    labels = np.array([0, 3, 9, 5], np.uint8).reshape(4, 1, 1)
+    volume = Volume(np.ones((1, 4, 1, 1), np.float32), np.eye(4))
+    placement = preprocess(volume, unscaled((1, 1, 1))).placement
+    classes = preprocess_labels(LabelMap(labels, np.eye(4)), placement, [0, 9], 3)
+    assert classes.flatten().tolist() == [0, IGNORE_INDEX, 1, 0]

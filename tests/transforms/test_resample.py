@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.transforms.resample import resample_labels, resample_linear
+from pipeline.transforms.resample import resample_labels, resample_linear, resample_nearest
 
 sizes = st.tuples(*[st.integers(1, 6)] * 3)
 positions = st.lists(
@@ -80,3 +80,16 @@ def test_no_class_is_invented_between_two():
     labels = torch.tensor([0, 0, 5, 5], dtype=torch.uint8).reshape(4, 1, 1)
     places = [torch.linspace(0, 3, 31).double(), torch.zeros(1).double(), torch.zeros(1).double()]
     assert set(resample_labels(labels, places, 6).unique().tolist()) == {0, 5}
+
+
+@hypothesis.given(sizes, st.tuples(positions, positions, positions), st.integers(0, 2**32 - 1))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_nearest_is_scipys(shape, places, seed):
+    hypothesis.assume(all(abs(p % 1 - 0.5) > 1e-6 for axis in places for p in axis))
+    data = np.random.default_rng(seed).integers(-1, 5, shape)
+    found = resample_nearest(
+        torch.from_numpy(data), [torch.tensor(p, dtype=torch.float64) for p in places]
+    )
+    coordinates = np.stack(np.meshgrid(*places, indexing="ij"))
+    expected = ndimage.map_coordinates(data, coordinates, order=0, mode="nearest")
+    np.testing.assert_array_equal(found.numpy(), expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.transforms import preprocess, preprocess_labels, restore_labels
+from pipeline.transforms import preprocess, preprocess_labels, restore_labels, restore_regions
 from pipeline.volume import LabelMap, Volume
 
 
@@ -130,3 +130,34 @@ def test_half_precision_is_compared_in_full(unscaled):
     collector = Collector()
     restore_labels(random_probabilities(2, (2, 2, 2)).half(), placement, [0, 1], collector)
     assert {p.dtype for p in collector.probabilities} == {np.dtype(np.float32)}
+
+
+# --- Regions ---
+
+
+def test_later_regions_overwrite_earlier_ones(unscaled):
+    """Whole, core and rim in this order; a voxel in none of them is background."""
+    placement = placed((2, 2, 1), np.eye(4), unscaled((1, 1, 1)))
+    probabilities = torch.tensor(
+        [[0.9, 0.9, 0.2, 0.5], [0.1, 0.6, 0.4, 0.5], [0.4, 0.4, 0.8, 0.5]]
+    ).reshape(3, 2, 2, 1)
+    labels = restore_regions(probabilities, placement, [3, 300, 7])
+    assert labels.flatten().tolist() == [3, 300, 7, 0]
+    assert labels.dtype == np.uint16
+
+
+def test_exclusive_regions_equal_labels_where_they_are_sure(any_affine, unscaled):
+    """Regions that are the classes of one-hot truth, on a native grid of the same spacing."""
+    shape, values = (9, 8, 10), [0, 2, 5]
+    data = np.full(shape, -1000.0)
+    data[2:8, 1:7, 1:9] = 40
+    placement = placed(shape, any_affine, unscaled((2.6, 3.1, 2.3)), data)
+    probabilities = random_probabilities(3, placement.working.shape)
+    classes, regions = Collector(), Collector()
+    labels = restore_labels(probabilities, placement, values, classes)
+    found = restore_regions(probabilities[1:], placement, values[1:], regions)
+    sure = np.stack(classes.probabilities).max(axis=0) > 0.5 + 1e-6
+    np.testing.assert_array_equal(found[sure], labels[sure])
+    for region, of_class in zip(regions.probabilities, classes.probabilities[1:], strict=True):
+        np.testing.assert_array_equal(region, of_class)
+    assert not found[data < 0].any()

@@ -1,7 +1,8 @@
 """A trained model as a folder: weights, and everything that using them needs.
 
-    model/configs/metadata.json     what MONAI bundles say of a network, and Trivox's description
-    model/models/model.safetensors  the weights; loading them cannot execute code
+    model/configs/metadata.json      what MONAI bundles say of a network, and Trivox's description
+    model/models/model.safetensors   the weights; loading them cannot execute code
+    model/models/member_0.safetensors, member_1.safetensors, ...   instead, where there are several
 
 The layout and the metadata are those of a MONAI Bundle; only the weights, which a bundle keeps as a
 pickle, are safetensors.
@@ -11,72 +12,24 @@ Source:
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import monai
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 from pipeline import __version__
 from pipeline.errors import ModelError
-from pipeline.files import atomic_path, sha256_of, write_text
-from pipeline.inference import InferenceConfig
-from pipeline.network import NetworkConfig, build_network
-from pipeline.postprocessing import PostprocessingConfig, check_rules
-from pipeline.study import StudyConfig
-from pipeline.transforms import Fingerprint, Preprocessing
+from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
+from pipeline.model.description import ModelDescription
+from pipeline.network import build_network
 
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.safetensors")
-
-
-class ChannelDescription(BaseModel):
-    """An input channel: its name and modality."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    modality: Literal["CT", "MR", "other"]
-
-
-class ModelDescription(BaseModel):
-    """What a model is for and how to use it; everything but the weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    channels: tuple[ChannelDescription, ...]
-    labels: Mapping[str, PositiveInt]
-    study: StudyConfig
-    preprocessing: Preprocessing
-    network: NetworkConfig
-    inference: InferenceConfig
-    postprocessing: PostprocessingConfig
-    fingerprint: Fingerprint
-    training: Mapping[str, Any]
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> "ModelDescription":
-        if len(self.preprocessing.channels) != len(self.channels):
-            raise ValueError(
-                f"{len(self.channels)} channels, preprocessing {len(self.preprocessing.channels)}"
-            )
-        if len(set(self.labels.values())) < len(self.labels):
-            raise ValueError(f"two labels have the same value: {dict(self.labels)}")
-        check_rules(self.labels, self.postprocessing)
-        if self.inference.window is not None:
-            self.network.check_size("inference.window", self.inference.window)
-        return self
-
-    @property
-    def label_values(self) -> list[int]:
-        """Label value of each class index of the network: background 0 first, then by value."""
-        return [0, *sorted(self.labels.values())]
 
 
 @dataclass(frozen=True)
@@ -85,12 +38,12 @@ class Model:
 
     Attributes:
         description: How to use it.
-        network: On its device, in evaluation mode.
+        networks: Its members, on their device, in evaluation mode; never empty.
         sha256: Of the description and the weights on disk; empty while training.
     """
 
     description: ModelDescription
-    network: torch.nn.Module
+    networks: tuple[torch.nn.Module, ...]
     sha256: str = ""
 
 
@@ -100,11 +53,13 @@ def save_model(model: Model, folder: Path) -> None:
     The metadata goes first and comes last, since without it a folder is no model: a killed run
     leaves no description beside the weights of another model.
     """
-    (folder / METADATA).unlink(missing_ok=True)
-    weights = {name: weight.detach().contiguous() for name, weight in _weights(model.network)}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(weights, temporary)
-    write_text(folder / METADATA, json.dumps(_metadata(model.description), indent=2))
+    _remove_model(folder)
+    for path, network in zip(weight_files(len(model.networks)), model.networks, strict=True):
+        weights = {name: weight.detach().contiguous() for name, weight in named_weights(network)}
+        with atomic_path(folder / path) as temporary:
+            safetensors.torch.save_file(weights, temporary)
+    description = model.description.model_copy(update={"num_members": len(model.networks)})
+    write_text(folder / METADATA, json.dumps(_metadata(description), indent=2))
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -114,24 +69,73 @@ def load_model(folder: Path, device: torch.device) -> Model:
         ModelError: If the folder is no model, is torn, or does not fit this version.
     """
     description = _read_description(folder)
-    network = build_network(
-        description.network, len(description.channels), len(description.label_values)
-    )
-    _load_weights(network, folder / WEIGHTS)
-    network.to(device).eval()
-    return Model(description, network, sha256_of(folder / METADATA, folder / WEIGHTS))
+    paths = weight_files(description.num_members)
+    networks = tuple(_load_member(description, folder / path, device) for path in paths)
+    return Model(description, networks, _hash(folder, description))
 
 
-def _weights(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def copy_model(folder: Path, target: Path) -> None:
+    """Copy a model folder, without what else may lie in it.
+
+    Raises:
+        ModelError: If the folder is no model.
+    """
+    description = _read_description(folder)
+    _remove_model(target)
+    for path in (*weight_files(description.num_members), METADATA):
+        link_or_copy(folder / path, target / path)
+
+
+def hash_model(folder: Path) -> str:
+    """Return the `sha256` that the model in `folder` will have when it is loaded.
+
+    Raises:
+        ModelError: If the folder is no model.
+    """
+    return _hash(folder, _read_description(folder))
+
+
+def weight_files(num_members: int) -> tuple[Path, ...]:
+    """Return where the weights of each member lie in a model folder."""
+    if num_members == 1:
+        return (WEIGHTS,)
+    return tuple(WEIGHTS.with_name(f"member_{index}.safetensors") for index in range(num_members))
+
+
+def named_weights(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield each parameter and buffer once, though a U-Net may reach its blocks by two ways."""
     yield from network.named_parameters()
     yield from network.named_buffers()
 
 
+def _remove_model(folder: Path) -> None:
+    (folder / METADATA).unlink(missing_ok=True)
+    for path in (folder / WEIGHTS).parent.glob("*.safetensors"):
+        path.unlink()
+
+
+def _hash(folder: Path, description: ModelDescription) -> str:
+    paths = (METADATA, *weight_files(description.num_members))
+    return sha256_of(*(folder / path for path in paths))
+
+
+def _load_member(
+    description: ModelDescription, path: Path, device: torch.device
+) -> torch.nn.Module:
+    network = build_network(
+        description.network,
+        len(description.channels),
+        description.num_outputs,
+        description.patch_size,
+    )
+    _load_weights(network, path)
+    return network.to(device).eval()
+
+
 def _load_weights(network: torch.nn.Module, path: Path) -> None:
     try:
         weights = safetensors.torch.load_file(path)
-        if weights.keys() != dict(_weights(network)).keys():
+        if weights.keys() != dict(named_weights(network)).keys():
             raise RuntimeError("other names")
         # Not strict, since a weight's second name is not in the file.
         network.load_state_dict(weights, strict=False)
@@ -157,9 +161,9 @@ def _read_description(folder: Path) -> ModelDescription:
 
 
 def _metadata(description: ModelDescription) -> dict[str, Any]:
-    name_of = {value: name for name, value in description.labels.items()} | {0: "background"}
-    # Any size that the levels can halve; MONAI's notation.
-    spatial_shape = [f"{description.network.divisor}*{axis}" for axis in "ijk"]
+    # Any size that the levels can divide; MONAI's notation.
+    divisors = zip(description.network.divisors, "ijk", strict=True)
+    spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]
     return {
         "version": __version__,
         "monai_version": monai.__version__,
@@ -167,7 +171,8 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
         "numpy_version": np.__version__,
         "required_packages_version": {"safetensors": safetensors.__version__},
         "task": f"Segmentation: {', '.join(description.labels)}",
-        "description": f"3D U-Net trained by Trivox on {description.fingerprint.num_cases} cases",
+        "description": f"{description.network.name}, {description.num_members} member(s), trained "
+        f"by Trivox on {description.fingerprint.num_cases} cases",
         "authors": "not stated",
         "copyright": "not stated",
         "network_data_format": {
@@ -191,15 +196,12 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
                 "pred": {
                     "type": "image",
                     "format": "labels",
-                    "num_channels": len(description.label_values),
+                    "num_channels": description.num_outputs,
                     "spatial_shape": spatial_shape,
                     "dtype": "float32",
                     "value_range": [],
                     "is_patch_data": True,
-                    "channel_def": {
-                        str(index): name_of[value]
-                        for index, value in enumerate(description.label_values)
-                    },
+                    "channel_def": dict(enumerate(description.output_names)),
                 }
             },
         },

@@ -1,0 +1,22 @@
+"""A trained model: its description, its members' networks, and the folder that holds them."""
+
+from pipeline.model.description import ChannelDescription, ModelDescription
+from pipeline.model.folder import (
+    Model,
+    copy_model,
+    hash_model,
+    load_model,
+    named_weights,
+    save_model,
+)
+
+__all__ = [
+    "ChannelDescription",
+    "Model",
+    "ModelDescription",
+    "copy_model",
+    "hash_model",
+    "load_model",
+    "named_weights",
+    "save_model",
+]

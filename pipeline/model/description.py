@@ -1,0 +1,89 @@
+"""What a model is for and how to use it: everything but its weights."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from pipeline.inference import Activation, FlipAxis, InferenceConfig
+from pipeline.manifest import Region
+from pipeline.network import NetworkConfig
+from pipeline.postprocessing import PostprocessingConfig, check_rules
+from pipeline.study import StudyConfig
+from pipeline.transforms import Fingerprint, Preprocessing
+
+
+class ChannelDescription(BaseModel):
+    """An input channel: its name and modality."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    modality: Literal["CT", "MR", "other"]
+
+
+class ModelDescription(BaseModel):
+    """What a model is for and how to use it; the same for all its members.
+
+    Attributes:
+        labels: Name and value of each structure in the masks.
+        regions: What the outputs mean where labels overlap; empty where they exclude each other.
+        patch_size: That the network was trained with, along I, J, K. Networks that learn the places
+            of a patch are built for it. None in models older than this field.
+        mirror_axes: Along which the training patches were flipped, and so studies may be.
+        num_members: Networks whose outputs are averaged.
+        training: Where the model comes from, for people to read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    channels: tuple[ChannelDescription, ...]
+    labels: Mapping[str, PositiveInt]
+    regions: tuple[Region, ...] = ()
+    study: StudyConfig
+    preprocessing: Preprocessing
+    network: NetworkConfig
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    mirror_axes: tuple[FlipAxis, ...] = ()
+    num_members: int = Field(default=1, ge=1)
+    inference: InferenceConfig
+    postprocessing: PostprocessingConfig
+    fingerprint: Fingerprint
+    training: Mapping[str, Any]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "ModelDescription":
+        if len(self.preprocessing.channels) != len(self.channels):
+            raise ValueError(
+                f"{len(self.channels)} channels, preprocessing {len(self.preprocessing.channels)}"
+            )
+        if len(set(self.labels.values())) < len(self.labels):
+            raise ValueError(f"two labels have the same value: {dict(self.labels)}")
+        check_rules(self.labels, self.postprocessing)
+        if self.inference.window is not None:
+            self.network.check_size("inference.window", self.inference.window)
+        self.inference.check_mirror(self.mirror_axes)
+        return self
+
+    @property
+    def label_values(self) -> list[int]:
+        """Label value of each class index of the network: background 0 first, then by value."""
+        return [0, *sorted(self.labels.values())]
+
+    @property
+    def output_names(self) -> list[str]:
+        """What each output of the network stands for: the regions, or background and labels."""
+        if self.regions:
+            return [region.name for region in self.regions]
+        return ["background", *sorted(self.labels, key=lambda name: self.labels[name])]
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the network."""
+        return len(self.output_names)
+
+    @property
+    def activation(self) -> Activation:
+        """What turns logits into probabilities: each region by itself, or labels against others."""
+        return "sigmoid" if self.regions else "softmax"

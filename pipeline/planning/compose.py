@@ -1,0 +1,92 @@
+"""From what the rules chose to the settings of a run."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.mirror import MirrorDecision
+from pipeline.planning.rules import Kind, epochs_between_validations, foreground_share
+from pipeline.planning.search import Candidate
+from pipeline.planning.survey import Survey
+from pipeline.training import RunConfig
+from pipeline.training.resources import Resources
+
+WORKERS = {"cpu": 1, "cuda": 4}
+"""Processes that prepare patches: on a CPU, cores are for the network."""
+
+EPOCH = 50
+"""Iterations, where the budget holds enough of them for ten validations."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What holds for every candidate.
+
+    Attributes:
+        request: What was asked for.
+        folds: Where the manifest sets no split.
+        kind: Of the device planned for.
+        survey: Of the training cases.
+        mirroring: A decision for each axis.
+    """
+
+    request: PlanConfig
+    folds: int | None
+    kind: Kind
+    survey: Survey
+    mirroring: tuple[MirrorDecision, ...]
+
+
+def compose(
+    choice: Choice, candidate: Candidate, minutes: float, estimate: Resources | None = None
+) -> RunConfig:
+    """Return the run of a candidate."""
+    return RunConfig.model_validate(settings_of(choice, candidate, minutes, estimate))
+
+
+def settings_of(
+    choice: Choice, candidate: Candidate, minutes: float, estimate: Resources | None = None
+) -> dict[str, Any]:
+    """Return the settings of a run that differ from the defaults, as they go into the file."""
+    request, shape = choice.request, candidate.shape
+    data: dict[str, Any] = {"manifest": str(request.manifest)}
+    if request.root is not None:
+        data["root"] = str(request.root)
+    if choice.folds is not None:
+        data |= {"folds": choice.folds, "fold": 0}
+    network: dict[str, Any] = {"name": "unet", "features": list(candidate.features)}
+    if any(set(stride) != {2} for stride in shape.strides[1:]):
+        network["strides"] = [list(stride) for stride in shape.strides]
+    if any(set(kernel) != {3} for kernel in shape.kernel_sizes):
+        network["kernel_sizes"] = [list(kernel) for kernel in shape.kernel_sizes]
+    training: dict[str, Any] = {
+        "patch_size": list(shape.patch_size),
+        "batch_size": candidate.batch_size,
+        "foreground_share": foreground_share(choice.survey),
+        "num_workers": WORKERS[choice.kind],
+        "max_minutes": minutes,
+    }
+    if estimate is not None:
+        training |= epochs_between_validations(minutes, estimate.seconds_per_iteration, EPOCH)
+    settings: dict[str, Any] = {
+        "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]", "_", request.out.stem).lstrip("_.-")
+        or "plan",
+        "data": data,
+        "preprocessing": {"spacing_mm": list(candidate.spacing_mm)},
+        "augmentation": {
+            "flip_axes": [decision.axis for decision in choice.mirroring if decision.is_allowed]
+        },
+        "network": network,
+        "training": training,
+    }
+    if request.device != "auto":
+        settings["device"] = request.device
+    if estimate is not None:
+        settings["estimate"] = estimate.model_dump()
+    return settings
+
+
+def round_to(value: float, digits: int) -> float:
+    """Return `value` rounded to significant digits."""
+    return float(f"{value:.{digits}g}")

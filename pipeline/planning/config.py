@@ -1,0 +1,41 @@
+"""What a plan is asked for on the command line."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import ConfigError
+
+BYTES_PER_GB = 1e9
+
+_UNITS_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "t": 1e3}
+
+
+class PlanConfig(BaseModel):
+    """What to plan for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: Path = Field(description="The data set.")
+    out: Path = Field(description="The configuration to write.")
+    root: Path | None = Field(default=None, description="Where the data lies.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Memory of the device; that of the one at hand if not set."
+    )
+    minutes: float | None = Field(default=None, gt=0, description="Budget; a rule if not set.")
+    measure: bool = Field(default=True, description="Run a few steps to learn the speed.")
+    overwrite: bool = Field(default=False, description="Replace a configuration that is there.")
+
+
+def parse_memory(text: str) -> float:
+    """Return an amount of memory such as `8GB`, `512MB` or `8` in GB (10^9 bytes).
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _UNITS_GB or float(match[1]) == 0:
+        raise ConfigError("--memory", f"{text!r} is no amount of memory", "Write it as 8GB.")
+    return float(match[1]) * _UNITS_GB[match[2]]

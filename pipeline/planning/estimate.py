@@ -1,0 +1,100 @@
+"""What candidates cost in memory and time, on the device planned for."""
+
+import time
+from typing import Any
+
+import torch
+
+from pipeline.manifest import Manifest
+from pipeline.planning.compose import WORKERS, Choice, compose
+from pipeline.planning.memory import Cost, trace_cost
+from pipeline.planning.rules import Kind
+from pipeline.planning.search import Candidate
+from pipeline.planning.trial import make_step
+from pipeline.training import RunConfig
+
+GFLOPS_PER_CORE = 100.0
+"""Of a CPU core in training steps of small 3D U-Nets, with AMX or AVX-512."""
+
+GFLOPS_OF_GPU = 8000.0
+"""Of a data-centre GPU in the same steps, at half precision."""
+
+WARM_UPS = 2
+STEPS = 3
+
+ANY_MINUTES = 1.0
+"""The budget does not change what a step costs."""
+
+
+class Pricer:
+    """Prices candidates; traces each shape of network once.
+
+    Args:
+        choice: What holds for all of them.
+        manifest: Says how many channels and outputs there are.
+        device: To measure on; None goes by the arithmetic and the nominal speed of its kind.
+    """
+
+    def __init__(self, choice: Choice, manifest: Manifest, device: torch.device | None) -> None:
+        self.device = device
+        self._choice = choice
+        self._manifest = manifest
+        self._costs: dict[Any, Cost] = {}
+        self._slowness = 1.0
+
+    def memory_gb(self, candidate: Candidate) -> float:
+        """Return the peak memory of training, in GB."""
+        kind = self._choice.kind
+        num_channels = len(self._manifest.channels)
+        voxels = candidate.batch_size * candidate.shape.num_voxels
+        return self._cost(candidate).memory_gb(voxels, num_channels, WORKERS[kind], kind)
+
+    def gflops(self, candidate: Candidate) -> float:
+        """Return the arithmetic of a step, in billions of operations."""
+        voxels = candidate.batch_size * candidate.shape.num_voxels
+        return self._cost(candidate).gflops_per_voxel * voxels
+
+    def seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of a step, from its arithmetic and the speed that is known."""
+        return self._slowness * nominal_seconds(self.gflops(candidate), self._choice.kind)
+
+    def measured_seconds(self, candidate: Candidate) -> float:
+        """Return the seconds of a step, measured where there is a device to do so."""
+        if self.device is None:
+            return self.seconds(candidate)
+        run = compose(self._choice, candidate, ANY_MINUTES)
+        return measure_seconds(run, self._manifest, self.device)
+
+    def calibrate(self, candidate: Candidate) -> None:
+        """Learn the speed of the device from a candidate."""
+        self._slowness *= self.measured_seconds(candidate) / self.seconds(candidate)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        shape = candidate.shape
+        key = (candidate.features, shape.strides, shape.kernel_sizes)
+        if key not in self._costs:
+            run = compose(self._choice, candidate, ANY_MINUTES)
+            self._costs[key] = trace_cost(run, self._manifest, self._choice.kind)
+        return self._costs[key]
+
+
+def measure_seconds(config: RunConfig, manifest: Manifest, device: torch.device) -> float:
+    """Return the seconds of a training step as planned, on random data.
+
+    The fastest of a few, since whatever else runs on the machine can only add to them. The loader
+    is not part of it: it runs beside the steps.
+    """
+    _, step = make_step(config, manifest, device)
+    seconds = []
+    for _ in range(WARM_UPS + STEPS):
+        start = time.perf_counter()
+        # It gives the loss as a number, and so waits for the device.
+        step()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[WARM_UPS:])
+
+
+def nominal_seconds(gflops: float, kind: Kind) -> float:
+    """Return the seconds of a step on an unknown device, from its arithmetic alone."""
+    speed = GFLOPS_OF_GPU if kind == "cuda" else GFLOPS_PER_CORE * torch.get_num_threads()
+    return gflops / speed

@@ -1,0 +1,172 @@
+"""What training holds in memory: traced from a real step on a small patch, and scaled up.
+
+A step is run on the CPU in the precision of the device planned for, while every tensor that comes
+alive or dies is counted. Activations grow with the voxels of a batch; weights, gradients and
+optimiser do not.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pipeline.inference import autocast_type
+from pipeline.manifest import Manifest
+from pipeline.network import build_network, count_parameters, gflops
+from pipeline.planning.config import BYTES_PER_GB, PlanConfig
+from pipeline.planning.trial import make_step, num_outputs_of
+from pipeline.training import RunConfig
+
+BYTES_PER_WEIGHT = 4 + 4 + 4 + 8 + 2
+"""Weight, gradient, average, two moments of AdamW; and autocast's copy."""
+
+SLACK = {"cpu": 2.0, "cuda": 1.2}
+"""For workspaces of convolutions and fragmented memory, which no trace of tensors sees. That
+of a CPU is fitted to measured peaks; that of a GPU is a guess."""
+
+PROCESS_GB = {"cpu": 0.5, "cuda": 0.7}
+"""Of a process with its libraries in main memory, and of a context in GPU memory."""
+
+WORKER_GB = 0.15
+"""Of a process that prepares patches, on top of what it shares with its parent."""
+
+PREFETCHED = 8
+"""Batches that each such process holds ready."""
+
+USABLE = 0.8
+"""Of the memory of the device at hand; the rest is for others, and for validation."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step of a network costs, per voxel of a batch and at all.
+
+    Attributes:
+        num_parameters: Weights.
+        bytes_per_voxel: Activations at the peak of a step.
+        gflops_per_voxel: Of forward and backward pass.
+    """
+
+    num_parameters: int
+    bytes_per_voxel: float
+    gflops_per_voxel: float
+
+    def memory_gb(self, batch_voxels: int, num_channels: int, num_workers: int, kind: str) -> float:
+        """Return the peak of training: of the process on a CPU, of the device on a GPU, in GB."""
+        tensors = BYTES_PER_WEIGHT * self.num_parameters + self.bytes_per_voxel * batch_voxels
+        total = PROCESS_GB[kind] + SLACK[kind] * tensors / BYTES_PER_GB
+        if kind == "cpu":
+            batch_bytes = batch_voxels * (4 * num_channels + 8)
+            total += num_workers * (WORKER_GB + PREFETCHED * batch_bytes / BYTES_PER_GB)
+        return float(total)
+
+
+def trace_cost(config: RunConfig, manifest: Manifest, kind: str) -> Cost:
+    """Trace a step of the planned network on a small patch.
+
+    Args:
+        config: Its network, precision and loss count; its patch only as an upper bound.
+        manifest: Says how many channels and outputs there are.
+        kind: Of the device planned for, cpu or cuda.
+    """
+    divisors = config.network.divisors
+    # A multiple of what the levels need, and of two voxels at the deepest one.
+    patch = [
+        min(n, max(2 * divisor, 16))
+        for n, divisor in zip(config.training.patch_size, divisors, strict=True)
+    ]
+    precision = _precision(config, kind)
+    training = config.training.model_copy(
+        update={"patch_size": tuple(patch), "batch_size": 2, "precision": precision}
+    )
+    small = config.model_copy(update={"training": training})
+    network, step = make_step(small, manifest, torch.device("cpu"))
+    with LiveBytes() as live:
+        step()
+    num_voxels = 2 * int(np.prod(patch))
+    parameters = count_parameters(network)
+    window = config.training.patch_size
+    shape = build_network(config.network, len(manifest.channels), num_outputs_of(manifest), window)
+    forward = gflops(shape, len(manifest.channels), window)
+    # The backward pass does the forward's arithmetic for the inputs and once more for the weights.
+    return Cost(
+        parameters,
+        max(live.forward_peak, live.backward_peak - 4 * parameters) / num_voxels,
+        3 * forward / np.prod(window).item(),
+    )
+
+
+def available_gb(config: PlanConfig, device: torch.device | None) -> float:
+    """Return the memory to plan for, in GB: that asked for, or most of what the device has."""
+    if config.memory_gb is not None:
+        return config.memory_gb
+    if device is None:
+        raise ValueError("no memory is named, and the device is not here")
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+    else:
+        total = psutil.virtual_memory().total
+    return USABLE * total / BYTES_PER_GB
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that come alive in a block, in a forward and backward pass.
+
+    Attributes:
+        forward_peak: Most bytes alive at once until the backward pass begins.
+        backward_peak: Most bytes alive at once in it; gradients are among them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.forward_peak = self.backward_peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._began_backward = False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Run an operation and look at what it made."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                # The block's own new memory: what an operation only changes was there before.
+                if not self._is_given(storage, args):
+                    reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
+                    self._alive[storage._cdata] = (reference, storage.nbytes())
+        ended = [key for key, (reference, _) in self._alive.items() if reference.expired()]  # type: ignore[no-untyped-call]
+        for key in ended:
+            del self._alive[key]
+        num_bytes = sum(size for _, size in self._alive.values())
+        if torch._C._current_graph_task_id() != -1:
+            self._began_backward = True
+            self.backward_peak = max(self.backward_peak, num_bytes)
+        elif not self._began_backward:
+            self.forward_peak = max(self.forward_peak, num_bytes)
+        return made
+
+    def _is_given(self, storage: torch.UntypedStorage, args: tuple[object, ...]) -> bool:
+        if storage._cdata in self._alive:
+            return False
+        return any(
+            isinstance(given, torch.Tensor)
+            and given.untyped_storage().data_ptr() == storage.data_ptr()
+            for given in args
+        )
+
+
+def _precision(config: RunConfig, kind: str) -> str:
+    """Planning for a GPU elsewhere counts on half precision there."""
+    if kind == "cuda" and config.training.precision == "auto":
+        return "bf16"
+    dtype = autocast_type(config.training.precision, torch.device("cpu"))
+    return {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -1,0 +1,138 @@
+"""`plan()`: from a data set to a configuration, top to bottom."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.inference import choose_device
+from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases
+from pipeline.planning.compose import Choice, compose, round_to
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.estimate import Pricer
+from pipeline.planning.memory import available_gb
+from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
+from pipeline.planning.search import Candidate, choose, list_candidates
+from pipeline.planning.survey import Survey, take_survey
+from pipeline.planning.writer import Plan, write_plan
+from pipeline.study import StudyConfig
+from pipeline.training.data import check_trainable, read_cases
+from pipeline.training.resources import Resources
+
+logger = logging.getLogger(__name__)
+
+MIN_ITERATIONS = 500
+"""That the budget should hold; a patch too slow for that is not taken."""
+
+MAX_FOLDS = 5
+
+
+def plan(config: PlanConfig) -> Plan:
+    """Plan a training for a data set and write its configuration.
+
+    Raises:
+        ConfigError: If the file is there already, or no network fits the memory.
+        PipelineError: If the data cannot be used.
+    """
+    if config.out.exists() and not config.overwrite:
+        remedy = "Choose another --out, or add --force to replace it."
+        raise ConfigError(config.out, "this configuration exists already", remedy)
+    device = find_device(config)
+    kind: Kind = "cpu" if device is not None and device.type == "cpu" else "cuda"
+    memory_gb = available_gb(config, device)
+    manifest = load_manifest(config.manifest, config.root)
+    folds, cases = _cases(manifest)
+    survey = _survey(manifest, cases)
+    mirroring = decide_mirroring(
+        manifest.labels, survey.bodies, [region.name for region in manifest.regions]
+    )
+    choice = Choice(config, folds, kind, survey, mirroring)
+    pricer = Pricer(choice, manifest, device if config.measure else None)
+    candidates = list_candidates(survey, kind)
+    chosen = _choose(candidates, pricer, memory_gb, config.minutes or LONGEST_MINUTES[kind])
+    seconds = pricer.measured_seconds(chosen)
+    estimate = Resources(
+        memory_gb=round_to(pricer.memory_gb(chosen), 3), seconds_per_iteration=round_to(seconds, 3)
+    )
+    minutes = config.minutes or budget_minutes(
+        survey, chosen.patch_share, chosen.batch_size, seconds, kind
+    )
+    result = Plan(
+        config=compose(choice, chosen, minutes, estimate),
+        choice=choice,
+        candidate=chosen,
+        memory_gb=memory_gb,
+        gflops=pricer.gflops(chosen),
+        device="a GPU elsewhere" if device is None else _describe_device(device),
+        is_measured=pricer.device is not None,
+    )
+    write_plan(result, manifest, config.out)
+    return result
+
+
+def find_device(config: PlanConfig) -> torch.device | None:
+    """Return the device to plan for and to measure on, or None for a GPU that is not here.
+
+    Raises:
+        ConfigError: If there is no such device, and no memory is named to plan for one elsewhere.
+    """
+    try:
+        return choose_device(config.device)
+    except ConfigError as error:
+        if not config.device.startswith("cuda"):
+            raise
+        if config.memory_gb is None:
+            remedy = "To plan for a GPU elsewhere, name its memory: --memory 24GB."
+            raise ConfigError(error.where, error.found, remedy) from error
+        return None
+
+
+def _cases(manifest: Manifest) -> tuple[int | None, Sequence[Case]]:
+    """Return the number of folds, if the manifest sets no split, and the cases to look at.
+
+    Those are the training cases, or all where each fold validates in turn.
+    """
+    cases = [case for case in manifest.cases if case.split != "test"]
+    subjects = {case.subject for case in cases}
+    folds = None
+    if any(case.split for case in cases):
+        cases = [*split_cases(manifest, folds=2, fold=0, seed=0).train]
+    elif len(subjects) > 1:
+        folds = min(MAX_FOLDS, len(subjects))
+        split_cases(manifest, folds=folds, fold=0, seed=0)
+    else:
+        logger.warning("%s: one subject; training needs a second one to validate", manifest.path)
+    check_trainable(manifest, Split(train=tuple(cases), validation=()))
+    return folds, cases
+
+
+def _survey(manifest: Manifest, cases: Sequence[Case]) -> Survey:
+    readings = read_cases(cases, manifest, StudyConfig(), "Reading")
+    pairs = ((study.volume, label_map) for _, study, label_map in readings)
+    try:
+        return take_survey(pairs, manifest.channels, manifest.ignore_value)
+    except ValueError as error:
+        remedy = "Check the labels with `trivox check`."
+        raise ManifestError(manifest.path, str(error), remedy) from error
+
+
+def _choose(
+    candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float, minutes: float
+) -> Candidate:
+    chosen = choose(candidates, pricer.memory_gb, lambda _: 0.0, memory_gb, 1.0)
+    if chosen is None:
+        least = pricer.memory_gb(candidates[-1])
+        found = f"{memory_gb:.3g} GB, but training the smallest network takes {least:.3g} GB"
+        raise ConfigError("memory", found, "Name more with --memory, or another --device.")
+    # The speed is that of the best network for the memory: small ones are slower than they count.
+    pricer.calibrate(chosen)
+    max_seconds = 60 * minutes / MIN_ITERATIONS
+    return choose(candidates, pricer.memory_gb, pricer.seconds, memory_gb, max_seconds) or chosen
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"a CPU with {torch.get_num_threads()} threads"

@@ -1,0 +1,243 @@
+"""The plan as a YAML file: each group of settings under the rule and the numbers it comes from."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline import __version__
+from pipeline.errors import ConfigError
+from pipeline.files import write_text
+from pipeline.manifest import Manifest
+from pipeline.planning.compose import Choice, settings_of
+from pipeline.planning.rules import MIN_PATCH_SHARE, is_anisotropic, target_spacing
+from pipeline.planning.search import LARGEST_PATCH, Candidate
+from pipeline.training import RunConfig
+
+WIDTH = 96
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration, and what it was decided from.
+
+    Attributes:
+        config: What `trivox train` reads from the file.
+        choice: What was measured and asked for.
+        candidate: Spacing, patch, levels and batch.
+        memory_gb: Memory to stay within.
+        gflops: Arithmetic of a step.
+        device: What was planned for, in words.
+        is_measured: Whether the seconds were measured, or follow from the arithmetic.
+    """
+
+    config: RunConfig
+    choice: Choice
+    candidate: Candidate
+    memory_gb: float
+    gflops: float
+    device: str
+    is_measured: bool
+
+
+def write_plan(plan: Plan, manifest: Manifest, path: Path) -> None:
+    """Write the file, after making sure that it says what `plan.config` says."""
+    text = plan_text(plan, manifest)
+    if RunConfig.model_validate(yaml.safe_load(text)) != plan.config:
+        raise ConfigError(path, "the plan does not read back as it was made", "Report this.")
+    write_text(path, text)
+
+
+def plan_text(plan: Plan, manifest: Manifest) -> str:
+    """Return the commented YAML."""
+    settings = settings_of(
+        plan.choice, plan.candidate, plan.config.training.max_minutes or 0, plan.config.estimate
+    )
+    head = {key: settings[key] for key in ("name", "device") if key in settings}
+    groups: list[tuple[Iterable[str], dict[str, Any]]] = [
+        (_on_data(plan, manifest), head | {"data": settings["data"]}),
+        (_on_preprocessing(plan, manifest), {"preprocessing": settings["preprocessing"]}),
+        (_on_mirroring(plan), {"augmentation": settings["augmentation"]}),
+        (_on_network(plan), {"network": settings["network"]}),
+        (_on_training(plan, manifest), {"training": settings["training"]}),
+        (_on_estimate(plan), {"estimate": settings["estimate"]}),
+    ]
+    return "\n".join(_comment(lines) + _dump(values) for lines, values in groups)
+
+
+def summary_of(plan: Plan) -> list[str]:
+    """Return what a plan says, in a few lines to print."""
+    training, estimate = plan.config.training, plan.config.estimate
+    assert estimate is not None
+    allowed = ", ".join(plan.config.augmentation.flip_axes) or "none"
+    return [
+        f"spacing {_numbers(plan.candidate.spacing_mm, ' x ')} mm, patch "
+        f"{_numbers(training.patch_size, ' x ')} voxels, batch {training.batch_size}, features "
+        f"{_numbers(plan.candidate.features)}, mirrored axes: {allowed}",
+        f"{training.max_minutes:g} minutes on {plan.device}; about {estimate.memory_gb:g} GB of "
+        f"{plan.memory_gb:.3g} GB, {estimate.seconds_per_iteration:g} s per iteration",
+        f"wrote {plan.choice.request.out}; train with: trivox train {plan.choice.request.out}",
+    ]
+
+
+def _on_data(plan: Plan, manifest: Manifest) -> list[str]:
+    survey, fingerprint = plan.choice.survey, plan.choice.survey.fingerprint
+    shape, size = fingerprint.shape_percentiles, fingerprint.size_percentiles_mm
+    lines = [
+        f"Planned by trivox {__version__} for {manifest.name}, on {plan.device} with "
+        f"{plan.memory_gb:.3g} GB. Rules: Isensee et al., nnU-Net, Nature Methods 18, 2021, "
+        "doi:10.1038/s41592-020-01008-z, where not said otherwise. Change what you know better.",
+        f"{fingerprint.num_cases} cases; along R, A, S (10th, 50th, 90th percentile):",
+    ]
+    for what, percentiles in (
+        ("spacing in mm", fingerprint.spacing_percentiles_mm),
+        ("shape in voxels", shape),
+        ("size in mm", size),
+    ):
+        if percentiles is not None:
+            each = (_numbers(row) for row in (percentiles.p10, percentiles.p50, percentiles.p90))
+            lines.append(f"- {what}: {'; '.join(each)}")
+    lines.append(
+        f"- size of the crop to what is not air or zero, in mm: {_numbers(survey.size_mm)}"
+    )
+    for channel, found in zip(manifest.channels, fingerprint.channels, strict=True):
+        lines.append(
+            f"- {channel.name} ({channel.modality}) in labelled voxels: mean {found.mean:.4g}, std "
+            f"{found.std:.4g}, 0.5 to 99.5 % {found.percentile_00_5:.4g} to "
+            f"{found.percentile_99_5:.4g}"
+        )
+    sizes = {label.value: label for label in fingerprint.labels}
+    for name, value in manifest.labels.items():
+        label = sizes.get(value)
+        if label is None:
+            lines.append(f"- label {name}: in no case")
+            continue
+        low, middle, high = label.volume_ml
+        lines.append(
+            f"- label {name}: in {label.num_cases} of {fingerprint.num_cases} cases, "
+            f"{middle:.3g} ml ({low:.3g} to {high:.3g})"
+        )
+    if plan.choice.folds is not None:
+        lines.append(f"Validation: fold 0 of {plan.choice.folds}; fold=all validates each in turn.")
+    elif any(case.split for case in manifest.cases if case.split != "test"):
+        lines.append("Validation: on the cases that the manifest sets aside.")
+    else:
+        lines.append("One subject only: add a second one, which training needs to validate.")
+    return lines
+
+
+def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
+    survey, candidate = plan.choice.survey, plan.candidate
+    fingerprint, target = survey.fingerprint, target_spacing(survey)
+    median = _numbers(fingerprint.spacing_mm)
+    ratio = f"largest over smallest {fingerprint.anisotropy:.2g}"
+    if is_anisotropic(survey):
+        text = (
+            f"Spacing: thick slices ({ratio}, the shape differs as much), so the 10th percentile "
+            f"along them and else the median, {median}: {_numbers(target)}."
+        )
+    else:
+        text = f"Spacing: the median, {median} ({ratio}: no thick slices, which begin at 3)."
+    lines = [text]
+    if candidate.spacing_mm != target:
+        lines.append(
+            f"Coarser than that, since a patch that the device can train on should cover "
+            f"{MIN_PATCH_SHARE:.1%} of the median volume; it covers {candidate.patch_share:.1%}. "
+            "nnU-Net trains a cascade instead. The smallest label keeps 200 voxels."
+        )
+    elif candidate.patch_share < MIN_PATCH_SHARE:
+        lines.append(
+            f"The patch covers only {candidate.patch_share:.1%} of the median volume, but coarser "
+            "voxels would leave the smallest label fewer than 200."
+        )
+    kinds = [
+        f"{channel.name}: clipped to 0.5 to 99.5 % of the labelled voxels and scaled by their mean "
+        "and std, since HU are absolute"
+        if channel.modality == "CT"
+        else f"{channel.name}: z-score of each volume"
+        for channel in manifest.channels
+    ]
+    lines.append(f"Normalisation follows from the modality by itself. {'; '.join(kinds)}.")
+    return lines
+
+
+def _on_mirroring(plan: Plan) -> list[str]:
+    lines = ["Mirroring (nnU-Net mirrors all axes; here only where the labels allow it):"]
+    for decision in plan.choice.mirroring:
+        shown = [*decision.evidence[:6]]
+        if len(decision.evidence) > len(shown):
+            shown.append(f"and {len(decision.evidence) - len(shown)} findings more")
+        verdict = "mirrored" if decision.is_allowed else "not mirrored"
+        lines.append(f"- {decision.axis}: {verdict}: {'; '.join(shown)}.")
+    return lines
+
+
+def _on_network(plan: Plan) -> list[str]:
+    shape, features = plan.candidate.shape, plan.candidate.features
+    lines = [
+        f"{len(features)} levels: an axis is halved while 4 voxels stay and its spacing is below "
+        f"twice the finest; patch / strides = {_numbers(shape_of_deepest(plan), ' x ')} voxels at "
+        f"the deepest level. {features[0]} features at the finest level, doubled at each."
+    ]
+    if any(1 in kernel for kernel in shape.kernel_sizes):
+        lines.append(
+            "Kernels are 1 along an axis until its spacing is within twice the finest one."
+        )
+    return lines
+
+
+def shape_of_deepest(plan: Plan) -> list[int]:
+    """Return the size of the deepest feature map."""
+    divisors = np.prod(plan.candidate.shape.strides, axis=0)
+    return [int(n) for n in np.array(plan.candidate.shape.patch_size) // divisors]
+
+
+def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
+    choice, candidate = plan.choice, plan.candidate
+    survey, training = choice.survey, plan.config.training
+    edges = [n * mm for n, mm in zip(training.patch_size, candidate.spacing_mm, strict=True)]
+    rarest = min(survey.fingerprint.labels, key=lambda label: label.num_cases * label.volume_ml[1])
+    name = next((n for n, v in manifest.labels.items() if v == rarest.value), str(rarest.value))
+    asked = choice.request.minutes is not None
+    budget = "as asked for" if asked else "for about 100 passes over all volumes, within bounds"
+    return [
+        f"Patch: {_numbers(edges, ' x ')} mm, as near to a cube as the median volume allows and a "
+        f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. At "
+        f"most {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device.",
+        "Batch: at least 2; more where memory, time and 5 % of all training voxels allow it.",
+        f"Sampling: labels fill {survey.foreground_share:.2%} of a volume (median). Classes of "
+        f"labelled patches are drawn evenly, so that the rarest, {name}, is seen as often.",
+        f"Budget: {training.max_minutes:g} minutes, {budget}; about ten validations on the way.",
+    ]
+
+
+def _on_estimate(plan: Plan) -> list[str]:
+    estimate = plan.config.estimate
+    assert estimate is not None
+    way = f"measured on {plan.device}" if plan.is_measured else "from the arithmetic, not measured"
+    return [
+        f"Memory: traced from a real step on a small patch and scaled, of {plan.memory_gb:.3g} GB. "
+        f"Time: {way}; {plan.gflops:.3g} GFLOP an iteration. Training logs what it really took.",
+    ]
+
+
+def _comment(lines: Iterable[str]) -> str:
+    wrapped = []
+    for line in lines:
+        indent = "  " if line.startswith("- ") else ""
+        wrapped += textwrap.wrap(
+            line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    return "".join(f"# {line}\n" for line in wrapped)
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, width=WIDTH)
+
+
+def _numbers(values: Iterable[float], separator: str = ", ") -> str:
+    return separator.join(f"{value:.4g}" for value in values)

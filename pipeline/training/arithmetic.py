@@ -1,0 +1,155 @@
+"""The precision and the memory layout that train fastest on the device at hand, by measurement.
+
+What is fastest depends on the processor, the network and the size of patches: bfloat16 is half the
+time of float32 on one CPU and ten times as long on the next. So a new run times a few steps of its
+own network on random patches, takes the fastest, and keeps to it when it is resumed.
+"""
+
+import itertools
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.files import write_text
+from pipeline.inference import Precision, autocast_type
+from pipeline.training.config import Layout, TrainingConfig
+from pipeline.training.distributed import Ranks
+
+logger = logging.getLogger(__name__)
+
+MIN_GAIN = 0.15
+"""Share of the time that another choice must save: less may be chance, and change a run's bits."""
+
+LAYOUTS: tuple[Layout, ...] = ("channels_last", "contiguous")
+
+STEPS = 3
+"""Timed after one more; the fastest counts, since other work can only slow one down."""
+
+
+class Arithmetic(BaseModel):
+    """How the network computes while training.
+
+    Attributes:
+        device: Kind of device that this was settled on.
+        precision: Of the network's arithmetic.
+        layout: Of its tensors in memory; channels last suits vector and matrix units.
+        seconds: What a forward and a backward pass took, by precision and layout; empty where
+            nothing was measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    precision: Precision
+    layout: Layout
+    seconds: dict[str, float] = {}
+
+    def __str__(self) -> str:
+        return f"{self.precision} {self.layout}"
+
+
+def memory_format(layout: Layout) -> torch.memory_format:
+    """Return torch's name of a layout."""
+    return torch.channels_last_3d if layout == "channels_last" else torch.contiguous_format
+
+
+def settle_arithmetic(
+    path: Path, network: torch.nn.Module, num_channels: int, config: TrainingConfig, ranks: Ranks
+) -> TrainingConfig:
+    """Return the configuration with precision and layout settled; bring the network to the layout.
+
+    Args:
+        path: Where the choice is kept, for when the run is resumed.
+        network: Is moved to the device of `ranks`.
+        num_channels: Of its input.
+        config: What it does not leave at `auto` stays as it is. With `deterministic` nothing is
+            measured, and `auto` is what usually is fastest.
+        ranks: The main one measures, while the others wait.
+    """
+    network.to(ranks.device)
+    with ranks.main_first():
+        chosen = _read(path, ranks.device) or _choose(network, num_channels, config, ranks)
+        if ranks.is_main:
+            write_text(path, chosen.model_dump_json(indent=2))
+    network.to(memory_format=memory_format(chosen.layout))  # type: ignore[call-overload]
+    return config.model_copy(update={"precision": chosen.precision, "layout": chosen.layout})
+
+
+def _read(path: Path, device: torch.device) -> Arithmetic | None:
+    """Return what a run was begun with, unless it goes on on another kind of device."""
+    if not path.is_file():
+        return None
+    kept = Arithmetic.model_validate_json(path.read_text("utf-8"))
+    return kept if kept.device == device.type else None
+
+
+def _choose(
+    network: torch.nn.Module, num_channels: int, config: TrainingConfig, ranks: Ranks
+) -> Arithmetic:
+    device = ranks.device
+    usual = _usual(config, device)
+    options = [] if config.deterministic else _options(usual, config)
+    if len(options) < 2:
+        return usual
+    size = (ranks.share_of(config.batch_size), num_channels, *config.patch_size)
+    image_BCIJK = torch.zeros(size, device=device)
+    seconds = {str(option): _time(option, network, image_BCIJK) for option in options}
+    best = min(options, key=lambda option: seconds[str(option)])
+    if seconds[str(best)] > (1 - MIN_GAIN) * seconds[str(usual)]:
+        best = usual
+    shown = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+    logger.info("computing in %s (a forward and a backward pass: %s)", best, shown)
+    return best.model_copy(update={"seconds": seconds})
+
+
+def _usual(config: TrainingConfig, device: torch.device) -> Arithmetic:
+    """Return the choice that is fastest on most devices of this kind."""
+    dtype = autocast_type(config.precision, device)
+    names: dict[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+    layout = config.layout
+    if layout == "auto":
+        layout = "contiguous" if dtype is None else "channels_last"
+    precision = "fp32" if dtype is None else names[dtype]
+    return Arithmetic(device=device.type, precision=precision, layout=layout)
+
+
+def _options(usual: Arithmetic, config: TrainingConfig) -> list[Arithmetic]:
+    """Return all that the configuration leaves open."""
+    precisions = {usual.precision, *(("fp32",) if config.precision == "auto" else ())}
+    layouts = {usual.layout, *(LAYOUTS if config.layout == "auto" else ())}
+    return [
+        usual.model_copy(update={"precision": precision, "layout": layout})
+        for precision, layout in itertools.product(sorted(precisions), sorted(layouts))
+    ]
+
+
+def _time(option: Arithmetic, network: torch.nn.Module, image_BCIJK: torch.Tensor) -> float:
+    """Return the seconds that a forward and a backward pass take; infinite if memory runs out."""
+    layout = memory_format(option.layout)
+    network.train().to(memory_format=layout)  # type: ignore[call-overload]
+    seconds = []
+    try:
+        for _ in range(1 + STEPS):
+            start = time.perf_counter()
+            _pass(option, network, image_BCIJK.contiguous(memory_format=layout))
+            seconds.append(time.perf_counter() - start)
+    except torch.OutOfMemoryError:
+        return math.inf
+    finally:
+        network.zero_grad(set_to_none=True)
+    return round(min(seconds[1:]), 5)
+
+
+def _pass(option: Arithmetic, network: torch.nn.Module, image_BCIJK: torch.Tensor) -> None:
+    device = image_BCIJK.device
+    dtype = autocast_type(option.precision, device)
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        output = network(image_BCIJK)
+    logits = [output] if isinstance(output, torch.Tensor) else output
+    torch.stack([level_BCIJK.float().mean() for level_BCIJK in logits]).sum().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,140 @@
+"""Cross-validation: a model of each fold in turn, then all of them as one, and their scores.
+
+runs/NAME/fold_0/, fold_1/, ...   each a run of its own
+runs/NAME/model/                  all members; inference averages them
+runs/NAME/validation/             of every case the mask, the scores and the probabilities by the
+                                  one member that never saw it
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.evaluation import LabelScores, Summary, read_scores
+from pipeline.files import link_or_copy, write_text
+from pipeline.manifest import Split
+from pipeline.model import Model, load_model, save_model
+from pipeline.training.config import RunConfig
+from pipeline.training.distributed import Ranks, distributed
+from pipeline.training.finetune import adopt_settings, keep_source, open_source
+from pipeline.training.folder import RunFolder
+from pipeline.training.prepare import Prepared, describe_run, prepare_folds
+from pipeline.training.run import RunResult, train_fold
+from pipeline.training.validation import ValidationFolder, present_scores
+
+logger = logging.getLogger(__name__)
+
+
+def cross_validate(
+    config: RunConfig, *, resume: bool = False, source: Path | None = None
+) -> RunResult:
+    """Train a member on all folds but one, for each fold in turn; score every case; join them.
+
+    Ends early, with a checkpoint, at SIGINT or SIGTERM; resuming goes on in the fold that was
+    interrupted. The budget is that of each fold.
+
+    Args:
+        config: The experiment, with `data.fold=all`.
+        resume: Go on with the cross-validation of this name if there is one.
+        source: Folder of a model that each fold starts from.
+
+    Raises:
+        ConfigError: If it exists and `resume` is not set, or it was started differently.
+        PipelineError: If the data cannot be used or training cannot go on.
+    """
+    with distributed(config.device) as ranks:
+        ranks.share_of(config.training.batch_size)
+        folder = RunFolder(config.folder)
+        with ranks.main_first():
+            # The other ranks find it begun.
+            folds = _begin(config, folder, source, resume=resume or not ranks.is_main)
+        for fold, prepared in enumerate(folds):
+            if not _do_fold(config, fold, prepared, ranks):
+                return RunResult(folder, (), is_finished=False)
+        if not ranks.is_main:
+            return RunResult(folder, (), is_finished=True)
+        _join_members(config, folder, folds)
+        return RunResult(folder, _join_validations(config, folder, folds), is_finished=True)
+
+
+def _begin(
+    config: RunConfig, folder: RunFolder, given_source: Path | None, *, resume: bool
+) -> list[Prepared]:
+    source = open_source(folder, given_source)
+    adopted = adopt_settings(config, source)
+    folder.check_settings(adopted, resume=resume)
+    folds = prepare_folds(adopted, folder)
+    describe_run(adopted, folds[0], source)
+    if folder.is_begun:
+        folder.record_settings(adopted)
+    else:
+        keep_source(folder, given_source)
+        cases = folds[0].manifest.cases
+        everything = Split(train=cases, validation=cases)
+        folder.begin(adopted, everything, folds[0].fingerprint, folds[0].volumes_ml)
+    return folds
+
+
+def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> bool:
+    """Train and validate one fold, unless that was done; return whether it is finished."""
+    settings = _config_of(config, fold)
+    folder = RunFolder(settings.folder)
+    marker = json.dumps(settings.model_dump(mode="json"), indent=2)
+    # Every rank looks before the main one may write.
+    (is_done,) = ranks.from_main(
+        float(folder.finished.is_file() and folder.finished.read_text("utf-8") == marker)
+    )
+    if is_done:
+        return True
+    logger.info("fold %d of %d, in %s", fold, config.data.folds, folder.path)
+    source = RunFolder(config.folder).source
+    result = train_fold(
+        settings,
+        ranks,
+        resume=True,
+        source=source if source.is_dir() else None,
+        prepared=prepared,
+    )
+    if result.is_finished and ranks.is_main:
+        write_text(folder.finished, marker)
+    return result.is_finished
+
+
+def _config_of(config: RunConfig, fold: int) -> RunConfig:
+    data = config.data.model_copy(update={"fold": fold})
+    return config.model_copy(update={"name": f"fold_{fold}", "output": config.folder, "data": data})
+
+
+def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared]) -> None:
+    """Save the members as one model."""
+    members = [
+        load_model(RunFolder(_config_of(config, fold).folder).model, torch.device("cpu"))
+        for fold in range(len(folds))
+    ]
+    first = members[0].description
+    training = {**first.training, "fold": "all", "members": [member.sha256 for member in members]}
+    description = first.model_copy(update={"name": config.name, "training": training})
+    networks = tuple(network for member in members for network in member.networks)
+    save_model(Model(description, networks), folder.model)
+
+
+def _join_validations(
+    config: RunConfig, folder: RunFolder, folds: Sequence[Prepared]
+) -> list[Summary]:
+    """Bring together what each member made of the cases it never saw, and score it as one."""
+    keeps_probabilities = config.training.out_of_fold_probabilities
+    joined = ValidationFolder(folder.validation, keeps_probabilities)
+    scores: list[LabelScores] = []
+    for fold, prepared in enumerate(folds):
+        of_fold = ValidationFolder(RunFolder(_config_of(config, fold).folder).validation)
+        scores += read_scores(of_fold.path)
+        for case in prepared.split.validation:
+            link_or_copy(of_fold.mask(case), joined.mask(case))
+            if keeps_probabilities:
+                link_or_copy(of_fold.probabilities(case), joined.probabilities(case))
+    description = load_model(folder.model, torch.device("cpu")).description
+    cases = folds[0].manifest.cases
+    return present_scores(scores, cases, description, joined, config.evaluation)

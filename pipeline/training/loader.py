@@ -1,0 +1,141 @@
+"""An endless stream of batches from cached cases: patches are cut by workers, then augmented.
+
+On a CPU the workers augment too, each on one thread. For a GPU they only cut the regions, and the
+GPU augments whole batches, so that a few workers keep up with it.
+"""
+
+import itertools
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from pipeline.training.config import RunConfig
+from pipeline.training.distributed import Ranks
+from pipeline.transforms import Augmentation, Batch, CachedCase, PatchDataset, Regions
+
+PREFETCH = 8
+"""Batches that a worker prepares ahead, so that a step need not wait for a slow patch."""
+
+
+class SliceSampler(Sampler[list[int]]):
+    """Of each batch, from an iteration on and forever, the indices that are one rank's to learn.
+
+    Batch n holds the patches `n * B` up to `(n + 1) * B`, however many ranks share them.
+
+    Args:
+        batch_size: B, over all ranks.
+        ranks: Each learns from an equal part of every batch.
+        first_iteration: Of the first batch.
+
+    Raises:
+        ConfigError: If the ranks would get different numbers.
+    """
+
+    def __init__(self, batch_size: int, ranks: Ranks, first_iteration: int) -> None:
+        self._batch_size = batch_size
+        self._share = ranks.share_of(batch_size)
+        self._offset = ranks.rank * self._share
+        self._first_iteration = first_iteration
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for iteration in itertools.count(self._first_iteration):
+            start = iteration * self._batch_size + self._offset
+            yield list(range(start, start + self._share))
+
+
+class BatchLoader:
+    """Iterates over batches on the device that they are for.
+
+    Args:
+        patches: Where patches come from.
+        sampler: Their indices, batch by batch.
+        augmentation: Applied to the patches.
+        device: That batches will go to.
+        num_workers: Processes that prepare patches, or 0 for the process that trains.
+    """
+
+    def __init__(
+        self,
+        patches: PatchDataset,
+        sampler: SliceSampler,
+        augmentation: Augmentation,
+        device: torch.device,
+        num_workers: int,
+    ) -> None:
+        self._augmentation = augmentation
+        self._device = device
+        # In a worker, one batch at a time crosses to this process: patches, not larger regions.
+        collate = Regions.join if device.type != "cpu" else self._join_augmented
+        self._loader: DataLoader[Regions] = DataLoader(
+            patches,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            worker_init_fn=_leave_signals_to_the_parent,
+            prefetch_factor=PREFETCH if num_workers else None,
+            pin_memory=device.type == "cuda",
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._device.type == "cpu":
+            yield from self._loader
+        else:
+            for regions in self._loader:
+                yield regions.to(self._device).augmented(self._augmentation)
+
+    def _join_augmented(self, regions: Sequence[Regions]) -> Batch:
+        with _one_thread():
+            return Regions.join(regions).augmented(self._augmentation)
+
+
+def build_loader(
+    cases: Sequence[CachedCase],
+    config: RunConfig,
+    spacing_mm: tuple[float, float, float],
+    ranks: Ranks,
+    first_iteration: int,
+) -> BatchLoader:
+    """Return an endless loader of batches, starting with that of iteration `first_iteration`.
+
+    Args:
+        cases: Preprocessed training cases.
+        config: The experiment.
+        spacing_mm: Of the cases' working grid along I, J, K.
+        ranks: The batches are this rank's part, and go to its device.
+        first_iteration: 0, or where a resumed run goes on.
+
+    Raises:
+        ConfigError: If the ranks cannot share a batch evenly.
+    """
+    training = config.training
+    augmentation = Augmentation(config.augmentation, training.patch_size, spacing_mm)
+    patches = PatchDataset(
+        cases, augmentation, foreground_share=training.foreground_share, seed=config.seed
+    )
+    sampler = SliceSampler(training.batch_size, ranks, first_iteration)
+    return BatchLoader(patches, sampler, augmentation, ranks.device, training.num_workers)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch add up in one order, whatever the number of threads of the process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """Signals reach the whole process group, but the parent reacts, and ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_at_the_next)
+
+
+def _end_at_the_next(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -1,0 +1,212 @@
+"""From a configuration to what a run learns from: cases, their split, their fingerprint."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from pipeline.errors import ManifestError, PipelineError
+from pipeline.manifest import Case, Manifest, Split, Volumes, load_manifest, split_cases
+from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.phantom import make_cohort
+from pipeline.postprocessing import check_rules
+from pipeline.progress import track
+from pipeline.report import volumes_ml
+from pipeline.study import Study, read_label_map
+from pipeline.training.config import RunConfig
+from pipeline.training.data import check_trainable, read_cases
+from pipeline.training.finetune import adopt_preprocessing
+from pipeline.training.folder import RunFolder
+from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.volume import LabelMap
+
+logger = logging.getLogger(__name__)
+
+Reading = tuple[Case, Study, LabelMap]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run learns from.
+
+    Attributes:
+        manifest: The data set.
+        split: Its training and validation cases.
+        fingerprint: Of the cases that decide the preprocessing: those of the training; in a
+            cross-validation all of them, so that its members share one preprocessing.
+        volumes_ml: Of the labels of the cases, where the folds follow from them.
+    """
+
+    manifest: Manifest
+    split: Split
+    fingerprint: Fingerprint
+    volumes_ml: Volumes
+
+
+def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
+    """Prepare a run of one fold: from its folder if it was begun, else by reading every case.
+
+    Raises:
+        PipelineError: If the data cannot be used.
+    """
+    manifest, data = open_manifest(config), config.data
+    if data.fold == "all":
+        raise ValueError("fold=all is for cross_validate")
+    volumes = folder.read_volumes() if folder.is_begun else _read_volumes(manifest)
+    split = split_cases(
+        manifest, folds=data.folds, fold=data.fold, seed=config.seed, volumes_ml=volumes
+    )
+    check_trainable(manifest, split)
+    check_rules(manifest.labels, config.postprocessing)
+    if folder.is_begun:
+        return Prepared(manifest, split, folder.read_fingerprint(), volumes)
+    fingerprint = _read_all_cases(manifest, split, config)
+    return Prepared(manifest, split, fingerprint, volumes)
+
+
+def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
+    """Prepare each fold of a cross-validation, with one fingerprint over all cases.
+
+    Every case that is not a test case is dealt into a fold, also where the manifest says which ones
+    train and which validate: each is to be validated once.
+
+    The fingerprint is of all cases since the members of a model share one preprocessing. Held-out
+    cases so enter its spacing and, for CT, four intensities, but nothing of their labels beyond
+    which voxels those intensities are taken from; nnU-Net does the same.
+
+    Raises:
+        ConfigError: If the cases are others than when the cross-validation was begun.
+        PipelineError: If the data cannot be used.
+    """
+    manifest, data = open_manifest(config), config.data
+    cases = tuple(replace(case, split=None) for case in manifest.cases if case.split != "test")
+    if any(case.split in ("train", "validation") for case in manifest.cases):
+        logger.warning("fold=all deals cases anew that the manifest sets to train or validation")
+    manifest = replace(manifest, cases=cases)
+    everything = Split(train=cases, validation=cases)
+    check_trainable(manifest, everything)
+    check_rules(manifest.labels, config.postprocessing)
+    if folder.is_begun:
+        folder.check_split(everything)
+        fingerprint, volumes = folder.read_fingerprint(), folder.read_volumes()
+    else:
+        # Before the long reading: whether there are enough subjects, and labels of all.
+        split_cases(manifest, folds=data.folds, fold=0, seed=config.seed)
+        fingerprint, volumes = _read_for_folds(manifest, config)
+    return [
+        Prepared(
+            manifest,
+            split_cases(
+                manifest, folds=data.folds, fold=fold, seed=config.seed, volumes_ml=volumes
+            ),
+            fingerprint,
+            volumes,
+        )
+        for fold in range(data.folds)
+    ]
+
+
+def open_manifest(config: RunConfig) -> Manifest:
+    """Load the manifest that the configuration names, or make the phantom cohort first."""
+    data = config.data
+    if data.manifest is not None:
+        return load_manifest(data.manifest, data.root)
+    assert data.phantom is not None
+    assert data.root is not None
+    return load_manifest(make_cohort(data.root, data.phantom))
+
+
+def describe_run(
+    config: RunConfig, prepared: Prepared, source: Model | None = None
+) -> ModelDescription:
+    """Describe the model that a run will leave.
+
+    Args:
+        config: The experiment.
+        prepared: What it learns from.
+        source: The model that it starts from, whose preprocessing it keeps.
+
+    Raises:
+        ConfigError: If the source's channels are not those of the data.
+    """
+    manifest = prepared.manifest
+    channels = tuple(
+        ChannelDescription(name=channel.name, modality=channel.modality)
+        for channel in manifest.channels
+    )
+    window = config.inference.window or config.training.patch_size
+    settled = settle_preprocessing(config.preprocessing, manifest.channels, prepared.fingerprint)
+    origin = {}
+    if source is not None:
+        settled = adopt_preprocessing(settled, channels, source.description)
+        origin = {"from": {"name": source.description.name, "sha256": source.sha256}}
+    return ModelDescription(
+        name=config.name,
+        channels=channels,
+        labels={name: manifest.labels[name] for name in sorted(manifest.labels)},
+        regions=manifest.regions,
+        study=config.study,
+        preprocessing=settled,
+        network=config.network,
+        patch_size=config.training.patch_size,
+        mirror_axes=config.augmentation.flip_axes,
+        inference=config.inference.model_copy(update={"window": window}),
+        postprocessing=config.postprocessing,
+        fingerprint=prepared.fingerprint,
+        training={
+            "data": manifest.name,
+            "seed": config.seed,
+            "fold": config.data.fold,
+            "folds": config.data.folds,
+            **origin,
+        },
+    )
+
+
+def _read_volumes(manifest: Manifest) -> Volumes:
+    """Measure every label, to stratify by; nothing where the manifest sets the split itself."""
+    labels = {case.name: case.label for case in manifest.cases if case.split is None and case.label}
+    volumes: dict[str, dict[str, float]] = {}
+    if not labels:
+        return volumes
+    for name, path in track(labels.items(), "Reading labels", len(labels)):
+        try:
+            label_map = read_label_map(path)
+        except PipelineError:
+            # Named with its remedy when images and labels are read, right after this.
+            continue
+        volumes[name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)
+    return volumes
+
+
+def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fingerprint:
+    """Read every case once, so that a bad one stops the run now and not when it is validated.
+
+    Returns:
+        The fingerprint of the training cases.
+    """
+    training = {case.name for case in split.train}
+    readings = read_cases((*split.train, *split.validation), manifest, config.study, "Reading")
+    of_training = (reading for reading in readings if reading[0].name in training)
+    return _fingerprint(of_training, manifest, config)
+
+
+def _read_for_folds(manifest: Manifest, config: RunConfig) -> tuple[Fingerprint, Volumes]:
+    """Read every case once, for the fingerprint of all and the volumes of their labels."""
+    volumes = {}
+
+    def measured() -> Iterator[Reading]:
+        for reading in read_cases(manifest.cases, manifest, config.study, "Reading"):
+            case, _, label_map = reading
+            volumes[case.name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)
+            yield reading
+
+    return _fingerprint(measured(), manifest, config), volumes
+
+
+def _fingerprint(readings: Iterable[Reading], manifest: Manifest, config: RunConfig) -> Fingerprint:
+    volumes = ((study.volume, label_map) for _, study, label_map in readings)
+    try:
+        return take_fingerprint(volumes, config.seed, manifest.ignore_value)
+    except ValueError as error:
+        remedy = "Check the labels with `trivox check`."
+        raise ManifestError(manifest.path, str(error), remedy) from error

@@ -1,0 +1,30 @@
+import pytest
+from pydantic import ValidationError
+
+from pipeline.losses import LossConfig
+
+
+def test_dice_and_cross_entropy_by_default():
+    assert LossConfig().name == "dice_ce"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        (
+            "dice-ce",
+            r"no loss 'dice-ce'; did you mean dice_ce\? Valid: dice_ce, dice, generalised_d",
+        ),
+        ("focal_tverski", r"did you mean focal_tversky\?"),
+        ("xyz", r"no loss 'xyz'; Valid: dice_ce"),
+    ],
+)
+def test_an_unknown_name_lists_the_valid_ones(name, hint):
+    with pytest.raises(ValidationError, match=hint):
+        LossConfig(name=name)
+
+
+@pytest.mark.parametrize("change", [{"gamma": 0}, {"class_weights": [1, -1]}, {"alpha": -0.1}])
+def test_settings_without_sense_are_refused(change):
+    with pytest.raises(ValidationError):
+        LossConfig(**change)

@@ -1,0 +1,94 @@
+import pytest
+from pydantic import ValidationError
+
+from pipeline.inference import InferenceConfig
+from pipeline.manifest import Region
+from pipeline.model import ChannelDescription, ModelDescription
+from pipeline.network import NetworkConfig
+from pipeline.postprocessing import ComponentRule, PostprocessingConfig
+from pipeline.study import StudyConfig
+from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+
+
+def describe(**changes):
+    fields = {
+        "name": "test",
+        "channels": (
+            ChannelDescription(name="venous", modality="CT"),
+            ChannelDescription(name="T1", modality="MR"),
+        ),
+        "labels": {"spleen": 7, "liver": 3},
+        "study": StudyConfig(),
+        "preprocessing": Preprocessing(
+            spacing_mm=(1.5, 1.5, 1 / 3),
+            crop_margin_mm=5,
+            channels=(
+                ChannelNormalisation(kind="ct", low=-100, high=300, mean=50, std=1 / 7),
+                ChannelNormalisation(kind="mr"),
+            ),
+        ),
+        "network": NetworkConfig(features=(2, 4, 4)),
+        "inference": InferenceConfig(window=(8, 8, 12)),
+        "postprocessing": PostprocessingConfig(
+            components=(ComponentRule(label="liver", keep_largest=True),)
+        ),
+        "fingerprint": Fingerprint(
+            num_cases=2,
+            spacing_mm=(1, 1, 1),
+            spacing_range_mm=((1, 1, 1), (1, 1, 2)),
+            shape=(9, 9, 9),
+            channels=(),
+        ),
+        "training": {"data": "phantom", "seed": 3},
+    }
+    return ModelDescription(**(fields | changes))
+
+
+def test_values_of_class_indices_are_in_the_order_of_values():
+    assert describe().label_values == [0, 3, 7]
+
+
+def test_outputs_are_background_and_labels_by_value_or_the_regions():
+    labelled = describe()
+    assert labelled.output_names == ["background", "liver", "spleen"]
+    assert (labelled.num_outputs, labelled.activation) == (3, "softmax")
+    regions = (
+        Region("both", ("liver", "spleen"), "liver"),
+        Region("spleen", ("spleen",), "spleen"),
+    )
+    with_regions = describe(regions=regions)
+    assert with_regions.output_names == ["both", "spleen"]
+    assert (with_regions.num_outputs, with_regions.activation) == (2, "sigmoid")
+    assert ModelDescription.model_validate_json(with_regions.model_dump_json()) == with_regions
+
+
+def test_mirroring_needs_a_model_that_was_trained_with_it():
+    mirrored = InferenceConfig(window=(8, 8, 12), mirror=True)
+    with pytest.raises(ValidationError, match=r"inference\.mirror=true, .* along no axis.*flip"):
+        describe(inference=mirrored)
+    assert describe(inference=mirrored, mirror_axes=("R", "S")).mirror_axes == ("R", "S")
+
+
+# --- Descriptions that contradict themselves ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"inference": InferenceConfig(window=(8, 8, 10))},
+            r"inference\.window=\[8, 8, 10\] must be multiples of 4",
+        ),
+        (
+            {"channels": (ChannelDescription(name="a", modality="CT"),)},
+            "1 channels, preprocessing 2",
+        ),
+        ({"labels": {"a": 1, "b": 1}}, "two labels have the same value"),
+        ({"labels": {"a": 0}}, "greater than 0"),
+        ({"labels": {"a": -1}}, "greater than 0"),
+        ({"channels": ({"name": "a", "modality": "PET"},)}, "modality"),
+    ],
+)
+def test_contradictions_are_refused(changes, match):
+    with pytest.raises(ValidationError, match=match):
+        describe(**changes)

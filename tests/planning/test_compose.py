@@ -1,0 +1,53 @@
+import pytest
+
+from pipeline.planning.compose import Choice, compose, round_to, settings_of
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.search import list_candidates
+from pipeline.training.resources import Resources
+
+
+@pytest.fixture
+def make_choice(make_survey, tmp_path):
+    def make(spacing_mm, shape, **request):
+        survey = make_survey(spacing_mm, shape)
+        out = {"manifest": tmp_path / "m.yaml", "out": tmp_path / "p.yaml"} | request
+        mirroring = decide_mirroring({"liver": 1}, survey.bodies)
+        return Choice(PlanConfig(**out), 5, "cpu", survey, mirroring)
+
+    return make
+
+
+def test_what_is_chosen_becomes_the_run(make_choice):
+    choice = make_choice((0.6, 0.6, 3.6), (320, 320, 20), root="data", device="cpu")
+    candidate = list_candidates(choice.survey, "cpu")[0]
+    estimate = Resources(memory_gb=2.0, seconds_per_iteration=0.6)
+    run = compose(choice, candidate, 10.0, estimate)
+    assert run.preprocessing.spacing_mm == candidate.spacing_mm
+    assert run.training.patch_size == candidate.shape.patch_size
+    assert run.network.strides == candidate.shape.strides
+    assert run.network.kernel_sizes == candidate.shape.kernel_sizes
+    assert (run.training.max_minutes, run.estimate) == (10.0, estimate)
+    assert (str(run.data.root), run.device, run.data.folds) == ("data", "cpu", 5)
+    assert run.augmentation.flip_axes == ("R",)
+
+
+def test_what_is_the_default_is_left_out(make_choice):
+    choice = make_choice((1.0, 1.0, 1.0), (35, 50, 36))
+    settings = settings_of(choice, list_candidates(choice.survey, "cpu")[0], 5.0)
+    assert set(settings["network"]) == {"name", "features"}
+    assert "device" not in settings
+    assert "root" not in settings["data"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("mine", "mine"), ("my plan", "my_plan"), (".hidden", "hidden"), ("é", "plan")],
+)
+def test_any_file_name_makes_a_name_of_a_run(make_choice, tmp_path, stem, name):
+    choice = make_choice((1.0, 1.0, 1.0), (16, 16, 16), out=tmp_path / f"{stem}.yaml")
+    assert compose(choice, list_candidates(choice.survey, "cpu")[0], 5.0).name == name
+
+
+def test_rounding():
+    assert [round_to(v, 3) for v in (1234.5, 0.0012345)] == [1230, 0.00123]

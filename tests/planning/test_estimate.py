@@ -1,0 +1,55 @@
+import time
+
+import pytest
+import torch
+
+from pipeline.planning.compose import Choice
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.estimate import Pricer, measure_seconds, nominal_seconds
+from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.search import list_candidates
+from pipeline.planning.trial import make_step
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def choice(make_survey, tmp_path):
+    survey = make_survey((1.0, 1.0, 1.0), (16, 16, 16))
+    mirroring = decide_mirroring({"liver": 1}, survey.bodies)
+    request = PlanConfig(manifest=tmp_path / "m.yaml", out=tmp_path / "p.yaml")
+    return Choice(request, 5, "cpu", survey, mirroring)
+
+
+def test_measured_seconds_are_those_of_a_step(toy_run, manifest):
+    config = toy_run((16, 16, 16))
+    _, step = make_step(config, manifest, CPU)
+    step()
+    start = time.perf_counter()
+    for _ in range(3):
+        step()
+    expected = (time.perf_counter() - start) / 3
+    assert measure_seconds(config, manifest, CPU) == pytest.approx(expected, rel=1.5)
+
+
+def test_without_a_device_the_arithmetic_decides(choice, manifest):
+    candidate = list_candidates(choice.survey, "cpu")[0]
+    pricer = Pricer(choice, manifest, None)
+    assert pricer.measured_seconds(candidate) == nominal_seconds(pricer.gflops(candidate), "cpu")
+    assert nominal_seconds(100.0, "cuda") < nominal_seconds(100.0, "cpu")
+
+
+def test_calibration_makes_the_seconds_those_measured(choice, manifest, monkeypatch):
+    candidate = list_candidates(choice.survey, "cpu")[-1]
+    pricer = Pricer(choice, manifest, CPU)
+    monkeypatch.setattr("pipeline.planning.estimate.measure_seconds", lambda *_: 7.0)
+    pricer.calibrate(candidate)
+    assert pricer.seconds(candidate) == pytest.approx(7.0)
+
+
+def test_prices_grow_with_the_batch(choice, manifest):
+    large, *_, small = [c for c in list_candidates(choice.survey, "cpu") if c.features[0] == 16]
+    pricer = Pricer(choice, manifest, None)
+    assert large.batch_size == 2 * small.batch_size
+    assert pricer.gflops(large) == pytest.approx(2 * pricer.gflops(small))
+    assert pricer.memory_gb(large) > pricer.memory_gb(small)

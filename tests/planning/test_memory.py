@@ -1,0 +1,87 @@
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+
+from pipeline.network import build_network, count_parameters
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.memory import USABLE, LiveBytes, available_gb, trace_cost
+
+
+def test_live_bytes_of_a_hand_worked_pass():
+    weight = torch.ones(1000, requires_grad=True)
+    with LiveBytes() as live:
+        # exp keeps its result for the backward pass: 4000 bytes; the sum is 4 more.
+        loss = weight.exp().sum()
+        loss.backward()
+    assert 4000 <= live.forward_peak <= 4100
+    # exp's result, the gradient of the sum and that of the weight.
+    assert 8000 <= live.backward_peak <= 12_100
+
+
+def test_what_is_freed_does_not_count():
+    with LiveBytes() as live:
+        for _ in range(10):
+            torch.ones(1000)
+    assert live.forward_peak <= 8000
+
+
+def test_activations_of_a_small_patch_tell_those_of_a_large_one(toy_run, manifest):
+    """The traced patch is 16 voxels wide; here a step of 8 times the voxels is traced whole."""
+    from pipeline.planning.trial import make_step
+
+    cost = trace_cost(toy_run((32, 32, 32)), manifest, "cpu")
+    _, step = make_step(toy_run((32, 32, 32)), manifest, torch.device("cpu"))
+    step()
+    with LiveBytes() as live:
+        step()
+    assert cost.bytes_per_voxel * 2 * 32**3 == pytest.approx(live.forward_peak, rel=0.25)
+
+
+def test_parameters_and_arithmetic_are_the_networks(toy_run, manifest):
+    config = toy_run((32, 32, 32))
+    cost = trace_cost(config, manifest, "cpu")
+    network = build_network(config.network, 1, 3, (32, 32, 32))
+    assert cost.num_parameters == count_parameters(network)
+    from pipeline.network import gflops
+
+    assert cost.gflops_per_voxel * 32**3 == pytest.approx(3 * gflops(network, 1, (32, 32, 32)))
+
+
+MEASURE = """
+import resource, sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from pipeline.manifest import Channel, Manifest
+from pipeline.planning.trial import make_step
+from pipeline.training import RunConfig
+manifest = Manifest(Path("m"), "toy", "", "", "", (Channel("CT", "CT"),), {"a": 1, "b": 2}, ())
+make_step(RunConfig.model_validate_json(sys.argv[1]), manifest, torch.device("cpu"))[1]()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_the_estimate_is_within_a_factor_of_a_process_peak(toy_run, manifest):
+    """Of a process that takes one real step, without workers: between 0.8 and 1.6 times."""
+    config = toy_run((64, 64, 64), features=(16, 32, 64))
+    cost = trace_cost(config, manifest, "cpu")
+    words = [sys.executable, "-c", MEASURE, config.model_dump_json()]
+    peak_kib = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+    planned_gb = cost.memory_gb(2 * 64**3, 1, 0, "cpu")
+    assert 0.8 < planned_gb / (int(peak_kib) * 1024 / 1e9) < 1.6
+
+
+def test_memory_grows_with_the_batch_and_the_workers(toy_run, manifest):
+    cost = trace_cost(toy_run(), manifest, "cpu")
+    small, large = (cost.memory_gb(n, 1, 0, "cpu") for n in (10**5, 10**6))
+    assert large - small == pytest.approx(2.0 * cost.bytes_per_voxel * 9e5 / 1e9)
+    assert cost.memory_gb(10**5, 1, 2, "cpu") > small + 0.3
+
+
+def test_memory_at_hand(tmp_path):
+    request = PlanConfig(manifest=tmp_path, out=tmp_path)
+    cpu = torch.device("cpu")
+    assert available_gb(request, cpu) == USABLE * psutil.virtual_memory().total / 1e9
+    assert available_gb(request.model_copy(update={"memory_gb": 3.0}), cpu) == 3.0

@@ -1,0 +1,186 @@
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import load_config
+from pipeline.errors import ConfigError, ManifestError
+from pipeline.manifest import load_manifest
+from pipeline.phantom import PhantomConfig, make_cohort
+from pipeline.planning import PlanConfig, plan
+from pipeline.planning.plan import find_device
+from pipeline.planning.trial import make_step
+from pipeline.training import RunConfig, train
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantom")
+    return make_cohort(folder, PhantomConfig(kind="ct", num_train=6, num_validation=2))
+
+
+@pytest.fixture
+def make_data(tmp_path):
+    """A Decathlon data set of given shape and spacing; labels fill a corner of a bright block."""
+
+    def make(shape, spacing_mm=(1, 1, 1), num_cases=3, num_channels=1):
+        rng = np.random.default_rng(0)
+        for name in ("imagesTr", "labelsTr"):
+            (tmp_path / "data" / name).mkdir(parents=True)
+        affine = np.diag([*spacing_mm, 1.0])
+        training = []
+        for n in range(num_cases):
+            full = shape if num_channels == 1 else (*shape, num_channels)
+            image = rng.normal(100, 20, full).astype(np.float32)
+            label = np.zeros(shape, np.uint8)
+            label[tuple(slice(0, max(1, size // 3)) for size in shape)] = 1
+            files = {"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"}
+            for kind, voxels in (("image", image), ("label", label)):
+                nib.save(nib.Nifti1Image(voxels, affine), tmp_path / "data" / files[kind])
+            training.append(files)
+        content = {
+            "name": "made",
+            "modality": {str(c): f"T{c + 1}" for c in range(num_channels)},
+            "labels": {"0": "background", "1": "thing"},
+            "training": training,
+        }
+        path = tmp_path / "data" / "dataset.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return make
+
+
+def request(manifest, out, **keywords):
+    return PlanConfig(manifest=manifest, out=out, device="cpu", measure=False, **keywords)
+
+
+def test_the_phantoms_plan(phantom, tmp_path):
+    result = plan(request(phantom, tmp_path / "ct.yaml", minutes=30))
+    run = load_config(RunConfig, tmp_path / "ct.yaml")
+    assert run == result.config
+    assert run.augmentation.flip_axes == ()
+    right = result.choice.mirroring[0].evidence
+    assert "label 'left_kidney' names a side (left)" in right
+    assert "liver lies right of the image's centre in 6 of 6 cases" in right
+    # The cases that validate are not looked at.
+    assert result.choice.survey.fingerprint.num_cases == 6
+    assert 100_000 < np.prod(run.training.patch_size) <= 220_000
+    assert run.training.max_minutes == 30
+
+
+def test_what_is_planned_trains_and_says_what_it_took(phantom, tmp_path, caplog):
+    plan(request(phantom, tmp_path / "ct.yaml", memory_gb=1.5))
+    words = [
+        f"output={tmp_path}", f"data.cache={tmp_path}/cache", "training.max_iterations=6",
+        "training.num_workers=0", "training.num_validation_cases=0", "training.batch_size=2",
+        "training.patch_size=[32, 32, 16]", "network.features=[4, 8, 8]", "network.strides=null",
+        "network.kernel_sizes=null", "preprocessing.spacing_mm=[8, 8, 8]",
+        "evaluation.num_resamples=10", "inference.overlap=0.1",
+    ]  # fmt: skip
+    config = load_config(RunConfig, tmp_path / "ct.yaml", words)
+    with caplog.at_level("INFO", "pipeline"):
+        folder = train(config).folder
+    measured = json.loads((folder.path / "resources.json").read_text())
+    assert measured["planned"] == config.estimate.model_dump()
+    assert measured["measured"]["memory_gb"] > 0
+    assert "planned " in caplog.text
+
+
+def test_less_memory_makes_smaller_patches(phantom, tmp_path):
+    voxels, batches = [], []
+    for number, memory_gb in enumerate((1.0, 1.2, 8.0)):
+        result = plan(request(phantom, tmp_path / f"{number}.yaml", memory_gb=memory_gb))
+        assert result.config.estimate.memory_gb <= memory_gb * 1.001
+        voxels.append(result.candidate.shape.num_voxels)
+        batches.append(result.candidate.batch_size)
+    assert voxels == sorted(voxels)
+    assert voxels[0] < voxels[-1]
+    assert min(batches) >= 2
+
+
+def test_too_little_memory_says_how_much_it_takes(phantom, tmp_path):
+    with pytest.raises(ConfigError, match=r"0\.5 GB, but training the smallest network takes"):
+        plan(request(phantom, tmp_path / "a.yaml", memory_gb=0.5))
+    assert not (tmp_path / "a.yaml").exists()
+
+
+def test_a_file_that_is_there_stays(phantom, tmp_path):
+    out = tmp_path / "mine.yaml"
+    out.write_text("precious")
+    with pytest.raises(ConfigError, match=r"exists already\. Choose another --out, or add --force"):
+        plan(request(phantom, out))
+    assert out.read_text() == "precious"
+    plan(request(phantom, out, overwrite=True))
+    assert load_config(RunConfig, out).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm", "num_channels"),
+    [
+        ((12, 9, 5), (1, 1, 1), 1),
+        ((40, 40, 3), (0.5, 0.5, 6), 1),
+        ((30, 1, 30), (1, 5, 1), 1),
+        ((24, 28, 20), (1, 1, 1), 2),
+        ((96, 96, 12), (0.6, 0.6, 3.6), 1),
+    ],
+)
+def test_odd_data_gives_a_plan_whose_step_runs(
+    make_data, tmp_path, shape, spacing_mm, num_channels
+):
+    manifest = make_data(shape, spacing_mm, num_channels=num_channels)
+    result = plan(request(manifest, tmp_path / "odd.yaml"))
+    run = load_config(RunConfig, tmp_path / "odd.yaml")
+    assert run.data.folds == 3
+    _, step = make_step(run, load_manifest(manifest), torch.device("cpu"))
+    assert np.isfinite(step())
+    assert not result.choice.mirroring[0].is_allowed
+
+
+def test_one_case_gives_a_plan_and_a_warning(make_data, tmp_path, caplog):
+    plan(request(make_data((16, 16, 16), num_cases=1), tmp_path / "one.yaml"))
+    assert "one subject; training needs a second one" in caplog.text
+    assert "One subject only" in (tmp_path / "one.yaml").read_text()
+
+
+def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path):
+    missing = PlanConfig(manifest=phantom, out=tmp_path / "gpu.yaml", device="cuda:99")
+    with pytest.raises(ConfigError, match="name its memory: --memory 24GB"):
+        find_device(missing)
+    result = plan(missing.model_copy(update={"memory_gb": 8.0}))
+    assert result.config.network.features[0] == 32
+    assert not result.is_measured
+    with pytest.raises(ConfigError, match="is no device"):
+        find_device(missing.model_copy(update={"device": "tpu", "memory_gb": 8.0}))
+
+
+def test_data_without_labelled_voxels_is_refused(tmp_path):
+    ramp = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
+    for name in "ab":
+        nib.save(nib.Nifti1Image(ramp, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        empty = nib.Nifti1Image(np.zeros_like(ramp), np.eye(4))
+        nib.save(empty, tmp_path / f"{name}_label.nii.gz")
+    with (tmp_path / "cases.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["case", "image", "label"])
+        rows.writerows([n, f"{n}.nii.gz", f"{n}_label.nii.gz"] for n in "ab")
+    (tmp_path / "m.yaml").write_text(
+        "{name: x, channels: [{name: T1, modality: MR}], labels: {a: 1}, cases: cases.csv}"
+    )
+    with pytest.raises(ManifestError, match="no foreground voxel"):
+        plan(request(tmp_path / "m.yaml", tmp_path / "p.yaml"))
+
+
+def test_hippocampus(shared_data, tmp_path):
+    root = shared_data / "Task04_Hippocampus"
+    few = json.loads((root / "dataset.json").read_text())
+    few["training"] = few["training"][:20]
+    (tmp_path / "few.json").write_text(json.dumps(few))
+    result = plan(request(tmp_path / "few.json", tmp_path / "hippocampus.yaml", root=root))
+    assert result.config.preprocessing.spacing_mm == (1, 1, 1)
+    assert result.config.training.patch_size == (40, 56, 40)
+    assert result.config.network.features == (16, 32, 64, 128)
+    assert result.config.augmentation.flip_axes == ("R",)

@@ -1,0 +1,64 @@
+import pytest
+import yaml
+
+from pipeline.planning.compose import Choice, compose
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.search import list_candidates
+from pipeline.planning.writer import Plan, plan_text, summary_of, write_plan
+from pipeline.training import RunConfig
+from pipeline.training.resources import Resources
+
+
+@pytest.fixture
+def make_plan(make_survey, tmp_path):
+    def make(spacing_mm=(0.6, 0.6, 3.6), shape=(320, 320, 20)):
+        survey = make_survey(spacing_mm, shape)
+        request = PlanConfig(manifest=tmp_path / "m.yaml", out=tmp_path / "p.yaml")
+        mirroring = decide_mirroring({"liver": 1}, survey.bodies)
+        choice = Choice(request, 5, "cpu", survey, mirroring)
+        candidate = list_candidates(survey, "cpu")[0]
+        run = compose(choice, candidate, 15.0, Resources(memory_gb=2, seconds_per_iteration=0.4))
+        return Plan(run, choice, candidate, 8.0, 99.0, "a CPU", is_measured=True)
+
+    return make
+
+
+def test_the_file_reads_back_as_the_plan(make_plan, manifest, tmp_path):
+    plan = make_plan()
+    write_plan(plan, manifest, tmp_path / "p.yaml")
+    text = (tmp_path / "p.yaml").read_text()
+    assert RunConfig.model_validate(yaml.safe_load(text)) == plan.config
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_each_group_stands_under_its_rule_and_numbers(make_plan, manifest):
+    text = plan_text(make_plan(), manifest)
+    lines = text.splitlines()
+    for key in ("name", "preprocessing", "augmentation", "network", "training", "estimate"):
+        (place,) = [n for n, line in enumerate(lines) if line.startswith(f"{key}:")]
+        assert lines[place - 1].startswith("# ")
+    joined = " ".join(line.removeprefix("# ") for line in lines)
+    for words in (
+        "doi:10.1038/s41592-020-01008-z",
+        "label liver: in 100 of 100 cases, 50 ml",
+        "label tumour: in no case",
+        "thick slices (largest over smallest 6",
+        "CT: clipped to 0.5 to 99.5 %",
+        "R: mirrored: no label names a side",
+        "99 GFLOP an iteration",
+    ):
+        assert words in joined
+
+
+def test_a_coarser_spacing_is_said(make_plan, manifest):
+    text = plan_text(make_plan((0.8, 0.8, 0.8), (512, 512, 300)), manifest).replace("\n# ", " ")
+    assert "Coarser than that, since a patch that the device can train on should cover" in text
+    assert "Coarser" not in plan_text(make_plan((1.0, 1.0, 1.0), (35, 50, 36)), manifest)
+
+
+def test_the_summary_is_short(make_plan):
+    lines = summary_of(make_plan())
+    assert len(lines) == 3
+    assert "batch 2" in lines[0]
+    assert "2 GB of 8 GB, 0.4 s per iteration" in lines[1]
