@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,12 +96,18 @@ class Worker:
 
 def _serve(connection: Connection, name: str, setup: Setup, start: str) -> None:
     multiprocessing.set_start_method(start, force=True)
-    side = SIDES[name](setup)
-    while (request := connection.recv()) is not None:
-        method, arguments = request
-        connection.send(getattr(side, method)(*arguments))
+    # Else the end of the shell that started all this would hang up on it, since some stand still.
+    os.setsid()
+    try:
+        side = SIDES[name](setup)
+        while (request := connection.recv()) is not None:
+            method, arguments = request
+            connection.send(getattr(side, method)(*arguments))
+    except EOFError:
+        print(f"{name}: the benchmark ended", file=sys.stderr)
+    finally:
+        # At once, since loaders that stand still would be waited for.
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
     connection.close()
-    # At once: loaders that were never told to end would be waited for.
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
     os._exit(0)

@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "files", "progress",
-    "study", "manifest", "phantom", "transforms", "network", "losses", "inference", "postprocessing",
-    "evaluation", "report", "model", "segmentation", "training", "planning",
+    "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
+    "postprocessing", "evaluation", "report", "model", "segmentation", "training", "planning",
     "cohort", "config", "verbs", "cli",
 ]  # fmt: skip
 MAX_LINES = 250

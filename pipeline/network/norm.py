@@ -65,7 +65,7 @@ class _ChannelsLast(torch.autograd.Function):
         return y_BCIJK
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any,  # noqa: ANN401
         grad_BCIJK: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:

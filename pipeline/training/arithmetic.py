@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,8 +27,8 @@ MIN_GAIN = 0.15
 
 LAYOUTS: tuple[Layout, ...] = ("channels_last", "contiguous")
 
-STEPS = 3
-"""Timed after one more; the fastest counts, since other work can only slow one down."""
+ROUNDS = 3
+"""Timed after one more; the fastest pass counts, since other work can only slow one down."""
 
 
 class Arithmetic(BaseModel):
@@ -97,7 +98,8 @@ def _choose(
         return usual
     size = (ranks.share_of(config.batch_size), num_channels, *config.patch_size)
     image_BCIJK = torch.zeros(size, device=device)
-    seconds = {str(option): _time(option, network, image_BCIJK) for option in options}
+    timed = _time(options, network, image_BCIJK)
+    seconds = {str(option): taken for option, taken in zip(options, timed, strict=True)}
     best = min(options, key=lambda option: seconds[str(option)])
     if seconds[str(best)] > (1 - MIN_GAIN) * seconds[str(usual)]:
         best = usual
@@ -127,29 +129,38 @@ def _options(usual: Arithmetic, config: TrainingConfig) -> list[Arithmetic]:
     ]
 
 
-def _time(option: Arithmetic, network: torch.nn.Module, image_BCIJK: torch.Tensor) -> float:
-    """Return the seconds that a forward and a backward pass take; infinite if memory runs out."""
-    layout = memory_format(option.layout)
-    network.train().to(memory_format=layout)  # type: ignore[call-overload]
-    seconds = []
-    try:
-        for _ in range(1 + STEPS):
+def _time(
+    options: Sequence[Arithmetic], network: torch.nn.Module, image_BCIJK: torch.Tensor
+) -> list[float]:
+    """Return the seconds that a forward and a backward pass take; infinite if memory runs out.
+
+    All options in turn, round by round, so that other work on the machine meets all of them.
+    """
+    seconds = [math.inf] * len(options)
+    for round_index in range(1 + ROUNDS):
+        for index, option in enumerate(options):
             start = time.perf_counter()
-            _pass(option, network, image_BCIJK.contiguous(memory_format=layout))
-            seconds.append(time.perf_counter() - start)
-    except torch.OutOfMemoryError:
-        return math.inf
-    finally:
-        network.zero_grad(set_to_none=True)
-    return round(min(seconds[1:]), 5)
+            try:
+                _pass(option, network, image_BCIJK)
+            except torch.OutOfMemoryError:
+                continue
+            # The first round is slower than all that follow.
+            if round_index:
+                seconds[index] = min(seconds[index], round(time.perf_counter() - start, 5))
+    network.zero_grad(set_to_none=True)
+    return seconds
 
 
 def _pass(option: Arithmetic, network: torch.nn.Module, image_BCIJK: torch.Tensor) -> None:
     device = image_BCIJK.device
     dtype = autocast_type(option.precision, device)
+    layout = memory_format(option.layout)
+    network.train().to(memory_format=layout)  # type: ignore[call-overload]
+    image_BCIJK = image_BCIJK.contiguous(memory_format=layout)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         output = network(image_BCIJK)
     logits = [output] if isinstance(output, torch.Tensor) else output
-    torch.stack([level_BCIJK.float().mean() for level_BCIJK in logits]).sum().backward()
+    mean = torch.stack([level_BCIJK.float().mean() for level_BCIJK in logits]).mean()
+    mean.backward()  # type: ignore[no-untyped-call]
     if device.type == "cuda":
         torch.cuda.synchronize(device)

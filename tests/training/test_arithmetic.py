@@ -23,9 +23,9 @@ def seconds(monkeypatch):
     """Let the options take given times, and tell which were timed."""
     given, asked = {}, []
 
-    def time(option, network, image):
-        asked.append(str(option))
-        return given.get(str(option), 1.0)
+    def time(options, network, image):
+        asked.extend(map(str, options))
+        return [given.get(str(option), 1.0) for option in options]
 
     monkeypatch.setattr(arithmetic, "_time", time)
     monkeypatch.setattr(arithmetic, "autocast_type", autocast)
@@ -89,6 +89,21 @@ def test_memory_that_runs_out_counts_as_slow(tmp_path, monkeypatch):
 
     settled = settle(tmp_path, Hungry(2, 4, 3, padding=1), precision="fp32")
     assert settled.layout == "contiguous"
+
+
+def test_a_burst_of_other_work_does_not_decide(tmp_path, monkeypatch):
+    """The machine is busy for a while at first; by then each option has had its turn."""
+    now, passes = [0.0], []
+
+    def compute(option, network, image):
+        passes.append(str(option))
+        slowness = 10 if len(passes) <= 7 else 1
+        now[0] += slowness * (0.2 if option.precision == "bf16" else 0.6)
+
+    monkeypatch.setattr(arithmetic, "_pass", compute)
+    monkeypatch.setattr(arithmetic, "autocast_type", autocast)
+    monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: now[0])
+    assert settle(tmp_path).precision == "bf16"
 
 
 def test_really_measured(tmp_path):
