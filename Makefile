@@ -44,8 +44,8 @@ lint: $(READY)  ## Mend formatting and what ruff can mend
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## Measure, into benchmarks/ (takes long)
-	$(BIN)/python -m benchmarks.spine
 	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m benchmarks.spine
 
 compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
 	$(BIN)/python -m benchmarks.compare --minutes $(MINUTES) $(if $(DATA),--data '$(DATA)')

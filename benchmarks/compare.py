@@ -11,7 +11,6 @@ import argparse
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import write_text
 from pipeline.inference import choose_device
 from pipeline.network import OPTIONS
-from pipeline.planning.trial import make_step
+from pipeline.planning.estimate import measure_seconds
 from pipeline.training import RunConfig
 from pipeline.training.prepare import open_manifest
 
@@ -185,15 +184,9 @@ class Comparison:
 
 def epochs_between_validations(config: RunConfig) -> int:
     """Time some steps to find how many epochs pass from one point of the Dice curve to the next."""
-    device = choose_device(config.device)
-    _, step = make_step(config, open_manifest(config), device)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
+    seconds = measure_seconds(config, open_manifest(config), choose_device(config.device))
     budget_s = 60 * (config.training.max_minutes or 0.0)
-    return max(1, round(budget_s / NUM_VALIDATIONS / (ITERATIONS_PER_EPOCH * min(seconds))))
+    return max(1, round(budget_s / NUM_VALIDATIONS / (ITERATIONS_PER_EPOCH * seconds)))
 
 
 def train(words: Sequence[str], log: Path) -> None:

@@ -17,7 +17,8 @@ import torch
 
 from benchmarks.common import in_turn, machine
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-from pipeline.model import load_model
+from pipeline.errors import ModelError
+from pipeline.model import Model, load_model
 from pipeline.transforms.placement import place
 from pipeline.transforms.restore import restore_labels
 from pipeline.volume import Grid
@@ -30,13 +31,17 @@ PAGE = Path("benchmarks/spine.md")
 
 def main() -> None:
     """Run all measurements and write the page."""
+    try:
+        model = load_model(RUN / "model", CPU)
+    except ModelError as error:
+        sys.exit(f"{error} `make train` makes it.")
     lines = [
         "# The spine, measured",
         "",
         f"`make bench` on {machine()}.",
         "",
         *way_back(),
-        *cohort(),
+        *cohort(model),
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(PAGE.read_text(encoding="utf-8"))
@@ -80,9 +85,8 @@ def way_back() -> list[str]:
     ]
 
 
-def cohort() -> list[str]:
+def cohort(model: Model) -> list[str]:
     """Segment the phantom cohort from files to files."""
-    model = load_model(RUN / "model", CPU)
     with tempfile.TemporaryDirectory() as folder:
         studies = find_studies([IMAGES], num_channels=1, out=Path(folder))
         start = time.perf_counter()

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     # Settings may stand anywhere among the other words, which argparse alone does not allow.
-    overrides = [word for word in words if OVERRIDE.match(word) and not Path(word).exists()]
+    overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
     options = build_parser().parse_args([word for word in words if word not in overrides])
     options.overrides = overrides
     set_up_logging(verbose=options.verbose)
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog="trivox",
-        description="Train a 3D U-Net on CT or MRI studies, segment cohorts, score the masks.",
+        description="Train 3D networks on CT or MRI studies, segment cohorts, score the masks.",
         epilog="Start with `trivox train configs/phantom_ct.yaml`: it needs no data.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
@@ -214,6 +214,13 @@ def _add_plan(
     )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.set_defaults(verb=verbs.plan)
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # A long list of settings is longer than the name of a file may be.
+        return False
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 
 from pipeline.errors import StudyError
 from pipeline.inference import predict
+from pipeline.main_memory import available_bytes
 from pipeline.model import Model
 from pipeline.postprocessing import postprocess
 from pipeline.progress import timed
@@ -96,5 +96,4 @@ def _max_working_voxels(num_channels: int, num_outputs: int) -> int:
     weights and the probabilities for each output.
     """
     bytes_per_voxel = 4 * (2 * num_channels + 3 * num_outputs)
-    available: int = psutil.virtual_memory().available
-    return min(MAX_WORKING_VOXELS, available // bytes_per_voxel)
+    return min(MAX_WORKING_VOXELS, available_bytes() // bytes_per_voxel)

@@ -29,6 +29,11 @@ def run_with(monkeypatch):
     return run
 
 
+def test_a_setting_may_be_longer_than_the_name_of_a_file(run_with):
+    word = f"postprocessing.components=[{', '.join(['{label: liver}'] * 30)}]"
+    assert run_with(lambda options: options.overrides != [word], word) == 0
+
+
 def test_help_does_not_import_what_is_heavy():
     code = "import sys, pipeline.cli; pipeline.cli.build_parser(); print(*sys.modules)"
     finished = subprocess.run(

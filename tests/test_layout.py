@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "files", "progress",
+    "errors", "volume", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "training", "planning",
     "cohort", "config", "verbs", "cli",

@@ -10,6 +10,16 @@ from pipeline.model import Model
 from pipeline.report import FileRecord, Recipe
 from pipeline.study import voxel_files
 
+_DECIDING = {
+    "study",
+    "preprocessing",
+    "num_members",
+    "mirror_axes",
+    "inference",
+    "postprocessing",
+}
+"""What of a model's description, beside its weights, decides a mask."""
+
 
 def make_recipe(study: StudyInput, model: Model) -> Recipe:
     """Record the input, the model and the settings that decide a study's mask.
@@ -22,9 +32,7 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
         StudyError: If an input file cannot be read.
     """
     description = model.description
-    settings = description.model_dump(
-        mode="json", include={"study", "preprocessing", "inference", "postprocessing"}
-    )
+    settings = description.model_dump(mode="json", include=_DECIDING)
     return Recipe(
         inputs=tuple(_record_input(study, index) for index in range(len(study.paths))),
         model=FileRecord(name=description.name, sha256=model.sha256),

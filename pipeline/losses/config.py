@@ -3,7 +3,7 @@
 import difflib
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, field_validator, model_validator
 
 LossName = Literal[
     "dice_ce",
@@ -55,3 +55,13 @@ class LossConfig(BaseModel):
             nearest = f"did you mean {near[0]}? " if near else ""
             raise ValueError(f"there is no loss {name!r}; {nearest}Valid: {', '.join(names)}")
         return name
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "LossConfig":
+        if self.class_weights is not None and self.name != "weighted_ce":
+            raise ValueError(f"class_weights are for weighted_ce; {self.name} has none")
+        if self.gamma is not None and self.name not in ("focal", "focal_tversky"):
+            raise ValueError(f"gamma is for focal and focal_tversky; {self.name} has none")
+        if self.alpha + self.beta == 0:
+            raise ValueError("alpha and beta are both 0, so that no error costs anything")
+        return self

@@ -109,8 +109,10 @@ def generalised_dice_loss(sums: Sums) -> torch.Tensor:
         Sudre et al., 2017, doi:10.1007/978-3-319-67558-9_28.
     """
     size_C = sums.true_C
-    weight_C = torch.where(size_C > 0, size_C.clamp(min=1) ** -2, 0.0)
-    weight_C = torch.where(size_C > 0, weight_C, weight_C.max())
+    # The weights of the paper times the square of the smallest size: 1 / size^2 of large classes
+    # would make both sums so small that the smoothing outweighs them.
+    smallest = torch.where(size_C > 0, size_C, torch.inf).min()
+    weight_C = torch.where(size_C > 0, (smallest / size_C.clamp(min=1)) ** 2, 1.0)
     both = (weight_C * sums.both_C).sum()
     total = (weight_C * (sums.predicted_C + sums.true_C)).sum()
     return 1 - (2 * both + SMOOTHING) / (total + SMOOTHING)

@@ -16,8 +16,9 @@ def check_manifest(manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG) ->
     Errors: files that are missing, unreadable, refused by `read_study` (NaN among others) or
     changed since their sha256 was noted; image and label on different grids; label values that are
     not declared; cases without a label; one image under two subjects; a subject on both sides of
-    the split. Warnings: empty label maps; labels that no case has; outliers in spacing or size; one
-    image twice under one subject; and all that `read_study` warns of.
+    the split. Warnings: empty label maps; labels that no case has, that a case does not annotate
+    and yet has, or that regions lose; outliers in spacing or size; one image twice under one
+    subject; and all that `read_study` warns of.
 
     One case is in memory at a time, and a bad one does not stop the check.
 

@@ -31,7 +31,7 @@ _MAD_TO_STD = 1.4826
 
 
 def compare_cases(facts: Sequence[CaseFacts], manifest: Manifest) -> list[Finding]:
-    """Report duplicates, subjects on both sides of a split, unused labels and outliers.
+    """Report duplicates, subjects on both sides of a split, labels that get lost, and outliers.
 
     Args:
         facts: One for each case, in the manifest's order.
@@ -42,6 +42,7 @@ def compare_cases(facts: Sequence[CaseFacts], manifest: Manifest) -> list[Findin
         *_shared_subjects(manifest.cases),
         *_missing_labels(manifest.cases),
         *_unused_labels(facts, manifest),
+        *_lost_labels(manifest),
         *_outliers(facts),
     ]
 
@@ -100,6 +101,29 @@ def _unused_labels(facts: Sequence[CaseFacts], manifest: Manifest) -> Iterator[F
         if value not in values:
             remedy = "Remove it from the manifest's labels, or add cases that have it."
             found = f"label {name!r} ({value}) is in no label map"
+            yield Finding(ALL_CASES, "warning", found, remedy)
+
+
+def _lost_labels(manifest: Manifest) -> Iterator[Finding]:
+    """Report labels that no region learns, or that a perfect mask would put into other regions."""
+    if not manifest.regions:
+        return
+    regions_of = {
+        name: [region for region in manifest.regions if name in region.labels]
+        for name in manifest.labels
+    }
+    for name, regions in regions_of.items():
+        if not regions:
+            remedy = "Add it to a region, unless it is meant to be background."
+            yield Finding(ALL_CASES, "warning", f"label {name!r} is in no region", remedy)
+            continue
+        written = regions[-1].writes
+        if regions_of[written] != regions:
+            found = f"a mask says {written!r} for {name!r}, which is not in the same regions"
+            remedy = (
+                "List larger regions first; where two only overlap, add what they share as a "
+                "region of its own at the end. As it is, scores are too low."
+            )
             yield Finding(ALL_CASES, "warning", found, remedy)
 
 

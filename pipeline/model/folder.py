@@ -171,8 +171,7 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
         "numpy_version": np.__version__,
         "required_packages_version": {"safetensors": safetensors.__version__},
         "task": f"Segmentation: {', '.join(description.labels)}",
-        "description": f"{description.network.name}, {description.num_members} member(s), trained "
-        f"by Trivox on {description.fingerprint.num_cases} cases",
+        "description": _in_words(description),
         "authors": "not stated",
         "copyright": "not stated",
         "network_data_format": {
@@ -207,3 +206,12 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
         },
         "trivox": description.model_dump(mode="json"),
     }
+
+
+def _in_words(description: ModelDescription) -> str:
+    name, num_cases = description.network.name, description.fingerprint.num_cases
+    if description.num_members == 1:
+        return f"{name}, trained by Trivox on {num_cases} cases"
+    # The members of a cross-validation share the fingerprint of all cases; none has seen them all.
+    each = f"each trained by Trivox on a part of {num_cases} cases"
+    return f"{description.num_members} networks ({name}), {each}"

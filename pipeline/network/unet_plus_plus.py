@@ -20,7 +20,9 @@ class UNetPlusPlus(nn.Module):
 
     The nodes (0, 1), (0, 2), ... are the ends of U-Nets of growing depth. Deep supervision puts a
     head on each of them, so all its logits have the size of the input; the deepest comes first and
-    is the one that is used. `config.blocks` counts the convolutions of a node at each level.
+    is the one that is used, without the average over heads of the paper's accurate mode. The loss
+    weighs the heads as levels, halving from one to the next, where the paper weighs them alike.
+    `config.blocks` counts the convolutions of a node at each level.
     """
 
     def __init__(self, config: NetworkConfig, num_channels: int, num_outputs: int) -> None:

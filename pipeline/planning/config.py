@@ -9,7 +9,10 @@ from pipeline.errors import ConfigError
 
 BYTES_PER_GB = 1e9
 
-_UNITS_GB = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "t": 1e3}
+_UNITS_GB = {
+    **{"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9},
+    **{"m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "t": 1e3, "tb": 1e3, "tib": 2**40 / 1e9},
+}
 
 
 class PlanConfig(BaseModel):
@@ -24,7 +27,9 @@ class PlanConfig(BaseModel):
     memory_gb: float | None = Field(
         default=None, gt=0, description="Memory of the device; that of the one at hand if not set."
     )
-    minutes: float | None = Field(default=None, gt=0, description="Budget; a rule if not set.")
+    minutes: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Budget; a rule if not set."
+    )
     measure: bool = Field(default=True, description="Run a few steps to learn the speed.")
     overwrite: bool = Field(default=False, description="Replace a configuration that is there.")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import WORKERS, Choice, compose
 from pipeline.planning.memory import Cost, trace_cost
@@ -12,6 +13,7 @@ from pipeline.planning.rules import Kind
 from pipeline.planning.search import Candidate
 from pipeline.planning.trial import make_step
 from pipeline.training import RunConfig
+from pipeline.training.arithmetic import usual_arithmetic
 
 GFLOPS_PER_CORE = 100.0
 """Of a CPU core in training steps of small 3D U-Nets, with AMX or AVX-512."""
@@ -59,11 +61,20 @@ class Pricer:
         return self._slowness * nominal_seconds(self.gflops(candidate), self._choice.kind)
 
     def measured_seconds(self, candidate: Candidate) -> float:
-        """Return the seconds of a step, measured where there is a device to do so."""
+        """Return the seconds of a step, measured where there is a device to do so.
+
+        Raises:
+            ConfigError: If the device runs out of memory in the step.
+        """
         if self.device is None:
             return self.seconds(candidate)
         run = compose(self._choice, candidate, ANY_MINUTES)
-        return measure_seconds(run, self._manifest, self.device)
+        try:
+            return measure_seconds(run, self._manifest, self.device)
+        except torch.OutOfMemoryError as error:
+            found = f"a step estimated at {self.memory_gb(candidate):.3g} GB ran out of memory"
+            remedy = "Name less with --memory, or end what else uses the device."
+            raise ConfigError("memory", found, remedy) from error
 
     def calibrate(self, candidate: Candidate) -> None:
         """Learn the speed of the device from a candidate."""
@@ -81,10 +92,14 @@ class Pricer:
 def measure_seconds(config: RunConfig, manifest: Manifest, device: torch.device) -> float:
     """Return the seconds of a training step as planned, on random data.
 
-    The fastest of a few, since whatever else runs on the machine can only add to them. The loader
-    is not part of it: it runs beside the steps.
+    In the precision and layout that usually are fastest on such a device, if the configuration
+    leaves them open. The fastest of a few, since whatever else runs on the machine can only add to
+    them. The loader is not part of it: it runs beside the steps.
     """
-    _, step = make_step(config, manifest, device)
+    usual = usual_arithmetic(config.training, device)
+    settled = {"precision": usual.precision, "layout": usual.layout}
+    training = config.training.model_copy(update=settled)
+    _, step = make_step(config.model_copy(update={"training": training}), manifest, device)
     seconds = []
     for _ in range(WARM_UPS + STEPS):
         start = time.perf_counter()

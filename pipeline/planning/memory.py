@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.inference import autocast_type
+from pipeline.main_memory import total_bytes
 from pipeline.manifest import Manifest
 from pipeline.network import build_network, count_parameters, gflops
 from pipeline.planning.config import BYTES_PER_GB, PlanConfig
@@ -106,11 +106,16 @@ def available_gb(config: PlanConfig, device: torch.device | None) -> float:
         return config.memory_gb
     if device is None:
         raise ValueError("no memory is named, and the device is not here")
+    return USABLE * total_gb(device)
+
+
+def total_gb(device: torch.device) -> float:
+    """Return the memory that a device has; of main memory, what this process may use."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
     else:
-        total = psutil.virtual_memory().total
-    return USABLE * total / BYTES_PER_GB
+        total = total_bytes()
+    return total / BYTES_PER_GB
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases
 from pipeline.planning.compose import Choice, compose, round_to
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
-from pipeline.planning.memory import available_gb
+from pipeline.planning.memory import available_gb, total_gb
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, choose, list_candidates
@@ -36,6 +36,8 @@ def plan(config: PlanConfig) -> Plan:
         ConfigError: If the file is there already, or no network fits the memory.
         PipelineError: If the data cannot be used.
     """
+    if config.out.is_dir():
+        raise ConfigError(config.out, "this is a folder", "Name a file: --out configs/mine.yaml.")
     if config.out.exists() and not config.overwrite:
         remedy = "Choose another --out, or add --force to replace it."
         raise ConfigError(config.out, "this configuration exists already", remedy)
@@ -49,7 +51,7 @@ def plan(config: PlanConfig) -> Plan:
         manifest.labels, survey.bodies, [region.name for region in manifest.regions]
     )
     choice = Choice(config, folds, kind, survey, mirroring)
-    pricer = Pricer(choice, manifest, device if config.measure else None)
+    pricer = Pricer(choice, manifest, _device_to_measure(config, device, memory_gb))
     candidates = list_candidates(survey, kind)
     chosen = _choose(candidates, pricer, memory_gb, config.minutes or LONGEST_MINUTES[kind])
     seconds = pricer.measured_seconds(chosen)
@@ -89,12 +91,29 @@ def find_device(config: PlanConfig) -> torch.device | None:
         return None
 
 
+def _device_to_measure(
+    config: PlanConfig, device: torch.device | None, memory_gb: float
+) -> torch.device | None:
+    """Return the device to time steps on; None where steps of the planned size might not fit it."""
+    if device is None or not config.measure:
+        return None
+    here_gb = total_gb(device)
+    if memory_gb > here_gb:
+        text = "planning for %.3g GB, but %s has %.3g: the speed is not measured"
+        logger.warning(text, memory_gb, _describe_device(device), here_gb)
+        return None
+    return device
+
+
 def _cases(manifest: Manifest) -> tuple[int | None, Sequence[Case]]:
     """Return the number of folds, if the manifest sets no split, and the cases to look at.
 
     Those are the training cases, or all where each fold validates in turn.
     """
     cases = [case for case in manifest.cases if case.split != "test"]
+    if not cases:
+        remedy = "Give cases with labels, whose split is not test."
+        raise ManifestError(manifest.path, "it has no cases to train on", remedy)
     subjects = {case.subject for case in cases}
     folds = None
     if any(case.split for case in cases):
@@ -135,4 +154,5 @@ def _choose(
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"a CPU with {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"a CPU with {count} thread{'s' * (count > 1)}"

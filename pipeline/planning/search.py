@@ -26,6 +26,11 @@ LARGEST_PATCH = {"cpu": 200_000, "cuda": 160**3}
 
 SMALLEST_PATCH = 24**3
 LADDER = 1.25
+"""Ratio of one size of patch to the next."""
+
+COARSER = 1.1
+"""Ratio of one voxel volume to the next."""
+
 MAX_LEVELS = {"cpu": 5, "cuda": 6}
 WIDTHS = {"cpu": (16, 12, 8), "cuda": (32, 24, 16, 8)}
 """Features of the finest level; narrower ones only where memory is short. nnU-Net's is 32."""
@@ -102,22 +107,28 @@ def widen(width: int, num_levels: int) -> tuple[int, ...]:
 
 def _ladder(survey: Survey, kind: Kind) -> list[tuple[Triple, Shape, float]]:
     """Spacing, shape and patch share for each size of patch, without repetition, largest first."""
-    target = target_spacing(survey)
-    limit = largest_coarsening(survey, target)
+    size_mm, spacings = survey.size_mm, _spacings(survey)
     places: dict[Shape, tuple[Triple, Shape, float]] = {}
     voxels = float(LARGEST_PATCH[kind])
     while voxels >= SMALLEST_PATCH:
-        factor = 1.0
-        while True:
-            spacing_mm = coarsen(target, factor)
-            shape = fit_shape(survey.size_mm, spacing_mm, voxels, MAX_LEVELS[kind])
-            share = min(1.0, shape.num_voxels / _num_voxels(survey.size_mm, spacing_mm))
-            if share >= MIN_PATCH_SHARE or factor * 1.1 > limit:
+        for spacing_mm in spacings:
+            shape = fit_shape(size_mm, spacing_mm, voxels, MAX_LEVELS[kind])
+            share = min(1.0, shape.num_voxels / _num_voxels(size_mm, spacing_mm))
+            if share >= MIN_PATCH_SHARE:
                 break
-            factor *= 1.1
         places.setdefault(shape, (spacing_mm, shape, share))
         voxels /= LADDER
     return sorted(places.values(), key=lambda place: -place[1].num_voxels)
+
+
+def _spacings(survey: Survey) -> list[Triple]:
+    """Return the target spacing and coarser ones, as far as the smallest label allows."""
+    target = target_spacing(survey)
+    limit = largest_coarsening(survey, target)
+    factors = [1.0]
+    while factors[-1] * COARSER <= limit:
+        factors.append(factors[-1] * COARSER)
+    return [coarsen(target, factor) for factor in factors]
 
 
 def _num_voxels(size_mm: Triple, spacing_mm: Triple) -> float:

@@ -5,6 +5,7 @@ Source:
     and supplementary note 2.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ class Shape:
     @property
     def num_voxels(self) -> int:
         """Of the patch."""
-        return int(np.prod(self.patch_size))
+        return math.prod(self.patch_size)
 
 
 def fit_shape(size_mm: Triple, spacing_mm: Triple, max_voxels: float, max_levels: int) -> Shape:
@@ -78,8 +79,10 @@ def plan_levels(
 
     An axis is halved while at least 4 voxels stay and its spacing is below twice the finest of
     those that can still be halved. A kernel is 1 along an axis until its spacing has come within
-    twice the finest one, and 3 from there on; at the deepest level it is 3 everywhere. Three levels
-    are made even of a patch that would have fewer.
+    twice the finest one, and 3 from there on; at the deepest level it is 3 everywhere. It is 3 as
+    well from where an axis is first halved, since a kernel of 1 would leave out every other voxel:
+    nnU-Net lets that happen where the finest axis is too short to be halved. Three levels are made
+    even of a patch that would have fewer.
     """
     size, spacing = patch.astype(float), spacing.astype(float)
     strides: list[Any] = [np.ones(3, int)]
@@ -93,6 +96,7 @@ def plan_levels(
         if is_enough or len(strides) == max_levels:
             break
         strides.append(np.where(halved, 2, 1))
+        is_wide |= halved
         size, spacing = np.ceil(size / strides[-1]), spacing * strides[-1]
     kernels[-1] = np.full(3, 3)
     # Along a single slice there are no neighbours.

@@ -9,6 +9,7 @@ from pipeline.losses import build_loss
 from pipeline.manifest import Manifest
 from pipeline.network import build_network
 from pipeline.training import RunConfig
+from pipeline.training.arithmetic import memory_format
 from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer
 from pipeline.transforms import Batch
@@ -25,7 +26,7 @@ def make_step(
     """Return a network with random weights, and what trains it for one step.
 
     Args:
-        config: The planned run; its patch and batch are those of the step.
+        config: The planned run; patch, batch, precision and layout are those of the step.
         manifest: Says how many channels and outputs there are.
         device: To train on.
     """
@@ -33,6 +34,7 @@ def make_step(
     patch, batch_size = config.training.patch_size, config.training.batch_size
     num_channels = len(manifest.channels)
     network = build_network(config.network, num_channels, num_outputs_of(manifest), patch)
+    network.to(memory_format=memory_format(config.training.layout))  # type: ignore[call-overload]
     state = build_state(network, config.training, device, seed=0)
     num_classes = len(manifest.label_values)
     equal = [1 / num_classes] * num_classes

@@ -88,9 +88,10 @@ def _on_data(plan: Plan, manifest: Manifest) -> list[str]:
     survey, fingerprint = plan.choice.survey, plan.choice.survey.fingerprint
     shape, size = fingerprint.shape_percentiles, fingerprint.size_percentiles_mm
     lines = [
-        f"Planned by trivox {__version__} for {manifest.name}, on {plan.device} with "
-        f"{plan.memory_gb:.3g} GB. Rules: Isensee et al., nnU-Net, Nature Methods 18, 2021, "
-        "doi:10.1038/s41592-020-01008-z, where not said otherwise. Change what you know better.",
+        f"Planned by trivox {__version__} for {manifest.name}, to train on {plan.device} within "
+        f"{plan.memory_gb:.3g} GB of memory. Rules: Isensee et al., nnU-Net, Nature Methods 18, "
+        "2021, doi:10.1038/s41592-020-01008-z, where not said otherwise. Change what you know "
+        "better.",
         f"{fingerprint.num_cases} cases; along R, A, S (10th, 50th, 90th percentile):",
     ]
     for what, percentiles in (
@@ -141,7 +142,10 @@ def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
             f"along them and else the median, {median}: {_numbers(target)}."
         )
     else:
-        text = f"Spacing: the median, {median} ({ratio}: no thick slices, which begin at 3)."
+        text = (
+            f"Spacing: the median, {median} ({ratio}: no thick slices, which begin where spacing "
+            "and shape both differ by a factor of 3)."
+        )
     lines = [text]
     if candidate.spacing_mm != target:
         lines.append(
@@ -185,7 +189,8 @@ def _on_network(plan: Plan) -> list[str]:
     ]
     if any(1 in kernel for kernel in shape.kernel_sizes):
         lines.append(
-            "Kernels are 1 along an axis until its spacing is within twice the finest one."
+            "Kernels are 1 along an axis of a single slice, and until its spacing is within twice "
+            "the finest one."
         )
     return lines
 
@@ -207,10 +212,11 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
     return [
         f"Patch: {_numbers(edges, ' x ')} mm, as near to a cube as the median volume allows and a "
         f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. At "
-        f"most {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device.",
+        f"most about {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device.",
         "Batch: at least 2; more where memory, time and 5 % of all training voxels allow it.",
-        f"Sampling: labels fill {survey.foreground_share:.2%} of a volume (median). Classes of "
-        f"labelled patches are drawn evenly, so that the rarest, {name}, is seen as often.",
+        f"Sampling: labels fill {survey.foreground_share:.2%} of a volume (median). A labelled "
+        f"patch is placed on one of its case's classes, all as often, so that the rarest, {name}, "
+        "counts as much as the largest where it is.",
         f"Budget: {training.max_minutes:g} minutes, {budget}; about ten validations on the way.",
     ]
 
@@ -221,7 +227,8 @@ def _on_estimate(plan: Plan) -> list[str]:
     way = f"measured on {plan.device}" if plan.is_measured else "from the arithmetic, not measured"
     return [
         f"Memory: traced from a real step on a small patch and scaled, of {plan.memory_gb:.3g} GB. "
-        f"Time: {way}; {plan.gflops:.3g} GFLOP an iteration. Training logs what it really took.",
+        f"Time, but for waiting for patches: {way}; {plan.gflops:.3g} GFLOP an iteration. "
+        "Training logs what it really took.",
     ]
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import write_text
 from pipeline.inference import Precision, autocast_type
+from pipeline.training.backend import is_out_of_memory, torch_settings
 from pipeline.training.config import Layout, TrainingConfig
 from pipeline.training.distributed import Ranks
 
@@ -38,8 +39,8 @@ class Arithmetic(BaseModel):
         device: Kind of device that this was settled on.
         precision: Of the network's arithmetic.
         layout: Of its tensors in memory; channels last suits vector and matrix units.
-        seconds: What a forward and a backward pass took, by precision and layout; empty where
-            nothing was measured.
+        seconds: What a forward and a backward pass took, by precision and layout; without those
+            whose memory ran out, and empty where nothing was measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,23 +93,27 @@ def _choose(
     network: torch.nn.Module, num_channels: int, config: TrainingConfig, ranks: Ranks
 ) -> Arithmetic:
     device = ranks.device
-    usual = _usual(config, device)
+    usual = usual_arithmetic(config, device)
     options = [] if config.deterministic else _options(usual, config)
     if len(options) < 2:
         return usual
     size = (ranks.share_of(config.batch_size), num_channels, *config.patch_size)
     image_BCIJK = torch.zeros(size, device=device)
-    timed = _time(options, network, image_BCIJK)
-    seconds = {str(option): taken for option, taken in zip(options, timed, strict=True)}
-    best = min(options, key=lambda option: seconds[str(option)])
-    if seconds[str(best)] > (1 - MIN_GAIN) * seconds[str(usual)]:
+    # As in training.
+    with torch_settings(deterministic=False):
+        timed = _time(options, network, image_BCIJK)
+    taken = {str(option): each for option, each in zip(options, timed, strict=True)}
+    best = min(options, key=lambda option: taken[str(option)])
+    if taken[str(best)] >= (1 - MIN_GAIN) * taken[str(usual)]:
         best = usual
+    # JSON has no infinity.
+    seconds = {name: each for name, each in taken.items() if math.isfinite(each)}
     shown = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
     logger.info("computing in %s (a forward and a backward pass: %s)", best, shown)
     return best.model_copy(update={"seconds": seconds})
 
 
-def _usual(config: TrainingConfig, device: torch.device) -> Arithmetic:
+def usual_arithmetic(config: TrainingConfig, device: torch.device) -> Arithmetic:
     """Return the choice that is fastest on most devices of this kind."""
     dtype = autocast_type(config.precision, device)
     names: dict[torch.dtype, Precision] = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -142,7 +147,9 @@ def _time(
             start = time.perf_counter()
             try:
                 _pass(option, network, image_BCIJK)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 continue
             # The first round is slower than all that follow.
             if round_index:

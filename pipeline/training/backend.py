@@ -1,14 +1,43 @@
 """How torch computes while training: as fast as it can, or the same to the last bit each time.
 
-On a CPU runs repeat bit by bit anyway, given the same number of threads: random numbers follow from
-the seed and the iteration. On a GPU some operations add up in an order that changes from run to
-run, unless torch is told to avoid them.
+On a CPU runs repeat bit by bit anyway, given the same number of threads, precision and memory
+layout: random numbers follow from the seed and the iteration. On a GPU some operations add up in an
+order that changes from run to run, unless torch is told to avoid them.
+
+And what torch's errors mean to those who train.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed since memory ran out; only for that of a GPU it has a type."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def explain(error: RuntimeError) -> tuple[str, str] | None:
+    """Return what went wrong and what to do, where the user can do something about it.
+
+    Args:
+        error: Of a step. torch tells most kinds by their text alone.
+    """
+    text = str(error)
+    if is_out_of_memory(error):
+        remedy = "Lower training.batch_size or training.patch_size, under another name=..."
+        return "memory ran out", remedy
+    if "DataLoader worker (pid" in text:
+        remedy = "Free memory or set training.num_workers=0, and go on with --resume."
+        return "a process that prepares patches died", remedy
+    if "CUBLAS_WORKSPACE_CONFIG" in text:
+        remedy = "Set CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment and go on with --resume."
+        return "cuBLAS may add up in any order", remedy
+    if "deterministic" in text:
+        remedy = "Set training.deterministic=false, or choose another network or loss."
+        return text.split(". ")[0], remedy
+    return None
 
 
 @contextmanager

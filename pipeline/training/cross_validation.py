@@ -23,7 +23,7 @@ from pipeline.training.finetune import adopt_settings, keep_source, open_source
 from pipeline.training.folder import RunFolder
 from pipeline.training.prepare import Prepared, describe_run, prepare_folds
 from pipeline.training.run import RunResult, train_fold
-from pipeline.training.validation import ValidationFolder, present_scores
+from pipeline.training.validation import ValidationFolder, config_for, present_scores
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def cross_validate(
         folder = RunFolder(config.folder)
         with ranks.main_first():
             # The other ranks find it begun.
-            folds = _begin(config, folder, source, resume=resume or not ranks.is_main)
+            folds = _begin(config, folder, source, ranks, resume=resume)
         for fold, prepared in enumerate(folds):
             if not _do_fold(config, fold, prepared, ranks):
                 return RunResult(folder, (), is_finished=False)
@@ -61,15 +61,16 @@ def cross_validate(
 
 
 def _begin(
-    config: RunConfig, folder: RunFolder, given_source: Path | None, *, resume: bool
+    config: RunConfig, folder: RunFolder, given_source: Path | None, ranks: Ranks, *, resume: bool
 ) -> list[Prepared]:
     source = open_source(folder, given_source)
     adopted = adopt_settings(config, source)
-    folder.check_settings(adopted, resume=resume)
+    folder.check_settings(adopted, resume=resume or not ranks.is_main)
     folds = prepare_folds(adopted, folder)
     describe_run(adopted, folds[0], source)
     if folder.is_begun:
-        folder.record_settings(adopted)
+        if ranks.is_main:
+            folder.record_settings(adopted)
     else:
         keep_source(folder, given_source)
         cases = folds[0].manifest.cases
@@ -91,6 +92,10 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
         return True
     logger.info("fold %d of %d, in %s", fold, config.data.folds, folder.path)
     source = RunFolder(config.folder).source
+    first = RunFolder(_config_of(config, 0).folder)
+    if ranks.is_main and first.arithmetic.is_file() and not folder.arithmetic.is_file():
+        # All members compute as the first: another measurement might choose otherwise.
+        link_or_copy(first.arithmetic, folder.arithmetic)
     result = train_fold(
         settings,
         ranks,
@@ -136,5 +141,6 @@ def _join_validations(
             if keeps_probabilities:
                 link_or_copy(of_fold.probabilities(case), joined.probabilities(case))
     description = load_model(folder.model, torch.device("cpu")).description
-    cases = folds[0].manifest.cases
-    return present_scores(scores, cases, description, joined, config.evaluation)
+    manifest = folds[0].manifest
+    evaluation = config_for(manifest, config.evaluation)
+    return present_scores(scores, manifest.cases, description, joined, evaluation)

@@ -41,6 +41,9 @@ MAY_CHANGE = {
     "training.checkpoint_minutes",
     "training.num_validation_cases",
     "training.validate_every_epochs",
+    "estimate",
+    "estimate.memory_gb",
+    "estimate.seconds_per_iteration",
 }
 """Settings that a resumed run may change: they do not touch what was learnt so far."""
 

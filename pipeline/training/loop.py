@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 
 from pipeline.errors import TrainingError
 from pipeline.progress import make_progress
+from pipeline.training.backend import explain
 from pipeline.training.budget import learning_rate_at, progress_of
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
@@ -57,7 +58,7 @@ class Loop:
         self._recorder = recorder
         self._validate = validate
         self._waited_s = self._wait_started = 0.0
-        self._stop_requested = False
+        self._stop_requested = self._is_stopping = False
         self._dice: float | None = None
         self._progress = make_progress()
 
@@ -68,6 +69,8 @@ class Loop:
 
     def run(self, batches: Iterable[Batch], ranks: Ranks) -> None:
         """Train until the budget is used or a signal arrives; save the state either way.
+
+        Where the budget is used already, only the last epoch is finished.
 
         Args:
             batches: Endless, starting with that of the iteration that comes next.
@@ -91,7 +94,8 @@ class Loop:
         with self._progress, on_stop_signal(self._request_stop), self._readable_failures():
             self._check_same_start()
             self._task = self._progress.add_task("Training", total=1.0, note="")
-            self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
+            if not self.is_finished:
+                self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
             # Before the last validation, which may be long and may fail.
             self._save()
             if self.is_finished and self._state.epoch_losses:
@@ -121,24 +125,11 @@ class Loop:
             self._state.save(self._checkpoint)
             logger.error("%s; saved iteration %d", error.found, self._state.iteration)
             raise
-        except torch.OutOfMemoryError as error:
-            remedy = "Lower training.batch_size or training.patch_size, under another name=..."
-            raise self._failure("the GPU ran out of memory", remedy, self._next) from error
         except RuntimeError as error:
-            # torch has no types for these.
-            if "DataLoader worker" in str(error):
-                found = "a process that prepares patches died"
-                remedy = "Free memory or set training.num_workers=0, and go on with --resume."
-            elif "deterministic" in str(error):
-                found = str(error).split(". ")[0]
-                remedy = "Set training.deterministic=false, or choose another network or loss."
-            else:
+            why = explain(error)
+            if why is None:
                 raise
-            raise self._failure(found, remedy, self._next) from error
-
-    @property
-    def _next(self) -> int:
-        return self._state.iteration + 1
+            raise self._failure(*why, self._state.iteration + 1) from error
 
     def _failure(self, found: str, remedy: str, iteration: int) -> TrainingError:
         rank = f" on rank {self._ranks.rank}" if self._ranks.world_size > 1 else ""
@@ -196,7 +187,7 @@ class Loop:
             float(self._stop_requested),
         )
         state.epoch_losses[-1] = loss
-        self._stop_requested = num_stops > 0
+        self._is_stopping = num_stops > 0
         return loss
 
     def _finish_epoch(self) -> None:
@@ -229,7 +220,8 @@ class Loop:
         return None if math.isnan(found) else found
 
     def _save_or_end(self) -> None:
-        if self.is_finished or self._stop_requested:
+        # Only what all ranks know: a signal since then counts after the next step.
+        if self.is_finished or self._is_stopping:
             self._trainer.terminate()
         elif time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes:
             self._save()

@@ -51,6 +51,10 @@ def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
     manifest, data = open_manifest(config), config.data
     if data.fold == "all":
         raise ValueError("fold=all is for cross_validate")
+    if data.fold and any(case.split in ("train", "validation") for case in manifest.cases):
+        logger.warning(
+            "data.fold=%d is not used: the manifest says which cases validate", data.fold
+        )
     volumes = folder.read_volumes() if folder.is_begun else _read_volumes(manifest)
     split = split_cases(
         manifest, folds=data.folds, fold=data.fold, seed=config.seed, volumes_ml=volumes
@@ -70,8 +74,8 @@ def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
     train and which validate: each is to be validated once.
 
     The fingerprint is of all cases since the members of a model share one preprocessing. Held-out
-    cases so enter its spacing and, for CT, four intensities, but nothing of their labels beyond
-    which voxels those intensities are taken from; nnU-Net does the same.
+    cases so enter its spacing and, for CT, four intensities, taken from labelled voxels, as in
+    nnU-Net; and, with class weights in the loss, the median volumes of the labels.
 
     Raises:
         ConfigError: If the cases are others than when the cross-validation was begun.

@@ -56,10 +56,10 @@ class Recorder:
         )
 
     def add(self, row: EpochMetrics) -> None:
-        """Write a finished epoch."""
+        """Write a finished epoch; once, though a run was killed before it knew."""
         if not self._enabled:
             return
-        self._rows.append(row)
+        self._rows = [*(old for old in self._rows if old.iteration < row.iteration), row]
         with (
             atomic_path(self._folder / "metrics.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -108,7 +108,7 @@ def draw_curves(rows: list[EpochMetrics], path: Path) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     iterations = [row.iteration for row in rows]
     upper.plot(iterations, [row.loss for row in rows], color="tab:blue", label="loss (training)")
-    upper.set_ylabel("Dice + cross-entropy loss")
+    upper.set_ylabel("loss")
     validated = [row for row in rows if row.validation_dice is not None]
     scores = upper.twinx()
     scores.plot(

@@ -40,8 +40,8 @@ class ResourceMeter:
     """Measures the steps of a trainer; validation in between does not count.
 
     Attributes:
+        device: That the steps run on.
         peak_bytes: Most memory seen in a step so far.
-        seconds: Of each step after the first few.
     """
 
     device: torch.device

@@ -105,7 +105,7 @@ def train_fold(
     folder = RunFolder(config.folder)
     with ranks.main_first():
         # The other ranks find the run begun.
-        begun = _begin(config, folder, source, prepared, resume=resume or not ranks.is_main)
+        begun = _begin(config, folder, source, prepared, ranks, resume=resume)
     config, description, split = begun.config, begun.description, begun.prepared.split
     state, trainer = _set_up(begun, folder, ranks)
     watched = split.validation[: config.training.num_validation_cases]
@@ -126,7 +126,8 @@ def train_fold(
                 begun.prepared.manifest.ignore_value,
             ),
         )
-        if not loop.is_finished:
+        # Killed while the last epoch was validated, a run has used its budget but lacks that.
+        if not loop.is_finished or state.epoch_losses:
             settings, values = description.preprocessing, description.label_values
             with ranks.main_first():
                 cases = cache_cases(split.train, begun.prepared.manifest, settings, values, config)
@@ -160,19 +161,21 @@ def _begin(
     folder: RunFolder,
     given_source: Path | None,
     prepared: Prepared | None,
+    ranks: Ranks,
     *,
     resume: bool,
 ) -> _Begun:
     """Settle what the run stands on, and record it."""
     source = open_source(folder, given_source)
     config = adopt_settings(config, source)
-    folder.check_settings(config, resume=resume)
+    folder.check_settings(config, resume=resume or not ranks.is_main)
     if prepared is None:
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
     if folder.is_begun:
         folder.check_split(prepared.split)
-        folder.record_settings(config)
+        if ranks.is_main:
+            folder.record_settings(config)
     else:
         # What an earlier attempt left that was killed before it had begun.
         folder.checkpoint.unlink(missing_ok=True)

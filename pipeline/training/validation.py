@@ -95,8 +95,7 @@ def validate(
     """
     scores: list[LabelScores] = []
     description = model.description
-    if manifest.ignore_value is not None:
-        config = config.model_copy(update={"ignore_value": manifest.ignore_value})
+    config = config_for(manifest, config)
     for case, study, reference in read_cases(cases, manifest, description.study, "Validating"):
         with ExitStack() as stack:
             sink = None
@@ -110,6 +109,13 @@ def validate(
         structures = scored_structures(description.labels, description.regions, case.annotated)
         scores += score_case(case.name, prediction, reference, structures, config)
     return present_scores(scores, cases, description, folder, config)
+
+
+def config_for(manifest: Manifest, config: EvaluationConfig) -> EvaluationConfig:
+    """Return how the manifest's cases are scored: without the voxels that it ignores."""
+    if manifest.ignore_value is None:
+        return config
+    return config.model_copy(update={"ignore_value": manifest.ignore_value})
 
 
 def present_scores(
@@ -135,7 +141,7 @@ def present_scores(
         # Those of an earlier validation of this run, which may have been of other cases.
         for picture in folder.path.glob(f"{rank}_*.png"):
             picture.unlink()
-        _draw(by_name[name], description, folder, rank)
+        _draw(by_name[name], description, folder, rank, config.ignore_value)
     return summaries
 
 
@@ -151,12 +157,23 @@ def _ranked(scores: Sequence[LabelScores]) -> Mapping[str, str]:
     return {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
 
 
-def _draw(case: Case, description: ModelDescription, folder: ValidationFolder, rank: str) -> None:
-    """Draw a case's finished mask above its reference."""
+def _draw(
+    case: Case,
+    description: ModelDescription,
+    folder: ValidationFolder,
+    rank: str,
+    ignore_value: int | None,
+) -> None:
+    """Draw a case's finished mask above its reference, both without what the reference ignores.
+
+    The slices that show most of the structures would else be those that are ignored most.
+    """
     study, reference = read_case(case, len(description.channels), description.study)
+    mask = read_label_map(folder.mask(case))
+    mask, reference = without_ignored(mask, reference, ignore_value)
     write_picture(
         study.volume,
-        read_label_map(folder.mask(case)).labels_IJK,
+        mask.labels_IJK,
         description.labels,
         folder.path / f"{rank}_{case.name}.png",
         reference_IJK=reference.labels_IJK,

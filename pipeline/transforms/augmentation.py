@@ -21,7 +21,8 @@ AXES = ("R", "A", "S")
 THICK_SLICES = 3.0
 """An axis whose spacing is more than this many times the next largest is that of thick slices.
 
-Turning or bending across them would mix what is far apart, so they are only moved in their plane.
+Moving what they show across them would mix what is far apart, so they are turned, scaled and bent
+in their plane only.
 Source: Isensee et al., nnU-Net, Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z (its
 anisotropy threshold).
 """
@@ -152,6 +153,8 @@ class Augmentation:
             reach_mm *= 1 + config.scale_range
         if config.elastic_probability > 0:
             reach_mm += config.elastic_mm / 2
+        if self._thick_axis is not None:
+            reach_mm[self._thick_axis] = half_mm[self._thick_axis]
         # Rounded, since 1.15 times 20 is a little more than 23.
         i, j, k = (math.ceil(n) for n in np.round((reach_mm - half_mm) / self._spacing_mm, 6))
         return i, j, k
@@ -166,6 +169,8 @@ class Augmentation:
             angles[axis] = rng.uniform(-largest, largest)
         change = self._config.scale_range
         scale = rng.uniform(1 - change, 1 + change, 3)
+        if self._thick_axis is not None:
+            scale[self._thick_axis] = 1
         in_mm = rotation(angles) @ np.diag(scale * self._spacing_mm)
         return np.asarray(in_mm / self._spacing_mm[:, None])
 

@@ -58,12 +58,12 @@ class Regions(NamedTuple):
         )
 
     def to(self, device: torch.device) -> "Regions":
-        """Copy to another device, without waiting for the copy where memory is pinned."""
-        image, label, annotated, changes = self
-        image, label, annotated = (
-            part.to(device, non_blocking=True) for part in (image, label, annotated)
-        )
-        return Regions(image, label, annotated, changes)
+        """Copy image and label to another device, without waiting where memory is pinned.
+
+        What is annotated stays on the CPU, where a loss can ask for it without waiting.
+        """
+        image, label = (part.to(device, non_blocking=True) for part in (self.image, self.label))
+        return Regions(image, label, self.annotated, self.changes)
 
     def augmented(self, augmentation: Augmentation) -> Batch:
         """Apply the changes, on the device that the regions are on."""

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,24 @@ def test_inputs_are_recorded_by_name_and_content(tmp_path, model):
     assert recipe.settings["study"] == {
         "non_finite": "refuse", "allow_label_maps": False, "max_voxels": 2**31,
     }  # fmt: skip
+
+
+def test_members_and_mirroring_are_recorded(tmp_path, model):
+    (tmp_path / "a.nii").write_bytes(b"one")
+    study = StudyInput("a", (tmp_path / "a.nii",))
+    plain = make_recipe(study, model)
+    assert plain.settings["num_members"] == len(model.networks)
+    assert plain.settings["inference"]["mirror"] is False
+    description = model.description.model_copy(
+        update={
+            "mirror_axes": ("R",),
+            "inference": model.description.inference.model_copy(update={"mirror": True}),
+        }
+    )
+    mirrored = make_recipe(study, replace(model, description=description))
+    assert mirrored != plain
+    assert mirrored.settings["mirror_axes"] == ["R"]
+    assert mirrored.settings["inference"]["mirror"] is True
 
 
 def test_voxels_beside_a_text_header_count_as_content(tmp_path, model):

@@ -98,7 +98,8 @@ def test_the_provenance_tells_all(segment, images, out, model):
     assert provenance.recipe.inputs == (FileRecord.of(images / "a.nii.gz"),)
     assert provenance.recipe.model == FileRecord(name="tiny", sha256=model.sha256)
     assert set(provenance.recipe.settings) == {
-        "trivox", "study", "preprocessing", "inference", "postprocessing"
+        "trivox", "study", "preprocessing", "num_members", "mirror_axes", "inference",
+        "postprocessing",
     }  # fmt: skip
     assert provenance.outputs == {"mask": FileRecord.of(out / "a_seg.nii.gz")}
     assert provenance.labels == {"liver": 1, "lesion": 2}

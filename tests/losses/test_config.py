@@ -24,7 +24,17 @@ def test_an_unknown_name_lists_the_valid_ones(name, hint):
         LossConfig(name=name)
 
 
-@pytest.mark.parametrize("change", [{"gamma": 0}, {"class_weights": [1, -1]}, {"alpha": -0.1}])
-def test_settings_without_sense_are_refused(change):
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "focal", "gamma": 0}, "greater than 0"),
+        ({"name": "weighted_ce", "class_weights": [1, -1]}, "greater than 0"),
+        ({"alpha": -0.1}, "greater than or equal to 0"),
+        ({"alpha": 0, "beta": 0}, "both 0, so that no error costs anything"),
+        ({"class_weights": [1, 2]}, "class_weights are for weighted_ce; dice_ce has none"),
+        ({"name": "tversky", "gamma": 2}, "gamma is for focal and focal_tversky; tversky has none"),
+    ],
+)
+def test_settings_without_sense_are_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
         LossConfig(**change)

@@ -35,7 +35,21 @@ def test_by_hand():
 def test_generalised_dice_by_hand():
     two = sums([2.0, 8.0], [4.0, 9.0], [3.0, 10.0])
     expected = 1 - 2 * (2 / 9 + 8 / 100) / (7 / 9 + 19 / 100)
-    assert generalised_dice_loss(two).item() == pytest.approx(expected, abs=1e-4)
+    assert generalised_dice_loss(two).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_generalised_dice_does_not_shrink_with_the_size_of_the_patch(size):
+    """A class that is missed is lost, however large; the bare 1 / size^2 drowns in smoothing."""
+    half = sums([size, size], [2 * size, 2 * size], [2 * size, 2 * size])
+    missed = sums([0.0, 0.0], [size, 0.0], [size, size])
+    assert generalised_dice_loss(half).item() == pytest.approx(0.5, abs=1e-4)
+    assert generalised_dice_loss(missed).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_generalised_dice_punishes_what_is_found_where_no_region_is():
+    assert generalised_dice_loss(sums([0.0], [5.0], [0.0])).item() == pytest.approx(1, abs=1e-4)
+    assert generalised_dice_loss(sums([0.0], [0.0], [0.0])).item() == 0
 
 
 def test_classes_that_nobody_annotates_are_left_out_of_the_mean():
@@ -63,7 +77,8 @@ def test_equals_monai(ours, theirs, num_classes, batch):
 @pytest.mark.parametrize("num_classes", [1, 2, 3])
 def test_generalised_dice_equals_monai(num_classes, batch):
     logits, target = batch(num_classes=num_classes)
-    theirs = GeneralizedDiceLoss(**MONAI | {"include_background": True})(logits, target[:, None])
+    options = MONAI | {"include_background": True, "smooth_nr": 1e-12, "smooth_dr": 1e-12}
+    theirs = GeneralizedDiceLoss(**options)(logits, target[:, None])
     ours = generalised_dice_loss(sum_overlap(compare_classes(logits, target)))
     # MONAI keeps its weights in float32, ours follow the logits.
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)

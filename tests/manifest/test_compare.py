@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifest import Case
+from pipeline.manifest import Case, Region
 from pipeline.manifest.compare import compare_cases, find_outliers
 from pipeline.manifest.examine import CaseFacts
 
@@ -75,6 +75,47 @@ def test_a_label_that_no_case_has_is_found(make_manifest):
 def test_labels_without_names_are_found(make_manifest):
     (finding,) = compare_cases([facts(case("a"))], make_manifest(case("a"), labels={}))
     assert (finding.severity, finding.found) == ("warning", "no label is named (values: 1, 2)")
+
+
+BRATS = {"edema": 1, "core": 2, "enhancing": 3}
+WHOLE = Region("whole", ("edema", "core", "enhancing"), "edema")
+INNER = Region("inner", ("core", "enhancing"), "core")
+BRIGHT = Region("bright", ("enhancing",), "enhancing")
+LEFT = Region("left", ("edema", "core"), "edema")
+
+
+@pytest.mark.parametrize(
+    ("regions", "expected"),
+    [
+        ((), []),
+        ((WHOLE, INNER, BRIGHT), []),
+        ((WHOLE,), []),
+        ((INNER, BRIGHT), ["label 'edema' is in no region"]),
+        (
+            (BRIGHT, INNER, WHOLE),
+            [
+                "a mask says 'edema' for 'core', which is not in the same regions",
+                "a mask says 'edema' for 'enhancing', which is not in the same regions",
+            ],
+        ),
+        (
+            (LEFT, Region("right", ("core", "enhancing"), "enhancing")),
+            ["a mask says 'enhancing' for 'core', which is not in the same regions"],
+        ),
+        (
+            (
+                LEFT,
+                Region("right", ("core", "enhancing"), "enhancing"),
+                Region("both", ("core",), "core"),
+            ),
+            [],
+        ),
+    ],
+)
+def test_labels_that_regions_lose_are_found(make_manifest, regions, expected):
+    manifest = make_manifest(case("a"), labels=BRATS, regions=regions)
+    findings = compare_cases([facts(case("a"), values=(0, 1, 2, 3))], manifest)
+    assert listed(findings) == [("(all cases)", "warning", found) for found in expected]
 
 
 def test_a_spacing_and_a_size_far_from_the_others_are_found(make_manifest):

@@ -167,6 +167,15 @@ def test_metadata_names_the_channels_of_the_network(folder):
     assert pred["num_channels"] == 3
 
 
+def test_metadata_says_what_each_network_was_trained_on(folder, ensemble):
+    words = [
+        json.loads((path / METADATA).read_text("utf-8"))["description"]
+        for path in (folder, ensemble)
+    ]
+    assert words[0] == "unet, trained by Trivox on 2 cases"
+    assert words[1] == "3 networks (unet), each trained by Trivox on a part of 2 cases"
+
+
 # --- Several members ---
 
 

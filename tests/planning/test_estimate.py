@@ -3,12 +3,14 @@ import time
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from pipeline.planning.compose import Choice
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer, measure_seconds, nominal_seconds
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.search import list_candidates
 from pipeline.planning.trial import make_step
+from pipeline.training.arithmetic import usual_arithmetic
 
 CPU = torch.device("cpu")
 
@@ -23,6 +25,7 @@ def choice(make_survey, tmp_path):
 
 def test_measured_seconds_are_those_of_a_step(toy_run, manifest):
     config = toy_run((16, 16, 16))
+    assert config.training.layout == "auto"
     _, step = make_step(config, manifest, CPU)
     step()
     start = time.perf_counter()
@@ -30,6 +33,34 @@ def test_measured_seconds_are_those_of_a_step(toy_run, manifest):
         step()
     expected = (time.perf_counter() - start) / 3
     assert measure_seconds(config, manifest, CPU) == pytest.approx(expected, rel=1.5)
+
+
+def test_steps_are_timed_as_training_computes(toy_run, manifest, monkeypatch):
+    """Not in another layout: on a CPU with bfloat16 that is half as fast or less."""
+    timed = []
+
+    def make(config, *_):
+        timed.append((config.training.precision, config.training.layout))
+        return None, lambda: 0.0
+
+    monkeypatch.setattr("pipeline.planning.estimate.make_step", make)
+    config = toy_run()
+    for precision in ("auto", "fp32", "bf16"):
+        training = config.training.model_copy(update={"precision": precision})
+        measure_seconds(config.model_copy(update={"training": training}), manifest, CPU)
+        usual = usual_arithmetic(training, CPU)
+        assert timed[-1] == (usual.precision, usual.layout)
+    assert timed[-1] == ("bf16", "channels_last")
+
+
+def test_a_step_that_does_not_fit_the_device_names_the_remedy(choice, manifest, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("pipeline.planning.estimate.measure_seconds", fail)
+    pricer = Pricer(choice, manifest, CPU)
+    with pytest.raises(ConfigError, match=r"ran out of memory\. Name less with --memory"):
+        pricer.calibrate(list_candidates(choice.survey, "cpu")[-1])
 
 
 def test_without_a_device_the_arithmetic_decides(choice, manifest):

@@ -11,15 +11,33 @@ from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import load_manifest
 from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import PlanConfig, plan
+from pipeline.planning.memory import trace_cost
 from pipeline.planning.plan import find_device
-from pipeline.planning.trial import make_step
+from pipeline.planning.trial import make_step, num_outputs_of
 from pipeline.training import RunConfig, train
 
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
-    return make_cohort(folder, PhantomConfig(kind="ct", num_train=6, num_validation=2))
+    return make_cohort(folder, PhantomConfig(kind="ct", num_train=6, num_validation=1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Each network is traced by the first test that plans it, since the same costs the same."""
+    known = {}
+
+    def trace(config, manifest, kind):
+        outputs = len(manifest.channels), num_outputs_of(manifest)
+        key = config.network, config.training.precision, kind, outputs
+        if key not in known:
+            known[key] = trace_cost(config, manifest, kind)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.planning.estimate.trace_cost", trace)
+        yield
 
 
 @pytest.fixture
@@ -79,7 +97,8 @@ def test_what_is_planned_trains_and_says_what_it_took(phantom, tmp_path, caplog)
         "training.num_workers=0", "training.num_validation_cases=0", "training.batch_size=2",
         "training.patch_size=[32, 32, 16]", "network.features=[4, 8, 8]", "network.strides=null",
         "network.kernel_sizes=null", "preprocessing.spacing_mm=[8, 8, 8]",
-        "evaluation.num_resamples=10", "inference.overlap=0.1",
+        "evaluation.num_resamples=10", "inference.overlap=0.1", "training.precision=fp32",
+        "training.layout=contiguous",
     ]  # fmt: skip
     config = load_config(RunConfig, tmp_path / "ct.yaml", words)
     with caplog.at_level("INFO", "pipeline"):
@@ -144,6 +163,31 @@ def test_one_case_gives_a_plan_and_a_warning(make_data, tmp_path, caplog):
     plan(request(make_data((16, 16, 16), num_cases=1), tmp_path / "one.yaml"))
     assert "one subject; training needs a second one" in caplog.text
     assert "One subject only" in (tmp_path / "one.yaml").read_text()
+
+
+def test_the_speed_is_measured_only_where_the_planned_size_fits(make_data, tmp_path, caplog):
+    asked = request(make_data((16, 16, 16)), tmp_path / "a.yaml", minutes=5)
+    asked = asked.model_copy(update={"measure": True})
+    result = plan(asked)
+    assert result.is_measured
+    assert caplog.text == ""
+    more = asked.model_copy(update={"memory_gb": 1e6, "out": tmp_path / "b.yaml"})
+    assert not plan(more).is_measured
+    assert "planning for 1e+06 GB, but a CPU with 1 thread has" in caplog.text
+
+
+def test_a_folder_is_no_place_for_a_plan(tmp_path):
+    with pytest.raises(ConfigError, match=r"this is a folder\. Name a file"):
+        plan(request(tmp_path / "m.json", tmp_path, overwrite=True))
+
+
+def test_a_data_set_of_test_cases_is_refused(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,image,label,split\na,a.nii.gz,,test\n")
+    (tmp_path / "m.yaml").write_text(
+        "{name: x, channels: [{name: T1, modality: MR}], labels: {a: 1}, cases: cases.csv}"
+    )
+    with pytest.raises(ManifestError, match="no cases to train on"):
+        plan(request(tmp_path / "m.yaml", tmp_path / "p.yaml"))
 
 
 def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path):

@@ -36,6 +36,14 @@ def test_large_ct_gets_a_cube_in_mm():
     assert edges.max() / edges.min() < 1.35
 
 
+def test_no_kernel_skips_voxels_where_its_axis_is_halved():
+    """Few thin slices: the finest axis cannot be halved, and is the finest throughout."""
+    strides, kernels = plan_levels(np.array([128, 128, 6]), np.array([4.0, 4.0, 1.0]), 5)
+    assert strides[1] == (2, 2, 1)
+    assert kernels[0] == (1, 1, 3)
+    assert set(kernels[1:]) == {(3, 3, 3)}
+
+
 def test_a_single_slice_is_not_halved():
     found = shape_of((256, 256, 1), (1, 1, 5))
     assert found.patch_size[2] == 1
@@ -57,6 +65,8 @@ def test_every_shape_is_one_that_the_network_takes(shape, spacing_mm, max_voxels
         kernel_sizes=found.kernel_sizes,
     )
     config.check_size("patch", found.patch_size)
+    for level in config.levels:
+        assert not any(s > k for s, k in zip(level.stride, level.kernel_size, strict=True))
     assert 3 <= len(found.strides) <= max_levels
     # Rounding may add to it, most where all axes are short.
     assert found.num_voxels <= 4 * max(max_voxels, 8**3)

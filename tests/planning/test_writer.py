@@ -57,6 +57,15 @@ def test_a_coarser_spacing_is_said(make_plan, manifest):
     assert "Coarser" not in plan_text(make_plan((1.0, 1.0, 1.0), (35, 50, 36)), manifest)
 
 
+def test_thick_slices_are_said_to_be_none_where_the_shape_does_not_differ(make_plan, manifest):
+    flat, tall = (
+        plan_text(make_plan((0.6, 0.6, 3.6), shape), manifest).replace("\n# ", " ")
+        for shape in ((320, 320, 20), (100, 100, 60))
+    )
+    assert "thick slices (largest over smallest 6, the shape differs as much)" in flat
+    assert "largest over smallest 6: no thick slices, which begin where spacing and shape" in tall
+
+
 def test_the_summary_is_short(make_plan):
     lines = summary_of(make_plan())
     assert len(lines) == 3

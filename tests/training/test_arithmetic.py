@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -87,8 +88,30 @@ def test_memory_that_runs_out_counts_as_slow(tmp_path, monkeypatch):
                 raise torch.OutOfMemoryError
             return super().forward(image)
 
-    settled = settle(tmp_path, Hungry(2, 4, 3, padding=1), precision="fp32")
+    network = Hungry(2, 4, 3, padding=1)
+    settled = settle(tmp_path, network, precision="fp32")
     assert settled.layout == "contiguous"
+    assert settle(tmp_path, network, precision="fp32") == settled, "as when the run is resumed"
+
+
+def test_memory_that_never_suffices_is_left_to_training_to_explain(tmp_path, seconds):
+    names = ["bf16 channels_last", "bf16 contiguous", "fp32 channels_last", "fp32 contiguous"]
+    seconds[0].update(dict.fromkeys(names, math.inf))
+    settled = settle(tmp_path)
+    assert (settled.precision, settled.layout) == ("bf16", "channels_last")
+
+
+def test_measured_as_training_computes(tmp_path, monkeypatch):
+    """cuDNN takes its fastest algorithms, which may turn the order of the options."""
+    found = []
+
+    def time(options, network, image):
+        found.append(torch.backends.cudnn.benchmark)
+        return [1.0] * len(options)
+
+    monkeypatch.setattr(arithmetic, "_time", time)
+    settle(tmp_path)
+    assert found == [True]
 
 
 def test_a_burst_of_other_work_does_not_decide(tmp_path, monkeypatch):

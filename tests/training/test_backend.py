@@ -1,7 +1,9 @@
+import re
+
 import pytest
 import torch
 
-from pipeline.training.backend import torch_settings
+from pipeline.training.backend import explain, is_out_of_memory, torch_settings
 
 cudnn = torch.backends.cudnn
 
@@ -38,3 +40,29 @@ def test_an_operation_that_cannot_repeat_is_refused():
     """Of the few that a CPU has: `put_` adds up in any order."""
     with torch_settings(deterministic=True), pytest.raises(RuntimeError, match="deterministic"):
         torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "remedy"),
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you", "memory ran out", "batch_size"),
+        ("DataLoader worker (pid 3) is killed by signal: Killed. ", "patches died", "num_workers"),
+        ("Deterministic behavior was enabled. Set CUBLAS_WORKSPACE_CONFIG", "cuBLAS", ":4096:8"),
+        ("put_ has no deterministic form. You can", "^put_ has no deterministic form$", "=false"),
+    ],
+)
+def test_what_the_user_can_mend_is_explained(text, found, remedy):
+    what, how = explain(RuntimeError(text))
+    assert re.search(found, what)
+    assert remedy in how
+
+
+def test_a_bug_is_not_explained_away():
+    assert explain(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
+
+
+def test_memory_that_runs_out_is_known_on_every_device():
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)

@@ -13,7 +13,7 @@ from ignite.engine import Events
 
 from pipeline.errors import ConfigError
 from pipeline.model import load_model
-from pipeline.training import RunFolder, cross_validate, run, train
+from pipeline.training import RunFolder, arithmetic, cross_validate, run, train
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 CPU = torch.device("cpu")
@@ -118,8 +118,11 @@ def test_stopped_in_a_fold_it_goes_on_there(finished, make_config, tmp_path, mon
 
 
 def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(
-    make_config, tmp_path
+    make_config, tmp_path, monkeypatch
 ):
+    """And all folds, then and later, compute as the first one chose."""
+    choose, chosen = arithmetic._choose, []
+    monkeypatch.setattr(arithmetic, "_choose", lambda *args: chosen.append(1) or choose(*args))
     words = ("data.fold=all", "data.folds=2", "training.out_of_fold_probabilities=false")
     config = make_config(tmp_path, *words, "training.max_iterations=1")
     folder = cross_validate(config).folder
@@ -129,6 +132,7 @@ def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(
     for fold in range(2):
         checkpoint = torch.load(fold_folder(folder, fold).checkpoint, weights_only=True)
         assert checkpoint["iteration"] == 2
+    assert len(chosen) == 1
 
 
 def test_a_single_run_takes_a_single_fold(make_config, tmp_path):

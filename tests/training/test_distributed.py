@@ -219,12 +219,23 @@ def train_on_two(on_two_ranks):
     return start
 
 
-def test_two_ranks_train_like_one_on_the_same_batches(make_config, train_on_two, tmp_path):
-    """Not to the last bit: each rank's Dice is that of its slice."""
+def test_two_ranks_train_like_one_on_the_same_batches(
+    make_config, train_on_two, monkeypatch, tmp_path
+):
+    """Not to the last bit: each rank's Dice is that of its slice. One of them writes the files."""
     words = ["network.dropout=0", "training.batch_size=4"]
     one = train(make_config(tmp_path / "one", *words)).folder
     config = make_config(tmp_path / "two", *words)
+    record, writers = RunFolder.record_settings, tmp_path / "writers"
+
+    def record_and_tell(*arguments):
+        writers.mkdir(exist_ok=True)
+        (writers / str(os.getpid())).touch()
+        record(*arguments)
+
+    monkeypatch.setattr(RunFolder, "record_settings", record_and_tell)
     assert train_on_two(config) == [(True, True), (True, False)]
+    assert len(list(writers.iterdir())) == 1
     rows = [read_metrics(path / "metrics.csv") for path in (one.path, config.folder)]
     assert [row.iteration for row in rows[0]] == [row.iteration for row in rows[1]]
     for first, second in zip(*rows, strict=True):

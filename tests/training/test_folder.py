@@ -88,6 +88,7 @@ def test_changed_settings_are_refused_with_both_values(folder, make_config, tmp_
         "training.num_validation_cases=0",
         "training.validate_every_epochs=3",
         "data.cache=elsewhere",
+        "estimate={memory_gb: 1.5, seconds_per_iteration: 0.25}",
         "output=moved",
     ],
 )

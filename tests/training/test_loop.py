@@ -246,9 +246,14 @@ def failing(error):
     return step
 
 
-def test_out_of_memory_names_the_settings_to_lower(tmp_path):
-    run = Run(tmp_path, step=failing(torch.OutOfMemoryError("CUDA")), max_iterations=3)
-    with pytest.raises(TrainingError, match=r"iteration 1: the GPU ran out of memory.*batch_size"):
+def allocate_too_much(_):
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("step", [failing(torch.OutOfMemoryError("CUDA")), allocate_too_much])
+def test_out_of_memory_names_the_settings_to_lower(tmp_path, step):
+    run = Run(tmp_path, step=step, max_iterations=3)
+    with pytest.raises(TrainingError, match=r"iteration 1: memory ran out.*batch_size"):
         run.run()
 
 
@@ -267,6 +272,17 @@ def test_a_worker_that_dies_is_explained(tmp_path):
     run = Run(tmp_path, max_iterations=50)
     with pytest.raises(TrainingError, match=r"process that prepares patches died.*num_workers=0"):
         run.run(loader)
+
+
+class Buggy(Deadly):
+    def __getitem__(self, index):
+        raise RuntimeError("shapes differ")
+
+
+def test_a_bug_in_a_worker_is_not_taken_for_its_death(tmp_path):
+    loader = torch.utils.data.DataLoader(Buggy(), batch_size=None, num_workers=1)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Run(tmp_path, max_iterations=50).run(loader)
 
 
 class Peers(Ranks):
@@ -290,6 +306,15 @@ def test_ranks_agree_on_loss_time_and_stop(tmp_path):
     assert run.state.epoch_losses == [0.75, 1.0]
     assert run.state.elapsed_s == 8.0
     assert not run.checkpoint.exists()
+
+
+def test_a_signal_that_the_others_do_not_know_yet_ends_no_rank_alone(tmp_path):
+    """It comes after the ranks agreed in the fifth step; so all of them stop after the sixth."""
+    peers = Peers([(0,), *[(0.5, 1.0, 0)] * 5, (0.875, 9.0), (0.5, 10.0, 0)])
+    run = Run(tmp_path, step=lambda _: 1.0, max_iterations=20, validate_every_epochs=1, ranks=peers)
+    run.recorder.add = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+    run.run()
+    assert run.batches == list(range(6))
 
 
 def test_validation_is_the_main_ranks(tmp_path):

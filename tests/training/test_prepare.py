@@ -29,6 +29,13 @@ def test_a_single_run_looks_at_its_training_cases_only(make_config, tmp_path, fo
     assert describe_run(mirrored, prepared).mirror_axes == ("A",)
 
 
+def test_a_fold_of_a_split_that_the_manifest_sets_is_told_to_count_for_nothing(
+    make_config, tmp_path, folder, split, caplog
+):
+    assert prepare_run(make_config(tmp_path, "data.fold=2"), folder).split == split
+    assert caplog.messages == ["data.fold=2 is not used: the manifest says which cases validate"]
+
+
 def test_folds_share_one_preprocessing_and_deal_all_cases_anew(make_config, tmp_path, folder):
     config = make_config(tmp_path, "data.fold=all", "data.folds=3")
     folds = prepare_folds(config, folder)

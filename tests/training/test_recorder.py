@@ -95,3 +95,9 @@ def test_closing_draws_the_curves_of_what_there_is(tmp_path):
     assert not (tmp_path / "empty" / "metrics.csv").exists()
     record(tmp_path / "run", [row(1)])
     assert (tmp_path / "run" / "curves.png").stat().st_size > 5000
+
+
+def test_an_epoch_that_a_killed_run_wrote_already_is_written_once(tmp_path):
+    record(tmp_path, [row(1), row(2)])
+    record(tmp_path, [row(2, loss=9.0)], resume_at=20)
+    assert read_metrics(tmp_path / "metrics.csv") == [row(1), row(2, loss=9.0)]

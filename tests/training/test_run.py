@@ -18,7 +18,7 @@ from ignite.engine import Events
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
-from pipeline.training import RunFolder, prepare, run, train
+from pipeline.training import RunFolder, arithmetic, prepare, run, train
 from pipeline.training.recorder import read_metrics
 
 CPU = torch.device("cpu")
@@ -149,6 +149,43 @@ def test_a_killed_and_resumed_run_is_the_uninterrupted_one(
     assert 0 < torch.load(folder.checkpoint, weights_only=True)["iteration"] < 12
     train(config, resume=True)
     assert outcome(folder) == outcome(uninterrupted)
+
+
+def test_a_run_killed_while_its_last_epoch_is_validated_makes_up_for_it(
+    make_config, uninterrupted, outcome, monkeypatch, quick_pictures, tmp_path
+):
+    """The validations are those of iterations 5, 10 and 12."""
+    quick_dice, calls = run.quick_dice, []
+
+    def die_at_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return quick_dice(*arguments)
+
+    monkeypatch.setattr(run, "quick_dice", die_at_the_third)
+    config = make_config(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    result = train(config, resume=True)
+    assert len(calls) == 4
+    assert outcome(result.folder) == outcome(uninterrupted)
+
+
+def test_deterministic_runs_agree_to_the_last_bit_whatever_seems_fastest(
+    make_config, outcome, signal_at, monkeypatch, quick_pictures, tmp_path
+):
+    """One run is stopped and resumed; its machine would be fastest with another choice."""
+    words = ["deterministic=true", "precision=auto", "layout=auto", "max_iterations=5"]
+    words = [f"training.{word}" for word in words]
+    monkeypatch.setattr(arithmetic, "_time", lambda options, *_: range(len(options)))
+    whole = train(make_config(tmp_path / "whole", *words)).folder
+    monkeypatch.setattr(arithmetic, "_time", lambda options, *_: range(len(options), 0, -1))
+    signal_at(3)
+    config = make_config(tmp_path / "parts", *words)
+    assert not train(config).is_finished
+    monkeypatch.undo()
+    assert outcome(train(config, resume=True).folder) == outcome(whole)
 
 
 @needs_proc

@@ -18,6 +18,7 @@ from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
+from pipeline.training import validation
 from pipeline.training.validation import ValidationFolder, quick_dice, validate
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 
@@ -152,6 +153,22 @@ def test_ignored_voxels_are_not_scored(manifest, model, tmp_path):
     folder = ValidationFolder(tmp_path / "ignored")
     validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
     assert float(read_scores(folder.path)["half", "organ"]["dice"]) == 1.0
+
+
+def test_pictures_show_what_was_annotated(manifest, model, tmp_path, monkeypatch):
+    """Ignored slices would draw the eye away: pictures show the slices with most labels."""
+    drawn = []
+    monkeypatch.setattr(
+        validation, "write_picture", lambda *args, **options: drawn.append((args[1], options))
+    )
+    manifest = with_ignored_miss(manifest)
+    folder = ValidationFolder(tmp_path / "ignored")
+    validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
+    assert len(drawn) == 3
+    for mask_IJK, options in drawn:
+        assert set(np.unique(options["reference_IJK"])) == {0, 1}
+        assert not mask_IJK[6:8].any()
+        assert mask_IJK.any()
 
 
 def test_labels_that_a_case_does_not_annotate_are_not_scored(manifest, model, tmp_path):

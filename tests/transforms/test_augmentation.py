@@ -180,8 +180,10 @@ def test_thick_slices(spacing_mm, axis):
 
 @pytest.mark.parametrize("change", ["affine", "elastic"])
 def test_across_thick_slices_nothing_moves(change):
-    config = {f"{change}_probability": 1, "rotation_degrees": 30, "scale_range": 0}
+    config = {f"{change}_probability": 1, "rotation_degrees": 30, "scale_range": 0.3}
     augmentation = Augmentation(AugmentationConfig(**(NOTHING | config)), (8, 9, 7), (1, 1, 4))
+    assert augmentation.margin[2] == 0
+    assert min(augmentation.margin[:2]) > 0
     changes = [augmentation.draw(np.random.default_rng(3))]
     i, j, k = augmentation.region_size
     in_slice, across = (torch.arange(float(n)) for n in (i, k))

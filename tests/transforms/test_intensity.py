@@ -45,9 +45,11 @@ def test_low_resolution_is_monais(image, zoom):
 
 
 def test_low_resolution_does_not_move_the_image():
-    ramp = torch.arange(24.0).expand(1, 6, 6, 24).contiguous()
-    found = changed(intensity.lower_resolution, ramp, (1.0, 1.0, 0.5))
-    assert abs((found - ramp)[..., 4:-4].mean()) <= 0.5
+    ramp = torch.arange(48.0).expand(1, 6, 6, 48).contiguous()
+    found = changed(intensity.lower_resolution, ramp, (1.0, 1.0, 0.7))
+    assert not torch.equal(found, ramp)
+    # `nearest` moves it by 0.7 of a voxel.
+    assert abs((found - ramp)[..., 4:-4].mean()) < 0.1
     assert torch.equal(changed(intensity.lower_resolution, ramp, (0.5, 0.5, 1.0)), ramp)
 
 

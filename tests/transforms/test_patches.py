@@ -127,6 +127,13 @@ def test_each_patch_says_what_its_case_annotates(cached):
         assert regions.annotated.tolist() == [[regions.image[0, 0, 0, 0, 0].item() == 0, True]]
 
 
+def test_what_is_annotated_stays_where_a_loss_can_ask_for_it(numbered):
+    """The loss branches on it, so a GPU would have to finish its work first."""
+    regions = dataset(numbered()).regions[0].to(torch.device("meta"))
+    assert (regions.image.device.type, regions.label.device.type) == ("meta", "meta")
+    assert regions.annotated.device.type == "cpu"
+
+
 # --- Which case and where ---
 
 

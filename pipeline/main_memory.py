@@ -1,0 +1,74 @@
+"""How much main memory this process may use: that of the machine, or of its container or job.
+
+Containers and schedulers such as Slurm limit memory by control groups, which the figures of the
+whole machine do not show; who goes beyond such a limit is killed.
+
+Source:
+    Linux control groups, https://docs.kernel.org/admin-guide/cgroup-v2.html and
+    https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+ROOT = Path("/")
+
+_FILES = {
+    "2": ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    "1": (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
+}
+"""Limit, use, and what of the use is a cache of files, which gives way; by version."""
+
+
+def total_bytes(root: Path = ROOT) -> int:
+    """Return the main memory of the machine, or less where a control group limits it.
+
+    Args:
+        root: Where `proc` and `sys` lie.
+    """
+    limits = [limit for limit, _ in _limits_and_use(root)]
+    return min([int(psutil.virtual_memory().total), *limits])
+
+
+def available_bytes(root: Path = ROOT) -> int:
+    """Return the memory that can still be had, of the machine and within every control group."""
+    left = [max(0, limit - use) for limit, use in _limits_and_use(root)]
+    return min([int(psutil.virtual_memory().available), *left])
+
+
+def _limits_and_use(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield limit and use, in bytes, of each control group that the process is in and limits it."""
+    for folder, version in _groups(root):
+        limit_name, use_name, cache_names = _FILES[version]
+        try:
+            limit = int((folder / limit_name).read_text("ascii"))
+            use = int((folder / use_name).read_text("ascii"))
+            lines = (folder / "memory.stat").read_text("ascii").splitlines()
+        except (OSError, ValueError):  # Not there, or no limit, which is written as `max`.
+            continue
+        stat = dict(line.split() for line in lines)
+        yield limit, use - sum(int(stat.get(name, 0)) for name in cache_names)
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the folder and version of the process's groups for memory and of all around them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:  # No Linux.
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", maxsplit=2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version = "1" if controllers else "2"
+        top = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
+        group = top / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(top):
+                yield folder, version
