@@ -107,7 +107,8 @@ def data_sets(data: Path | None) -> tuple[DataSet, ...]:
     root = (f"data.root={data}",) if data else ()
     note = "" if data else "Give DATA=/path/to/Task04_Hippocampus to train on this data set."
     config = Path("configs/msd_hippocampus.yaml")
-    return phantom, DataSet("hippocampus", "Hippocampus (MRI), fold 0 of 5", config, root, note)
+    title = "Hippocampus (MRI), fold 0 of 5, averaged over left-right flips"
+    return phantom, DataSet("hippocampus", title, config, root, note)
 
 
 class Comparison:
