@@ -1,5 +1,6 @@
 """What tests share."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ training:
 def one_thread():
     """Tests run side by side, so each takes one core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """What a test sets up, by running a command, is undone: tests come in any order."""
+    root = logging.getLogger()
+    loggers = [root, logging.getLogger("pipeline"), logging.getLogger("ignite")]
+    levels = [logger.level for logger in loggers]
+    handlers = root.handlers.copy()
+    yield
+    root.handlers = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,11 @@ class ResourceMeter:
         if self._steps > WARM_UPS:
             self._seconds += time.monotonic() - self._started
         if self.device.type == "cuda":
-            self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated(self.device))
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            # A step may be shorter than the time between samples.
+            peak = psutil.Process().memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, peak)
 
     def _sample(self, stop: threading.Event) -> None:
         process = psutil.Process()
