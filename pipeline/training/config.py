@@ -94,7 +94,10 @@ class TrainingConfig(BaseModel):
     )
     gradient_clip: float = Field(default=12.0, gt=0, description="Largest norm of the gradient.")
     ema_decay: float = Field(
-        default=0.99, ge=0, lt=1, description="Of the averaged weights that are kept; 0: none."
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="Of the averaged weights that are kept; less in the first steps; 0: none.",
     )
     freeze: Freeze = Field(
         default="nothing",

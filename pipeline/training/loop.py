@@ -20,6 +20,7 @@ from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.recorder import EpochMetrics, Recorder
 from pipeline.training.signals import on_stop_signal
+from pipeline.training.step import set_learning_rate
 from pipeline.transforms import Batch
 
 logger = logging.getLogger(__name__)
@@ -160,8 +161,7 @@ class Loop:
         # A step's random numbers follow from its iteration, so that resuming needs no random state,
         # and from the rank, further apart than iterations go; a CPU uses 32 bits of a seed.
         torch.manual_seed(self._state.seed + self._state.iteration + (self._ranks.rank << 24))
-        for group in self._state.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self._config, self._share())
+        set_learning_rate(self._state.optimizer, learning_rate_at(self._config, self._share()))
 
     def _finish_step(self, trainer: Engine) -> None:
         state = self._state
@@ -202,6 +202,7 @@ class Loop:
             epoch=epoch,
             iteration=state.iteration,
             elapsed_s=state.elapsed_s,
+            # The first group is that of most weights.
             learning_rate=state.optimizer.param_groups[0]["lr"],
             loss=float(np.mean(state.epoch_losses)),
             wait_share=waited,

@@ -200,7 +200,8 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
     training = settle_arithmetic(
         folder.arithmetic, network, len(description.channels), config.training, ranks
     )
-    state = build_state(network, training, ranks.device, config.seed)
+    head = axes_that_follow(description, "outputs")
+    state = build_state(network, training, ranks.device, config.seed, head)
     if folder.checkpoint.is_file():
         state.load(folder.checkpoint)
         logger.info("resuming at iteration %d", state.iteration)
@@ -213,6 +214,5 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
     )
     trainer = build_trainer(state, training, ranks, loss)
     if config.training.freeze != "nothing":
-        head = axes_that_follow(description, "outputs")
         attach_freezing(trainer, state, config.training, head)
     return state, trainer

@@ -120,6 +120,14 @@ def test_the_model_holds_the_averaged_weights(uninterrupted):
     assert any(not torch.equal(weights[name], checkpoint["network"][name]) for name in weights)
 
 
+def test_the_weights_that_give_the_logits_learn_faster(uninterrupted):
+    """The head of the smallest network takes 4 features: 512 / 4."""
+    optimizer = torch.load(uninterrupted.checkpoint, weights_only=True)["optimizer"]
+    groups = {group["lr_factor"]: len(group["params"]) for group in optimizer["param_groups"]}
+    num_weights = len(list(load_model(uninterrupted.model, CPU).networks[0].parameters()))
+    assert groups == {1.0: num_weights - 2, 128.0: 2}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "iteration"), [(0, 0, 7), (0, 1, 3), (1, 1, 7), (1, 0, 5)]
 )

@@ -6,7 +6,7 @@ from ignite.engine import Events
 from pipeline.losses import LossConfig, build_loss
 from pipeline.training import TrainingConfig
 from pipeline.training.distributed import Ranks
-from pipeline.training.step import build_state, build_trainer
+from pipeline.training.step import build_state, build_trainer, set_learning_rate
 from pipeline.transforms import Batch
 
 CPU = torch.device("cpu")
@@ -91,6 +91,29 @@ def test_first_step_of_adamw():
     assert state.network.weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) - 0.1, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "features", "factor"), [("adamw", 16, 32), ("adamw", 1024, 1), ("sgd", 16, 1)]
+)
+def test_logits_from_few_features_learn_faster(optimizer, features, factor):
+    """Under Adam a weight's first step has the size of its learning rate."""
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(1, features, 1), torch.nn.ReLU(), torch.nn.Conv3d(features, 2, 1)
+    )
+    settings = config(optimizer=optimizer, learning_rate=1e-3)
+    state = build_state(network, settings, CPU, 0, head={"2.weight", "2.bias"})
+    set_learning_rate(state.optimizer, 1e-4)
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    network(torch.ones(1, 1, 2, 2, 2))[:, 1].sum().backward()
+    state.optimizer.step()
+    if optimizer == "sgd":
+        assert {group["lr"] for group in state.optimizer.param_groups} == {1e-4}
+        return
+    for name, weight in network.named_parameters():
+        step = (weight - before[name]).abs().max().item()
+        expected = 1e-4 * (factor if name.startswith("2") else 1)
+        assert step == pytest.approx(expected, rel=1e-2), name
+
+
 def test_first_step_of_sgd_with_the_gradient_clipped():
     """Nesterov momentum 0.99 makes the first step 1.99 times the gradient, here of norm 0.001."""
     settings = config(optimizer="sgd", learning_rate=0.1, gradient_clip=1e-3)
@@ -110,16 +133,27 @@ def test_a_small_gradient_is_not_clipped():
 
 
 def test_averaged_weights_by_hand():
-    """The mean starts at the first step's weights and then keeps 0.75 of itself."""
+    """The mean starts at the first step's weights, then keeps 2/11, 3/12, ... of itself."""
     settings = config(ema_decay=0.75, optimizer="sgd", learning_rate=0.5)
     batches = [batch_of([0, 1, 0, 0])] * 3
     after = [
         train_on(Scale(2.0), batches[:n], settings)[0].network.weight.item() for n in (1, 2, 3)
     ]
     state, _ = train_on(Scale(2.0), batches, settings)
-    expected = 0.75 * (0.75 * after[0] + 0.25 * after[1]) + 0.25 * after[2]
+    expected = 3 / 12 * (2 / 11 * after[0] + 9 / 11 * after[1]) + 9 / 12 * after[2]
     assert state.network_to_keep.weight.item() == pytest.approx(expected, rel=1e-6)
     assert state.network_to_keep is not state.network
+
+
+def test_averaged_weights_never_keep_more_than_the_decay():
+    settings = config(ema_decay=0.1, optimizer="sgd", learning_rate=0.5)
+    batches = [batch_of([0, 1, 0, 0])] * 2
+    first, second = (
+        train_on(Scale(2.0), batches[:n], settings)[0].network.weight.item() for n in (1, 2)
+    )
+    state, _ = train_on(Scale(2.0), batches, settings)
+    expected = 0.1 * first + 0.9 * second
+    assert state.network_to_keep.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_averaging_the_network_itself_is_kept():
