@@ -6,7 +6,12 @@ from typing import Any
 
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import MirrorDecision
-from pipeline.planning.rules import Kind, epochs_between_validations, foreground_share
+from pipeline.planning.rules import (
+    Kind,
+    augmentation_for,
+    epochs_between_validations,
+    foreground_share,
+)
 from pipeline.planning.search import Candidate
 from pipeline.planning.survey import Survey
 from pipeline.training import RunConfig
@@ -67,16 +72,21 @@ def settings_of(
         "num_workers": WORKERS[choice.kind],
         "max_minutes": minutes,
     }
+    augmentation: dict[str, Any] = {
+        "flip_axes": [decision.axis for decision in choice.mirroring if decision.is_allowed]
+    }
     if estimate is not None:
-        training |= epochs_between_validations(minutes, estimate.seconds_per_iteration, EPOCH)
+        seconds = estimate.seconds_per_iteration
+        training |= epochs_between_validations(minutes, seconds, EPOCH)
+        augmentation |= augmentation_for(
+            choice.survey, candidate.patch_share, candidate.batch_size, minutes * 60 / seconds
+        )
     settings: dict[str, Any] = {
         "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]", "_", request.out.stem).lstrip("_.-")
         or "plan",
         "data": data,
         "preprocessing": {"spacing_mm": list(candidate.spacing_mm)},
-        "augmentation": {
-            "flip_axes": [decision.axis for decision in choice.mirroring if decision.is_allowed]
-        },
+        "augmentation": augmentation,
         "network": network,
         "training": training,
     }

@@ -34,6 +34,18 @@ LONGEST_MINUTES = {"cpu": 60.0, "cuda": 240.0}
 PASSES = 100
 """Times that a run without `--minutes` should see the whole of every case."""
 
+MANY_PASSES = 150
+"""Times that every case is seen from which patches are changed more strongly."""
+
+STRONG_AUGMENTATION = {
+    "rotation_degrees": 30.0,
+    "scale_range": 0.2,
+    "elastic_probability": 0.3,
+    "low_resolution_probability": 0.15,
+}
+"""Of settings of `AugmentationConfig`. From one fold of the hippocampus data, which no reported
+figure comes from (benchmarks/training.md)."""
+
 
 def is_anisotropic(survey: Survey) -> bool:
     """Tell whether one axis has thick slices: spacing and shape both differ by a factor of 3."""
@@ -112,6 +124,24 @@ def budget_minutes(
     fewest, most = (1500, 4000) if kind == "cpu" else (3000, 20_000)
     minutes = float(np.clip(wanted, fewest, most)) * seconds / 60
     return float(np.clip(5 * np.ceil(minutes / 5), 5, LONGEST_MINUTES[kind]))
+
+
+def augmentation_for(
+    survey: Survey, patch_share: float, batch_size: int, iterations: float
+) -> dict[str, float]:
+    """Return stronger changes to patches where the budget shows every case many times.
+
+    A run this long learns the noise of its labels by heart unless patches keep changing; a shorter
+    one learns less from patches that change more. nnU-Net augments alike whatever the budget.
+
+    Args:
+        survey: Of the training cases.
+        patch_share: Share of the median volume that a patch covers.
+        batch_size: Patches per iteration.
+        iterations: Of the whole run.
+    """
+    passes = iterations * batch_size * patch_share / survey.fingerprint.num_cases
+    return dict(STRONG_AUGMENTATION) if passes > MANY_PASSES else {}
 
 
 def epochs_between_validations(minutes: float, seconds: float, per_epoch: int) -> dict[str, int]:

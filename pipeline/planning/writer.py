@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import write_text
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import Choice, settings_of
-from pipeline.planning.rules import MIN_PATCH_SHARE, is_anisotropic, target_spacing
+from pipeline.planning.rules import MANY_PASSES, MIN_PATCH_SHARE, is_anisotropic, target_spacing
 from pipeline.planning.search import LARGEST_PATCH, Candidate
 from pipeline.training import RunConfig
 
@@ -177,6 +177,12 @@ def _on_mirroring(plan: Plan) -> list[str]:
             shown.append(f"and {len(decision.evidence) - len(shown)} findings more")
         verdict = "mirrored" if decision.is_allowed else "not mirrored"
         lines.append(f"- {decision.axis}: {verdict}: {'; '.join(shown)}.")
+    if len(plan.config.augmentation.model_fields_set) > 1:
+        lines.append(
+            f"The budget shows every case more than {MANY_PASSES} times, so patches are also "
+            "turned, scaled, bent and coarsened more than by default (nnU-Net augments alike "
+            "whatever the budget)."
+        )
     return lines
 
 

@@ -32,6 +32,16 @@ def test_what_is_chosen_becomes_the_run(make_choice):
     assert run.augmentation.flip_axes == ("R",)
 
 
+def test_a_long_budget_changes_patches_more(make_choice):
+    choice = make_choice((1.0, 1.0, 1.0), (35, 50, 36))
+    candidate = list_candidates(choice.survey, "cpu")[0]
+    estimate = Resources(memory_gb=2.0, seconds_per_iteration=0.3)
+    short, long = (compose(choice, candidate, minutes, estimate) for minutes in (5.0, 600.0))
+    assert short.augmentation.elastic_probability == 0
+    assert long.augmentation.elastic_probability > 0
+    assert long.augmentation.flip_axes == short.augmentation.flip_axes
+
+
 def test_what_is_the_default_is_left_out(make_choice):
     choice = make_choice((1.0, 1.0, 1.0), (35, 50, 36))
     settings = settings_of(choice, list_candidates(choice.survey, "cpu")[0], 5.0)

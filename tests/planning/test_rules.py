@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.planning.rules import (
+    augmentation_for,
     budget_minutes,
     coarsen,
     epochs_between_validations,
@@ -11,6 +12,7 @@ from pipeline.planning.rules import (
     largest_coarsening,
     target_spacing,
 )
+from pipeline.transforms import AugmentationConfig
 
 
 def test_isotropic_data_keeps_its_median(make_survey):
@@ -67,6 +69,16 @@ def test_the_budget_is_passes_within_bounds(make_survey):
     assert budget_minutes(survey, 1.0, 4, 0.34, "cpu") == 15
     assert budget_minutes(survey, 0.01, 4, 5.0, "cpu") == 60
     assert budget_minutes(survey, 1.0, 4, 0.01, "cpu") == 5
+
+
+def test_patches_change_more_where_cases_are_seen_often(make_survey):
+    survey = make_survey((1, 1, 1), (9, 9, 9), num_cases=100)
+    # 4 x 0.5 patches of 100 cases: 7500 iterations show each volume 150 times.
+    assert augmentation_for(survey, 0.5, 4, 7500) == {}
+    stronger = AugmentationConfig(**augmentation_for(survey, 0.5, 4, 7501))
+    default = AugmentationConfig()
+    assert stronger.rotation_degrees > default.rotation_degrees
+    assert stronger.elastic_probability > default.elastic_probability == 0
 
 
 def test_about_ten_validations():
