@@ -59,7 +59,7 @@ def draw_curves(
     for axes in (upper, lower):
         axes.grid(alpha=0.3, which="both")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(title, x=0.02, ha="left")
     figure.legend(loc="outside right upper", title="final Dice, all cases", handlelength=4)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
