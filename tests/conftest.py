@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.logging import RichHandler
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -37,16 +38,15 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was():
-    """What a test sets up, by running a command, is undone: tests come in any order."""
+def untouched_logging():
+    """Each test logs as Python does by itself; commands that others ran have set up more."""
     root = logging.getLogger()
-    loggers = [root, logging.getLogger("pipeline"), logging.getLogger("ignite")]
-    levels = [logger.level for logger in loggers]
-    handlers = root.handlers.copy()
-    yield
-    root.handlers = handlers
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    root.handlers = [
+        h for h in root.handlers if type(h) not in (logging.StreamHandler, RichHandler)
+    ]
+    root.setLevel(logging.WARNING)
+    for name in ("pipeline", "ignite"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

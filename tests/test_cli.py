@@ -9,15 +9,6 @@ from pipeline import cli
 from pipeline.errors import ConfigError, StudyError
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before():
-    """`main` sets up logging for a whole process; tests share one."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
-
-
 @pytest.fixture
 def run_with(monkeypatch):
     """Run `trivox check x` with a verb that does something else."""

@@ -38,6 +38,12 @@ class Shape:
         """Of the patch."""
         return math.prod(self.patch_size)
 
+    @property
+    def deepest_size(self) -> Size:
+        """Size of the deepest feature map."""
+        i, j, k = np.array(self.patch_size) // np.prod(self.strides, axis=0)
+        return int(i), int(j), int(k)
+
 
 def fit_shape(size_mm: Triple, spacing_mm: Triple, max_voxels: float, max_levels: int) -> Shape:
     """Return a patch of at most about `max_voxels`, as near to a cube in mm as the volume allows.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from pipeline import __version__
@@ -190,7 +189,7 @@ def _on_network(plan: Plan) -> list[str]:
     shape, features = plan.candidate.shape, plan.candidate.features
     lines = [
         f"{len(features)} levels: an axis is halved while 4 voxels stay and its spacing is below "
-        f"twice the finest; patch / strides = {_numbers(shape_of_deepest(plan), ' x ')} voxels at "
+        f"twice the finest; patch / strides = {_numbers(shape.deepest_size, ' x ')} voxels at "
         f"the deepest level. {features[0]} features at the finest level, doubled at each."
     ]
     if any(1 in kernel for kernel in shape.kernel_sizes):
@@ -199,12 +198,6 @@ def _on_network(plan: Plan) -> list[str]:
             "the finest one."
         )
     return lines
-
-
-def shape_of_deepest(plan: Plan) -> list[int]:
-    """Return the size of the deepest feature map."""
-    divisors = np.prod(plan.candidate.shape.strides, axis=0)
-    return [int(n) for n in np.array(plan.candidate.shape.patch_size) // divisors]
 
 
 def _on_training(plan: Plan, manifest: Manifest) -> list[str]:

@@ -25,6 +25,7 @@ def test_hippocampus_takes_the_whole_volume():
     found = shape_of((35, 50, 36), (1, 1, 1))
     assert found.patch_size == (40, 56, 40)
     assert found.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert found.deepest_size == (5, 7, 5)
     assert set(found.kernel_sizes) == {(3, 3, 3)}
 
 
