@@ -1,13 +1,16 @@
-"""How much main memory this process may use: that of the machine, or of its container or job.
+"""Main memory: how much of it this process may use, and how it holds what it uses.
 
-Containers and schedulers such as Slurm limit memory by control groups, which the figures of the
-whole machine do not show; who goes beyond such a limit is killed.
+It may use that of the machine, or of its container or job: those and schedulers such as Slurm limit
+memory by control groups, which the figures of the whole machine do not show; who goes beyond such a
+limit is killed.
 
 Source:
     Linux control groups, https://docs.kernel.org/admin-guide/cgroup-v2.html and
     https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
 """
 
+import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +28,9 @@ _FILES = {
 }
 """Limit, use, and what of the use is a cache of files, which gives way; by version."""
 
+_MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1}
+_KEPT_BYTES = 2**30
+
 
 def total_bytes(root: Path = ROOT) -> int:
     """Return the main memory of the machine, or less where a control group limits it.
@@ -40,6 +46,21 @@ def available_bytes(root: Path = ROOT) -> int:
     """Return the memory that can still be had, of the machine and within every control group."""
     left = [max(0, limit - use) for limit, use in _limits_and_use(root)]
     return min([int(psutil.virtual_memory().available), *left])
+
+
+def reuse_freed() -> None:
+    """Let this process use freed memory again, up to 1 GiB of it, where the C library is glibc.
+
+    It would return that of each large tensor to the system, and the next tensor of that size would
+    wait for the system to clear it page by page: a fifth of the time of a training step.
+
+    Source:
+        https://man7.org/linux/man-pages/man3/mallopt.3.html.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option in _MALLOC_OPTIONS.values():
+            mallopt(option, _KEPT_BYTES)
 
 
 def _limits_and_use(root: Path) -> Iterator[tuple[int, int]]:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import types
 
 import pytest
@@ -77,3 +79,36 @@ def test_without_control_groups(tmp_path):
 
 def test_a_group_that_is_full_leaves_nothing(make_root):
     assert available_bytes(make_root("0::/\n", group_v2(GB, 2 * GB))) == 0
+
+
+PAGES_OF_TENSORS = """
+import resource, sys, torch
+import {module}
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.zeros(64, 2**20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+{before}
+found = [pages() for _ in range(6)]
+print(found[-1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library")
+@pytest.mark.parametrize(
+    ("before", "is_reused"),
+    [
+        ("", False),
+        ("pipeline.main_memory.reuse_freed()", True),
+        ("with pipeline.training.backend.torch_settings(deterministic=False): pass", True),
+    ],
+)
+def test_tensors_use_the_pages_that_others_left(before, is_reused):
+    """Five tensors of 64 MiB have 81,920 pages of 4 KiB, or 160 where those are huge."""
+    module = "pipeline.training.backend" if "training" in before else "pipeline.main_memory"
+    code = PAGES_OF_TENSORS.format(module=module, before=before)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (int(run.stdout) < 50) == is_reused

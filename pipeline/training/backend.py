@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from pipeline.main_memory import reuse_freed
+
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch failed since memory ran out; only for that of a GPU it has a type."""
@@ -44,6 +46,8 @@ def explain(error: RuntimeError) -> tuple[str, str] | None:
 def torch_settings(*, deterministic: bool) -> Iterator[None]:
     """Set torch up for training, and back at the end of the block.
 
+    Memory that tensors leave stays with the process, also after the block.
+
     Args:
         deterministic: Only operations that repeat exactly; those that cannot raise a `RuntimeError`
             that says so. Otherwise cuDNN times its algorithms at the first step, since all patches
@@ -55,6 +59,7 @@ def torch_settings(*, deterministic: bool) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         cudnn.benchmark,
     )
+    reuse_freed()
     torch.use_deterministic_algorithms(deterministic)
     cudnn.benchmark = not deterministic
     try:
