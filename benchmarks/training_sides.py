@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 
+from benchmarks.training_operations import Operations, time_operations
 from pipeline.inference import autocast_type, choose_device
 from pipeline.losses import build_loss
 from pipeline.network import build_network
@@ -121,6 +122,13 @@ class Side:
             step(batch)
             seconds.append(time.perf_counter() - start)
         return seconds
+
+    def time_operations(self, variant: str, count: int) -> Operations:
+        """Train on a few batches that lie in memory; say where the time of a step goes."""
+        step = self._step(variant)
+        step(self._fixed[0])
+        dtype = torch.bfloat16 if "bf16" in variant else torch.float32
+        return time_operations(lambda n: step(self._fixed[n % NUM_FIXED]), count, dtype)
 
     def losses(self, variant: str, count: int) -> list[float]:
         """Train from the starting weights on the first batches; return the losses."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.training_operations import Operations, operations_section
 from benchmarks.training_page import (
     Figures,
     introduction,
@@ -54,11 +55,13 @@ def main() -> int:
         chosen = ours.call("describe")
         loaded = measure_loading({"plain": plain, "ours": ours})
         steps = measure_steps({"plain": plain, "ours": ours})
+        operations = measure_operations(plain, ours, chosen)
         losses = measure_losses(plain, ours)
     lines = [
         *introduction(setup, on_phantom=options.data is None),
         *loading_section(loaded, chosen, ROUNDS),
         *step_section(steps, STEP_ROUNDS * STEPS),
+        *(operations_section(operations) if operations else []),
         *loss_section(losses, LOSS_STEPS, AVERAGED),
     ]
     write_text(options.out, "\n".join(lines).rstrip("\n") + "\n")
@@ -121,6 +124,19 @@ def measure_steps(workers: Mapping[str, Worker]) -> dict[str, float]:
             found = workers[name].call("time_steps", variant, STEPS)
             seconds[f"{name} {variant}"] += found * bool(number)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure_operations(
+    plain: Worker, ours: Worker, chosen: Mapping[str, str]
+) -> dict[str, Operations]:
+    """Look into the steps of the plain loop and of ours; not on a GPU, which computes behind."""
+    if torch.cuda.is_available():
+        return {}
+    variant = f"{chosen['precision']} {chosen['layout']}"
+    return {
+        "plain fp32 contiguous": plain.call("time_operations", AS_CHOSEN, STEPS * STEP_ROUNDS),
+        f"ours {variant}": ours.call("time_operations", variant, STEPS * STEP_ROUNDS),
+    }
 
 
 def measure_losses(plain: Worker, ours: Worker) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.cli import main
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tiny_run):
     assert main(["train", str(tiny_run / "tiny.yaml"), "name=e2e"]) == 0
     return tiny_run / "runs" / "e2e"

@@ -14,7 +14,7 @@ from pipeline.volume import Grid
 NUM_STUDIES = 12
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scans():
     return [scan_of(index) for index in range(NUM_STUDIES)]
 

@@ -18,7 +18,7 @@ CT_CONFIG = PhantomConfig(num_train=2, num_validation=1, seed=5)
 MR_CONFIG = PhantomConfig(kind="mr", num_train=1, num_validation=1, seed=5)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ct_manifest(tmp_path_factory):
     return make_cohort(tmp_path_factory.mktemp("ct") / "cohort", CT_CONFIG)
 

@@ -7,7 +7,7 @@ from pipeline.phantom.head import LABELS, TISSUES, make_head
 from pipeline.phantom.scanner import MR, scan
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scans():
     return [
         scan(make_head(np.random.default_rng([3, n])), MR, np.random.default_rng(n))

@@ -17,7 +17,7 @@ from pipeline.planning.trial import make_step, num_outputs_of
 from pipeline.training import RunConfig, train
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def phantom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     return make_cohort(folder, PhantomConfig(kind="ct", num_train=6, num_validation=1))

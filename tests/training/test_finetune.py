@@ -30,12 +30,12 @@ ONE_STEP = ("training.max_iterations=1", "training.learning_rate=1e-12", "traini
 FREEZING = ("training.freeze=encoder", "training.freeze_share=0.3", "training.max_iterations=8")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def source(uninterrupted):
     return uninterrupted.model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def free_config(make_config):
     """Configure a run that leaves network and preprocessing to the source."""
 
@@ -188,7 +188,7 @@ def test_normalisation_is_the_sources_for_the_channels_that_it_knows(with_channe
 # --- Resuming ---
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(free_config, source, tmp_path_factory):
     """The fine-tuned run that nothing interrupted."""
     return train(free_config(tmp_path_factory.mktemp("whole"), *FREEZING), source=source)

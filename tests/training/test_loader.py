@@ -18,7 +18,7 @@ ALONE = Ranks(CPU)
 SPACING_MM = (8.0, 8.0, 8.0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cached(tmp_path_factory):
     cases = []
     for n in range(3):

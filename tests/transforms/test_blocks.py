@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.transforms.blocks import Blocks, write_blocks
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("blocks")
 

@@ -236,7 +236,7 @@ def test_augmentation_gets_the_surroundings_of_the_patch(numbered):
     assert regions.changes != (Changes(),)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def path(tmp_path_factory):
     return tmp_path_factory.mktemp("cut") / "volume.npy"
 
