@@ -67,7 +67,7 @@ def make_config(workspace):
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quick_pictures():
     """Leave empty pictures, which take longer to draw than these runs to train."""
     with pytest.MonkeyPatch.context() as patch:

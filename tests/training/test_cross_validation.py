@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 FOLDS = ("data.fold=all", "data.folds=3", "training.max_iterations=3")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(make_config, tmp_path_factory, quick_pictures):
     result = cross_validate(make_config(tmp_path_factory.mktemp("folds"), *FOLDS))
     assert result.is_finished
