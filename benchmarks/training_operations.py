@@ -7,7 +7,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,7 +33,7 @@ KINDS = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Operations:
     """What the operations of a step take.
 
@@ -43,15 +43,16 @@ class Operations:
         product_flops_per_s: Of a large matrix product in the same precision.
     """
 
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    flops: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    product_flops_per_s: float = 0.0
+    seconds: dict[str, float]
+    flops: dict[str, int]
+    product_flops_per_s: float
 
 
 class _Clock(TorchDispatchMode):
-    def __init__(self, found: Operations) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._found = found
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.flops: dict[str, int] = defaultdict(int)
 
     def __torch_dispatch__(  # type: ignore[no-untyped-def]
         self,
@@ -65,9 +66,9 @@ class _Clock(TorchDispatchMode):
         kind = KINDS.get(packet, OTHER)
         start = time.perf_counter()
         result = operation(*args, **kwargs)
-        self._found.seconds[kind] += time.perf_counter() - start
+        self.seconds[kind] += time.perf_counter() - start
         if kind in (FORWARD, BACKWARD):
-            self._found.flops[kind] += flop_registry[packet](*args, **kwargs, out_val=result)
+            self.flops[kind] += flop_registry[packet](*args, **kwargs, out_val=result)
         return result
 
 
@@ -79,15 +80,14 @@ def time_operations(step: Callable[[int], object], count: int, dtype: torch.dtyp
         count: Number of steps; all figures are of one.
         dtype: Precision of the matrix product to compare with.
     """
-    found = Operations()
     start = time.perf_counter()
-    with _Clock(found):
+    with _Clock() as clock:
         for number in range(count):
             step(number)
     took_s = time.perf_counter() - start
-    found.seconds[OUTSIDE] = took_s - sum(found.seconds.values())
-    seconds = {kind: value / count for kind, value in found.seconds.items()}
-    flops = {kind: value // count for kind, value in found.flops.items()}
+    seconds = {kind: value / count for kind, value in clock.seconds.items()}
+    seconds[OUTSIDE] = took_s / count - sum(seconds.values())
+    flops = {kind: value // count for kind, value in clock.flops.items()}
     return Operations(seconds, flops, _product_flops_per_s(dtype))
 
 

@@ -29,6 +29,7 @@ _FILES = {
 """Limit, use, and what of the use is a cache of files, which gives way; by version."""
 
 _MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": -3, "M_TRIM_THRESHOLD": -1}
+"""Numbers in glibc's malloc.h of what decides when freed memory goes back to the system."""
 _KEPT_BYTES = 2**30
 
 

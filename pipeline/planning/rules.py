@@ -43,8 +43,7 @@ STRONG_AUGMENTATION = {
     "elastic_probability": 0.3,
     "low_resolution_probability": 0.15,
 }
-"""Of settings of `AugmentationConfig`. From one fold of the hippocampus data, which no reported
-figure comes from (benchmarks/training.md)."""
+"""Settings of `AugmentationConfig`. Chosen on the development fold of benchmarks/training.md."""
 
 
 def is_anisotropic(survey: Survey) -> bool:

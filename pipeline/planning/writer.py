@@ -12,8 +12,8 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
 from pipeline.manifest import Manifest
+from pipeline.planning import rules
 from pipeline.planning.compose import Choice, settings_of
-from pipeline.planning.rules import MANY_PASSES, MIN_PATCH_SHARE, is_anisotropic, target_spacing
 from pipeline.planning.search import LARGEST_PATCH, Candidate
 from pipeline.training import RunConfig
 
@@ -132,10 +132,10 @@ def _on_data(plan: Plan, manifest: Manifest) -> list[str]:
 
 def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
     survey, candidate = plan.choice.survey, plan.candidate
-    fingerprint, target = survey.fingerprint, target_spacing(survey)
+    fingerprint, target = survey.fingerprint, rules.target_spacing(survey)
     median = _numbers(fingerprint.spacing_mm)
     ratio = f"largest over smallest {fingerprint.anisotropy:.2g}"
-    if is_anisotropic(survey):
+    if rules.is_anisotropic(survey):
         text = (
             f"Spacing: thick slices ({ratio}, the shape differs as much), so the 10th percentile "
             f"along them and else the median, {median}: {_numbers(target)}."
@@ -149,10 +149,11 @@ def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
     if candidate.spacing_mm != target:
         lines.append(
             f"Coarser than that, since a patch that the device can train on should cover "
-            f"{MIN_PATCH_SHARE:.1%} of the median volume; it covers {candidate.patch_share:.1%}. "
-            "nnU-Net trains a cascade instead. The smallest label keeps 200 voxels."
+            f"{rules.MIN_PATCH_SHARE:.1%} of the median volume; it covers "
+            f"{candidate.patch_share:.1%}. nnU-Net trains a cascade instead. The smallest label "
+            "keeps 200 voxels."
         )
-    elif candidate.patch_share < MIN_PATCH_SHARE:
+    elif candidate.patch_share < rules.MIN_PATCH_SHARE:
         lines.append(
             f"The patch covers only {candidate.patch_share:.1%} of the median volume, but coarser "
             "voxels would leave the smallest label fewer than 200."
@@ -176,9 +177,9 @@ def _on_mirroring(plan: Plan) -> list[str]:
             shown.append(f"and {len(decision.evidence) - len(shown)} findings more")
         verdict = "mirrored" if decision.is_allowed else "not mirrored"
         lines.append(f"- {decision.axis}: {verdict}: {'; '.join(shown)}.")
-    if len(plan.config.augmentation.model_fields_set) > 1:
+    if plan.config.augmentation.model_dump().items() >= rules.STRONG_AUGMENTATION.items():
         lines.append(
-            f"The budget shows every case more than {MANY_PASSES} times, so patches are also "
+            f"The budget shows every case more than {rules.MANY_PASSES} times, so patches are also "
             "turned, scaled, bent and coarsened more than by default (nnU-Net augments alike "
             "whatever the budget)."
         )
