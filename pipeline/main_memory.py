@@ -11,7 +11,7 @@ Source:
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -58,10 +58,24 @@ def reuse_freed() -> None:
     Source:
         https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    if mallopt := _c_function("mallopt"):
         for option in _MALLOC_OPTIONS.values():
             mallopt(option, _KEPT_BYTES)
+
+
+def give_back_freed() -> None:
+    """Return to the system what this process holds and does not use, where the library is glibc.
+
+    Source:
+        https://man7.org/linux/man-pages/man3/malloc_trim.3.html.
+    """
+    if trim := _c_function("malloc_trim"):
+        trim(0)
+
+
+def _c_function(name: str) -> Callable[..., int] | None:
+    """Find a function of the C library, if it has it."""
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def _limits_and_use(root: Path) -> Iterator[tuple[int, int]]:

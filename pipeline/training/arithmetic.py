@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import write_text
 from pipeline.inference import Precision, autocast_type
+from pipeline.main_memory import give_back_freed
 from pipeline.training.backend import is_out_of_memory, torch_settings
 from pipeline.training.config import Layout, TrainingConfig
 from pipeline.training.distributed import Ranks
@@ -102,6 +103,8 @@ def _choose(
     # As in training.
     with torch_settings(deterministic=False):
         timed = _time(options, network, image_BCIJK)
+    # Of these, float32 takes twice what training may need.
+    give_back_freed()
     taken = {str(option): each for option, each in zip(options, timed, strict=True)}
     best = min(options, key=lambda option: taken[str(option)])
     if taken[str(best)] >= (1 - MIN_GAIN) * taken[str(usual)]:
