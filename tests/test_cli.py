@@ -1,11 +1,9 @@
 import logging
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from pipeline import cli
+from pipeline import cli, verbs
 from pipeline.errors import ConfigError, StudyError
 
 
@@ -14,7 +12,7 @@ def run_with(monkeypatch):
     """Run `trivox check x` with a verb that does something else."""
 
     def run(verb, *words):
-        monkeypatch.setattr(cli.verbs, "check", verb)
+        monkeypatch.setattr(verbs, "check", verb)
         return cli.main(["check", "x", *words])
 
     return run
@@ -23,31 +21,6 @@ def run_with(monkeypatch):
 def test_a_setting_may_be_longer_than_the_name_of_a_file(run_with):
     word = f"postprocessing.components=[{', '.join(['{label: liver}'] * 30)}]"
     assert run_with(lambda options: options.overrides != [word], word) == 0
-
-
-def test_help_does_not_import_what_is_heavy():
-    code = "import sys, pipeline.cli; pipeline.cli.build_parser(); print(*sys.modules)"
-    finished = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    loaded = set(finished.stdout.split())
-    assert loaded.isdisjoint({"torch", "monai", "ignite", "nibabel", "scipy", "matplotlib"})
-
-
-@pytest.mark.parametrize("verb", ["train", "segment", "evaluate", "check"])
-def test_each_verb_explains_itself(verb, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([verb, "--help"])
-    assert ended.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) > 8
-
-
-@pytest.mark.parametrize("words", [[], ["fly"], ["segment"], ["train"], ["segment", "a.nii"]])
-def test_wrong_usage_ends_with_2(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(words)
-    assert ended.value.code == 2
-    assert "usage: trivox" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_without_traceback(run_with, capsys):
