@@ -14,7 +14,7 @@ from pipeline.files import write_text
 from pipeline.inference import choose_device
 from pipeline.model import Model, load_model
 from pipeline.network import count_parameters, gflops
-from pipeline.segmentation import segment_study
+from pipeline.segmentation import Segmenter, segment_study
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import read_case
 from pipeline.training.prepare import open_manifest
@@ -107,9 +107,10 @@ def _time_studies(
     names = json.loads(folder.split.read_text("utf-8"))["validation"][:MAX_STUDIES]
     cases = {case.name: case for case in manifest.cases}
     seconds = []
+    segmenter = Segmenter(model, device)
     for name in (names[0], *names):
         study, _ = read_case(cases[name], len(manifest.channels), config.study)
         start = time.perf_counter()
-        segment_study(study, model, device)
+        segment_study(study, segmenter)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])

@@ -11,12 +11,16 @@ Source:
 
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 ROOT = Path("/")
+
+SAMPLING_S = 0.01
 
 _FILES = {
     "2": ("memory.max", "memory.current", ("inactive_file", "active_file")),
@@ -47,6 +51,45 @@ def available_bytes(root: Path = ROOT) -> int:
     """Return the memory that can still be had, of the machine and within every control group."""
     left = [max(0, limit - use) for limit, use in _limits_and_use(root)]
     return min([int(psutil.virtual_memory().available), *left])
+
+
+def resident_bytes() -> int:
+    """Return the main memory that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+class PeakMeter:
+    """Samples the memory of this process while a block runs.
+
+        with PeakMeter() as meter:
+            work()
+        meter.peak_bytes
+
+    Attributes:
+        peak_bytes: Most that was seen.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._sampler.join()
+        self._look()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(SAMPLING_S):
+            self._look()
+
+    def _look(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, resident_bytes())
 
 
 def reuse_freed() -> None:

@@ -61,7 +61,7 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--device DEVICE] [key=value ...] [--verbose]",
+        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "Studies with a complete output are skipped, so the same command resumes.",
@@ -82,6 +82,9 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
     parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(verb=verbs.segment)
 

@@ -48,7 +48,7 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Put the wall-clock time of the block into `seconds`, under the name of its stage."""
+    """Add the wall-clock time of the block to `seconds`, under the name of its stage."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -3,29 +3,63 @@
 The command line, the cohort runner and the validation during training all take this path.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipeline.errors import StudyError
-from pipeline.inference import predict
-from pipeline.main_memory import available_bytes
+from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream
+from pipeline.main_memory import PeakMeter
 from pipeline.model import Model
 from pipeline.postprocessing import postprocess
 from pipeline.progress import timed
-from pipeline.study import Study
+from pipeline.study import GeometryHeader, Study
 from pipeline.transforms import (
     MAX_WORKING_VOXELS,
     ProbabilitySink,
+    Restorer,
+    Uncertain,
+    Working,
     preprocess,
-    restore_labels,
-    restore_regions,
 )
+from pipeline.volume import Grid, Volume, smallest_label_type
+
+logger = logging.getLogger(__name__)
 
 NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of view of the study"
+
+STAGES = ("load", "preprocess", "network", "stitch", "resample", "postprocess", "write")
+"""What the time of a study is made of, in this order."""
+
+BYTES_PER_GB = 10**9
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """A study on the network's grid, and what its outputs must repeat.
+
+    Attributes:
+        case: Its name.
+        grid: Its own grid.
+        header: Geometry fields for its outputs.
+        working: What the network sees.
+        warnings: What was odd but acceptable.
+        volume: Its own voxels, if they are still needed; else their memory is free.
+        seconds: Time of each stage so far.
+    """
+
+    case: str
+    grid: Grid
+    header: GeometryHeader
+    working: Working
+    warnings: tuple[str, ...]
+    volume: Volume | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,64 +70,163 @@ class Segmentation:
         labels_IJK: `(I, J, K)` label values in the voxel order of the study's file.
         seconds: Time of each stage.
         warnings: What the user should know before trusting the mask.
+        memory_gb: Peak of the process while the network ran, as `predicted` and as `measured`.
+        uncertain: Voxels whose label is not clear, if they were asked for.
     """
 
     labels_IJK: npt.NDArray[np.unsignedinteger]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
+    memory_gb: Mapping[str, float] = field(default_factory=dict)
+    uncertain: Uncertain | None = None
+
+
+class Segmenter:
+    """A model ready to segment studies, one after the other.
+
+    Args:
+        model: Its networks are copied.
+        device: To compute on.
+        max_bytes: Of main memory that this process may take; None: all that is free.
+    """
+
+    def __init__(self, model: Model, device: torch.device, max_bytes: int | None = None) -> None:
+        self.description = description = model.description
+        self.device = device
+        self.predictor = Predictor(
+            model.networks,
+            description.inference_on(device),
+            device,
+            description.num_outputs,
+            description.mirror_axes,
+            description.activation,
+        )
+        self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
+
+    def prepare(self, study: Study, *, keep_volume: bool = False) -> PreparedStudy:
+        """Bring a study to the network's grid and scale.
+
+        Args:
+            study: From `read_study`.
+            keep_volume: Whether its own voxels will still be needed.
+
+        Raises:
+            StudyError: If it would not fit in memory on the network's grid.
+        """
+        seconds: dict[str, float] = {}
+        room = self._budget.max_working_voxels(len(self.description.channels))
+        max_voxels = min(MAX_WORKING_VOXELS, room)
+        with timed(seconds, "preprocess"):
+            try:
+                settings = self.description.preprocessing
+                working = preprocess(study.volume, settings, max_voxels=max_voxels)
+            except StudyError as error:
+                raise StudyError(study.case, error.found, error.remedy) from error
+        return PreparedStudy(
+            case=study.case,
+            grid=study.volume.grid,
+            header=study.header,
+            working=working,
+            warnings=study.warnings,
+            volume=study.volume if keep_volume else None,
+            seconds=seconds,
+        )
+
+    def segment(
+        self,
+        study: PreparedStudy,
+        sink: ProbabilitySink | None = None,
+        *,
+        top_k: int = 0,
+        elsewhere_bytes: int = 0,
+        advance: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> Segmentation:
+        """Segment a study.
+
+        Args:
+            study: From `prepare`.
+            sink: Takes the probabilities of each class or region on the study's grid, if given.
+            top_k: Keep that many probabilities of each voxel whose label is uncertain.
+            elsewhere_bytes: Memory that other studies take meanwhile.
+            advance: Called with the number of windows done, and of all.
+
+        Raises:
+            StudyError: If it does not fit in memory.
+        """
+        seconds = dict(study.seconds)
+        stream, predicted_bytes = self._plan(study, elsewhere_bytes)
+        stream.seconds, stream.advance = seconds, advance
+        restorer = self._restorer(study, sink, top_k)
+        logger.debug("%s: about %.2f GB of memory", study.case, predicted_bytes / BYTES_PER_GB)
+        with PeakMeter() as meter:
+            for block in self.predictor.predict(study.working.data_CIJK, stream):
+                with timed(seconds, "resample"):
+                    restorer.add(block)
+        with timed(seconds, "postprocess"):
+            description = self.description
+            labels_IJK = postprocess(
+                restorer.labels(), study.grid, description.labels, description.postprocessing
+            )
+        memory_gb = {
+            "predicted": predicted_bytes / BYTES_PER_GB,
+            "measured": meter.peak_bytes / BYTES_PER_GB,
+        }
+        warnings = study.warnings
+        if meter.peak_bytes > (self._budget.max_bytes or math.inf):
+            warnings += (f"took {memory_gb['measured']:.2f} GB of memory, more than was allowed",)
+        if not labels_IJK.any():
+            warnings += (NOTHING_FOUND,)
+        return Segmentation(labels_IJK, seconds, warnings, memory_gb, restorer.uncertain())
+
+    def _restorer(self, study: PreparedStudy, sink: ProbabilitySink | None, top_k: int) -> Restorer:
+        description, placement = self.description, study.working.placement
+        if description.regions:
+            values = [description.labels[region.writes] for region in description.regions]
+            return Restorer(placement, values, "regions", sink, top_k)
+        return Restorer(placement, description.label_values, "labels", sink, top_k)
+
+    def fits(self, study: PreparedStudy, elsewhere_bytes: int) -> bool:
+        """Tell whether a study can be segmented while others take memory elsewhere."""
+        try:
+            self._plan(study, elsewhere_bytes)
+        except StudyError:
+            return False
+        return True
+
+    def _plan(self, study: PreparedStudy, elsewhere_bytes: int) -> tuple[Stream, int]:
+        """Return how to keep sums of logits, and the peak of main memory to expect."""
+        label_type = smallest_label_type(max(self.description.labels.values()))
+        held_bytes = elsewhere_bytes + label_type.itemsize * study.grid.num_voxels
+        held_bytes += study.working.data_CIJK.nbytes
+        held_bytes += 0 if study.volume is None else study.volume.data_CIJK.nbytes
+        try:
+            storage, peak = self._budget.plan(study.working.placement.working.shape, held_bytes)
+        except NotEnoughMemory as error:
+            raise _too_large(study, error) from error
+        return Stream(storage, study.working.shadows), peak
+
+
+def _too_large(study: PreparedStudy, error: NotEnoughMemory) -> StudyError:
+    needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
+    return StudyError(
+        study.case,
+        f"{study.working.placement.working.shape} working voxels take {needed:.1f} GB of memory, "
+        f"but only {limit:.1f} GB may be used",
+        "Raise --max-memory, free memory, or set a smaller inference.window or inference.overlap.",
+    )
 
 
 def segment_study(
-    study: Study, model: Model, device: torch.device, sink: ProbabilitySink | None = None
+    study: Study, segmenter: Segmenter, sink: ProbabilitySink | None = None
 ) -> Segmentation:
     """Segment one study.
 
     Args:
         study: From `read_study`.
-        model: With its network on `device`.
-        device: To compute on.
+        segmenter: Of the model.
         sink: Takes the probabilities of each class or region on the study's own grid, if given.
 
     Raises:
-        StudyError: If the study would not fit in memory on the network's grid.
+        StudyError: If the study does not fit in memory.
     """
-    description = model.description
-    seconds: dict[str, float] = {}
-    with timed(seconds, "preprocess"):
-        max_voxels = _max_working_voxels(len(description.channels), description.num_outputs)
-        try:
-            working = preprocess(study.volume, description.preprocessing, max_voxels=max_voxels)
-        except StudyError as error:
-            raise StudyError(study.case, error.found, error.remedy) from error
-    with timed(seconds, "network"):
-        probabilities = predict(
-            working.data_CIJK,
-            model.networks,
-            description.inference,
-            device,
-            description.mirror_axes,
-            description.activation,
-        )
-    with timed(seconds, "restore"):
-        if description.regions:
-            written = [description.labels[region.writes] for region in description.regions]
-            labels_IJK = restore_regions(probabilities, working.placement, written, sink)
-        else:
-            values = description.label_values
-            labels_IJK = restore_labels(probabilities, working.placement, values, sink)
-    with timed(seconds, "postprocess"):
-        labels_IJK = postprocess(
-            labels_IJK, study.volume.grid, description.labels, description.postprocessing
-        )
-    warnings = study.warnings if labels_IJK.any() else (*study.warnings, NOTHING_FOUND)
-    return Segmentation(labels_IJK, seconds, warnings)
-
-
-def _max_working_voxels(num_channels: int, num_outputs: int) -> int:
-    """Return how large a working volume may be in the memory that is free now.
-
-    The input and its normalised copy are held for each channel; blended logits, their sum of
-    weights and the probabilities for each output.
-    """
-    bytes_per_voxel = 4 * (2 * num_channels + 3 * num_outputs)
-    return min(MAX_WORKING_VOXELS, available_bytes() // bytes_per_voxel)
+    return segmenter.segment(segmenter.prepare(study), sink)

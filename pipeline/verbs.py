@@ -67,6 +67,7 @@ def segment(options: argparse.Namespace) -> int:
     from pipeline.config import override_settings
     from pipeline.inference import choose_device
     from pipeline.model import load_model
+    from pipeline.planning import parse_memory
 
     device = choose_device(options.device)
     model = load_model(options.model, device)
@@ -77,7 +78,11 @@ def segment(options: argparse.Namespace) -> int:
         out=options.out,
         root=options.root,
     )
-    wanted = SegmentOptions(probabilities=options.probabilities, pictures=options.pictures)
+    wanted = SegmentOptions(
+        probabilities=options.probabilities,
+        pictures=options.pictures,
+        max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+    )
     model = replace(model, description=description)
     result = segment_cohort(studies, model, options.out, wanted, device=device)
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())

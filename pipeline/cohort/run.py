@@ -1,65 +1,42 @@
-"""Segment studies one after the other; each ends as done, rejected or failed, with a reason."""
+"""Segment studies in turn; each ends as done, rejected or failed, with a reason.
 
-import logging
-import time
+While one study is segmented, the next one is loaded and the last one is written.
+"""
+
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.markup import escape
+from rich.progress import Progress
 
-from pipeline.cohort.outputs import Outputs, make_output_folder
-from pipeline.cohort.recipe import device_name, make_recipe
-from pipeline.cohort.study_input import StudyInput, without_folder
-from pipeline.cohort.table import CohortTable, Row, Status
-from pipeline.errors import StudyError
-from pipeline.model import Model
-from pipeline.progress import make_progress, timed
-from pipeline.report import (
-    FileRecord,
-    GridRecord,
-    OutputKind,
-    ProbabilityWriter,
-    Provenance,
-    Recipe,
-    read_provenance,
-    volumes_ml,
-    write_mask,
-    write_picture,
-    write_provenance,
+from pipeline.cohort.outputs import make_output_folder
+from pipeline.cohort.stages import (
+    ALREADY_COMPLETE,
+    Job,
+    Loaded,
+    Segmented,
+    SegmentOptions,
+    load,
+    segment,
+    write,
 )
-from pipeline.segmentation import Segmentation, segment_study
-from pipeline.study import Study, read_study
+from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.table import CohortTable, Row, Status
+from pipeline.model import Model
+from pipeline.progress import make_progress
+from pipeline.segmentation import Segmenter
+from pipeline.study import voxels_of
 
-logger = logging.getLogger(__name__)
+LOADING_BYTES_PER_VOXEL = 12
+"""Of a study while it is read and brought to the network's grid: its stored voxels, the same as
+float32, and what resampling makes of them. With finer working voxels it takes more."""
 
-ALREADY_COMPLETE = "already complete"
-
-_LONGEST_REASON = 400
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What to write beside masks and provenance.
-
-    Attributes:
-        probabilities: Write the class probabilities.
-        pictures: Write a picture of each mask.
-    """
-
-    probabilities: bool = False
-    pictures: bool = False
-
-    def wanted(self, outputs: Outputs) -> dict[OutputKind, Path]:
-        """Return the files that a study must have, besides its provenance."""
-        wanted: dict[OutputKind, Path] = {"mask": outputs.mask}
-        if self.probabilities:
-            wanted["probabilities"] = outputs.probabilities
-        if self.pictures:
-            wanted["picture"] = outputs.picture
-        return wanted
+SHOWN_WINDOWS = 20
+"""From this many windows on, a study has a progress bar of its own."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +66,6 @@ class CohortResult:
         return sum(row.reason == ALREADY_COMPLETE for row in self.rows)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What all studies of a call share."""
-
-    model: Model
-    out: Path
-    options: SegmentOptions
-    device: torch.device
-
-
 def segment_cohort(
     studies: Sequence[StudyInput],
     model: Model,
@@ -114,9 +81,9 @@ def segment_cohort(
 
     Args:
         studies: From `find_studies`; case names are unique.
-        model: With its network on `device`.
+        model: Its networks are copied to `device`.
         out: The output folder; created if needed.
-        options: What to write.
+        options: What to write, and what that may take.
         device: To compute on.
 
     Raises:
@@ -124,111 +91,108 @@ def segment_cohort(
         OSError: If `cohort.csv` cannot be written later on.
     """
     make_output_folder(out)
-    job = _Job(model, out, options, device)
+    job = Job(model, Segmenter(model, device, options.max_bytes), out, options)
     table = CohortTable(out / "cohort.csv")
-    rows = []
-    with make_progress() as progress:
+    rows: list[Row] = []
+
+    def finish(row: Row) -> None:
+        rows.append(row)
+        table.put(row)
+
+    with make_progress() as progress, _Line(studies, job, finish) as line:
         task = progress.add_task("Segmenting", total=len(studies), note="")
         for number, study in enumerate(studies, start=1):
             progress.update(task, note=escape(f"{number} of {len(studies)}: {study.case}"))
-            rows.append(_attempt(study, job))
-            table.put(rows[-1])
+            line.advance(number - 1, _bar_of_windows(progress))
             progress.advance(task)
         progress.update(task, note="")
     return CohortResult(tuple(rows))
 
 
-def _attempt(study: StudyInput, job: _Job) -> Row:
-    start = time.perf_counter()
-    status: Status
-    try:
-        if study.refusal is None:
-            return replace(_segment(study, job), total_s=time.perf_counter() - start)
-        status, reason = "rejected", study.refusal
-        Outputs(job.out, study.case).remove()
-    except StudyError as error:
-        status, reason = "rejected", str(error)
-        # No mask may stay beside a rejection; but a share that went away takes none with it.
-        if not isinstance(error.__cause__, OSError):
-            Outputs(job.out, study.case).remove()
-    except Exception as error:
-        # Whatever it is, the other studies go on; the one line in the table must do for most users.
-        logger.debug("%s failed", study.case, exc_info=True)
-        status, reason = "failed", f"{type(error).__name__}: {error}"
-    reason = _one_line(without_folder(study.anonymous(reason), job.out))
-    logger.warning("%s %s: %s", study.case, status, reason)
-    return Row(study.case, status, reason, total_s=time.perf_counter() - start)
+class _Line:
+    """Three studies at a time, each at another stage.
 
+    Args:
+        studies: All of them.
+        job: What they share.
+        finish: Called with the row of each study, in their order.
+    """
 
-def _segment(study_input: StudyInput, job: _Job) -> Row:
-    """Segment one study, or find it complete already."""
-    outputs = Outputs(job.out, study_input.case)
-    recipe = make_recipe(study_input, job.model)
-    previous = read_provenance(outputs.provenance)
-    wanted = job.options.wanted(outputs)
-    if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
-        return _row(previous, ALREADY_COMPLETE)
-    outputs.remove()
-    seconds: dict[str, float] = {}
-    with timed(seconds, "read"):
-        study = read_study(
-            study_input.paths,
-            case=study_input.case,
-            num_channels=len(job.model.description.channels),
-            config=job.model.description.study,
+    def __init__(
+        self, studies: Sequence[StudyInput], job: Job, finish: Callable[[Row], None]
+    ) -> None:
+        self._studies, self._job, self._finish = studies, job, finish
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._loading: dict[int, Future[Loaded | Row]] = {}
+        self._writing: Future[Row] | None = None
+        self._written_bytes = 0
+
+    def __enter__(self) -> "_Line":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # What is being written is finished even after Ctrl-C; what is being loaded is dropped.
+        self._loader.shutdown(cancel_futures=True)
+        self._finish_writing()
+        self._writer.shutdown()
+
+    def advance(self, index: int, advance: Callable[[int, int], None]) -> None:
+        """Bring one more study to the point where it is being written."""
+        loaded = self._load(index).result()
+        del self._loading[index]
+        result: Segmented | Row = (
+            loaded if isinstance(loaded, Row) else self._segment(index, loaded, advance)
         )
-    segmentation = _segment_to(outputs, study, job)
-    seconds |= segmentation.seconds
-    with timed(seconds, "write"):
-        if job.options.pictures:
-            labels = job.model.description.labels
-            write_picture(study.volume, segmentation.labels_IJK, labels, outputs.picture)
-        write_mask(segmentation.labels_IJK, study.header, outputs.mask)
-    warnings = tuple(study_input.anonymous(text) for text in segmentation.warnings)
-    segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
-    provenance = _describe(study, segmentation, recipe, job)
-    write_provenance(provenance, outputs.provenance)
-    for warning in provenance.warnings:
-        logger.warning("%s: %s", study.case, warning)
-    return _row(provenance)
+        # The table names studies in their order, so the one before comes first.
+        self._finish_writing()
+        if isinstance(result, Row):
+            self._finish(result)
+        else:
+            self._written_bytes = result.segmentation.labels_IJK.nbytes
+            self._writing = self._writer.submit(write, result, self._job)
+
+    def _segment(
+        self, index: int, loaded: Loaded, advance: Callable[[int, int], None]
+    ) -> Segmented | Row:
+        """Segment a study, and load the next one meanwhile if both fit in memory."""
+        elsewhere = self._written_bytes + self._bytes_to_load(index + 1)
+        if self._job.segmenter.fits(loaded.prepared, elsewhere):
+            self._load(index + 1)
+        else:
+            self._finish_writing()
+            elsewhere = 0
+        return segment(loaded, self._job, elsewhere, advance)
+
+    def _load(self, index: int) -> Future[Loaded | Row]:
+        if index not in self._loading and index < len(self._studies):
+            self._loading[index] = self._loader.submit(load, self._studies[index], self._job)
+        return self._loading.get(index, Future())
+
+    def _bytes_to_load(self, index: int) -> int:
+        if index >= len(self._studies):
+            return 0
+        return LOADING_BYTES_PER_VOXEL * voxels_of(self._studies[index].paths)
+
+    def _finish_writing(self) -> None:
+        if self._writing is not None:
+            row = self._writing.result()
+            self._writing, self._written_bytes = None, 0
+            self._finish(row)
 
 
-def _segment_to(outputs: Outputs, study: Study, job: _Job) -> Segmentation:
-    """Segment a study, and write its probabilities on the way if they are wanted."""
-    if not job.options.probabilities:
-        return segment_study(study, job.model, job.device)
-    num_outputs = job.model.description.num_outputs
-    shape = study.volume.grid.shape
-    with ProbabilityWriter(outputs.probabilities, study.header, shape, num_outputs) as writer:
-        return segment_study(study, job.model, job.device, writer)
+def _bar_of_windows(progress: Progress) -> Callable[[int, int], None]:
+    """Return what shows the windows of a study, if it has many, until the last is done."""
+    task = None
 
+    def show(done: int, total: int) -> None:
+        nonlocal task
+        if total < SHOWN_WINDOWS:
+            return
+        if task is None:
+            task = progress.add_task("  windows", total=total, note="")
+        progress.update(task, completed=done)
+        if done == total:
+            progress.remove_task(task)
 
-def _describe(study: Study, segmentation: Segmentation, recipe: Recipe, job: _Job) -> Provenance:
-    grid, labels = study.volume.grid, job.model.description.labels
-    wanted = job.options.wanted(Outputs(job.out, study.case))
-    return Provenance(
-        case=study.case,
-        recipe=recipe,
-        outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
-        labels=dict(labels),
-        volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
-        grid=GridRecord.of(grid),
-        warnings=segmentation.warnings,
-        seconds=dict(segmentation.seconds),
-        device=device_name(job.device),
-    )
-
-
-def _row(provenance: Provenance, reason: str = "") -> Row:
-    return Row(
-        case=provenance.case,
-        status="done",
-        reason=reason,
-        seconds=provenance.seconds,
-        volumes_ml=provenance.volumes_ml,
-    )
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+    return show

@@ -1,14 +1,35 @@
 """From a normalised volume to probabilities on the same grid, by one network or several."""
 
-from pipeline.inference.precision import Precision, autocast_type, choose_device
-from pipeline.inference.sliding_window import Activation, FlipAxis, InferenceConfig, predict
+from pipeline.inference.budget import MemoryBudget
+from pipeline.inference.config import Activation, FlipAxis, InferenceConfig
+from pipeline.inference.memory import (
+    CellStorage,
+    NotEnoughMemory,
+    is_out_of_memory,
+)
+from pipeline.inference.precision import (
+    Precision,
+    autocast_type,
+    choose_device,
+    native_precision,
+    proven_precision,
+)
+from pipeline.inference.predictor import Predictor
+from pipeline.inference.stream import Stream
 
 __all__ = [
     "Activation",
+    "CellStorage",
     "FlipAxis",
     "InferenceConfig",
+    "MemoryBudget",
+    "NotEnoughMemory",
     "Precision",
+    "Predictor",
+    "Stream",
     "autocast_type",
     "choose_device",
-    "predict",
+    "is_out_of_memory",
+    "native_precision",
+    "proven_precision",
 ]

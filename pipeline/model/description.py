@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from pipeline.inference import Activation, FlipAxis, InferenceConfig
+from pipeline.inference import (
+    Activation,
+    FlipAxis,
+    InferenceConfig,
+    Precision,
+    proven_precision,
+)
 from pipeline.manifest import Region
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, check_rules
@@ -32,6 +39,8 @@ class ModelDescription(BaseModel):
             of a patch are built for it. None in models older than this field.
         mirror_axes: Along which the training patches were flipped, and so studies may be.
         num_members: Networks whose outputs are averaged.
+        label_change: Share of the foreground labels of validation cases that each precision changed
+            against float32, where it was measured.
         training: Where the model comes from, for people to read.
     """
 
@@ -48,6 +57,7 @@ class ModelDescription(BaseModel):
     mirror_axes: tuple[FlipAxis, ...] = ()
     num_members: int = Field(default=1, ge=1)
     inference: InferenceConfig
+    label_change: Mapping[Precision, float] = {}
     postprocessing: PostprocessingConfig
     fingerprint: Fingerprint
     training: Mapping[str, Any]
@@ -82,6 +92,11 @@ class ModelDescription(BaseModel):
     def num_outputs(self) -> int:
         """Outputs of the network."""
         return len(self.output_names)
+
+    def inference_on(self, device: torch.device) -> InferenceConfig:
+        """Return how to compute windows on a device, with the precision settled."""
+        precision = proven_precision(self.inference.precision, device, self.label_change)
+        return self.inference.model_copy(update={"precision": precision})
 
     @property
     def activation(self) -> Activation:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from pipeline.manifest import Channel
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing, take_fingerprint
 from pipeline.transforms.config import PreprocessingConfig
-from pipeline.transforms.preprocess import foreground_box, to_ras
-from pipeline.volume import Grid, LabelMap, Volume
+from pipeline.transforms.foreground import find_foreground
+from pipeline.transforms.orientation import ras_grid, ras_view
+from pipeline.volume import LabelMap, Volume
 
 Triple = tuple[float, float, float]
 
@@ -81,9 +81,7 @@ def find_body(
     ignore_value: int | None = None,
 ) -> Body:
     """Crop as preprocessing does, and locate the labels in the crop."""
-    image_CIJK = to_ras(torch.from_numpy(volume.data_CIJK), volume.affine)
-    affine = np.asarray(image_CIJK.affine, dtype=np.float64)
-    ras = Grid(tuple(image_CIJK.shape[1:]), affine)
+    ras = ras_grid(volume.grid)
     # Only kinds and margin matter to the crop.
     settings = Preprocessing(
         spacing_mm=ras.spacing_mm,
@@ -93,9 +91,9 @@ def find_body(
             for channel in channels
         ),
     )
-    box = np.array(foreground_box(image_CIJK, ras, settings))
-    labels = torch.from_numpy(label_map.labels_IJK.astype(np.int32))
-    labels_IJK = to_ras(labels[None], label_map.affine).as_tensor()[0].numpy()
+    views = [ras_view(channel_IJK, volume.affine) for channel_IJK in volume.data_CIJK]
+    box = np.array(find_foreground(views, ras, settings).box)
+    labels_IJK = ras_view(label_map.labels_IJK.astype(np.int32), label_map.affine)
     voxels = np.nonzero(labels_IJK)
     values = labels_IJK[voxels]
     counts = np.bincount(values, minlength=1)

@@ -4,14 +4,16 @@ Every file appears only when it is complete. None repeats free text of the input
 patient's name may stand, nor the folders that the input came from.
 """
 
-from pipeline.report.mask import ProbabilityWriter, write_mask
+from pipeline.report.mask import write_mask
 from pipeline.report.picture import write_picture
+from pipeline.report.probabilities import ProbabilityWriter
 from pipeline.report.provenance import (
     FileRecord,
     GridRecord,
     OutputKind,
     Provenance,
     Recipe,
+    Timing,
     read_provenance,
     write_provenance,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "ProbabilityWriter",
     "Provenance",
     "Recipe",
+    "Timing",
     "read_provenance",
     "volumes_ml",
     "write_mask",

@@ -1,4 +1,4 @@
-"""Write masks and probabilities as NIfTI on the input's grid, with the input's header fields.
+"""Write masks as NIfTI on the input's grid, with the input's header fields.
 
 The same voxels give the same bytes: the gzip stream names no file and no time.
 
@@ -9,10 +9,9 @@ Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the sta
 
 import gzip
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +26,10 @@ Measured on a 62-label mask of 79 MB: 0.10 s and 2.0 MB at level 1, 0.08 s and 1
 0.21 s and 0.7 MB at level 6.
 """
 
-PROBABILITY_STEPS = 255
-"""Probabilities are stored as whole multiples of 1/255, so rounding costs at most 1/510."""
-
 _LABEL_TYPES = (np.uint8, np.uint16, np.int32)
 _NO_EXTENSIONS = bytes(4)
-_SLAB_SLICES = 32
+SLAB_SLICES = 32
+"""Slices that are converted at once, so that no second volume is held."""
 
 
 def write_mask(labels_IJK: npt.NDArray[Any], header: GeometryHeader, path: Path) -> None:
@@ -52,77 +49,9 @@ def write_mask(labels_IJK: npt.NDArray[Any], header: GeometryHeader, path: Path)
     if labels_IJK.ndim != 3:
         raise ValueError(f"labels have the shape {labels_IJK.shape}, not (I, J, K)")
     label_type = _label_type(labels_IJK)
-    with _nifti_stream(path, header, labels_IJK.shape, label_type, slope=1.0) as stream:
-        _write_volume(stream, labels_IJK, label_type)
-
-
-class ProbabilityWriter:
-    """Write one probability volume per class to a 4D NIfTI, holding one slab at a time.
-
-    Voxels are uint8 with scl_slope 1/255, so any NIfTI reader gives 0 to 1 within 1/510. The class
-    varies slowest in the file, so each volume is appended to the stream as it comes.
-
-        with ProbabilityWriter(path, header, shape, num_classes=3) as writer:
-            for probability_IJK in probabilities:
-                writer.add(probability_IJK)
-
-    Args:
-        path: The `.nii.gz` to write; it appears only when the block ends well.
-        header: `Study.header`; its geometry is repeated bit for bit.
-        shape: Number of voxels along I, J, K.
-        num_classes: Number of volumes that will be added, background included.
-    """
-
-    def __init__(
-        self, path: Path, header: GeometryHeader, shape: tuple[int, int, int], num_classes: int
-    ) -> None:
-        self._path = path
-        self._header = header
-        self._shape = tuple(shape)
-        self._num_classes = num_classes
-        self._num_added = 0
-        self._stack = ExitStack()
-        self._stream: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        shape = (*self._shape, self._num_classes)
-        slope = 1 / PROBABILITY_STEPS
-        stream = _nifti_stream(self._path, self._header, shape, np.dtype(np.uint8), slope=slope)
-        self._stream = self._stack.enter_context(stream)
-        return self
-
-    def add(self, probability_IJK: npt.NDArray[np.floating]) -> None:
-        """Append the next class.
-
-        Args:
-            probability_IJK: `(I, J, K)` in 0 to 1; values beyond by rounding are clipped.
-
-        Raises:
-            ValueError: If the shape is another, all classes were added, or the file is not open.
-        """
-        if self._stream is None:
-            raise ValueError("probabilities can be added only inside the with block")
-        if probability_IJK.shape != self._shape:
-            raise ValueError(f"volume has the shape {probability_IJK.shape}, not {self._shape}")
-        if self._num_added == self._num_classes:
-            raise ValueError(f"all {self._num_classes} classes were added already")
-        _write_volume(
-            self._stream, probability_IJK, np.dtype(np.uint8), multiplier=PROBABILITY_STEPS
-        )
-        self._num_added += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stream = None
-        if kind is None and self._num_added != self._num_classes:
-            missing = ValueError(f"{self._num_added} of {self._num_classes} classes were added")
-            self._stack.__exit__(ValueError, missing, None)
-            raise missing
-        self._stack.__exit__(kind, error, trace)
+    with nifti_stream(path, header, labels_IJK.shape, label_type, slope=1.0) as stream:
+        for start in range(0, labels_IJK.shape[2], SLAB_SLICES):
+            append(stream, labels_IJK[:, :, start : start + SLAB_SLICES].astype(label_type))
 
 
 def _label_type(labels_IJK: npt.NDArray[Any]) -> np.dtype[Any]:
@@ -134,7 +63,7 @@ def _label_type(labels_IJK: npt.NDArray[Any]) -> np.dtype[Any]:
 
 
 @contextmanager
-def _nifti_stream(
+def nifti_stream(
     path: Path,
     header: GeometryHeader,
     shape: Sequence[int],
@@ -157,12 +86,6 @@ def _nifti_stream(
         yield cast(IO[bytes], stream)
 
 
-def _write_volume(
-    stream: IO[bytes], volume_IJK: npt.NDArray[Any], dtype: np.dtype[Any], multiplier: int = 1
-) -> None:
-    """Append voxels, I fastest and K slowest, by slabs so that no second volume is held."""
-    for start in range(0, volume_IJK.shape[2], _SLAB_SLICES):
-        slab_IJK = volume_IJK[:, :, start : start + _SLAB_SLICES]
-        if multiplier != 1:
-            slab_IJK = np.rint(np.clip(slab_IJK, 0, 1) * multiplier)
-        stream.write(slab_IJK.astype(dtype.newbyteorder("<")).tobytes(order="F"))
+def append(stream: IO[bytes], slab_IJK: npt.NDArray[Any]) -> None:
+    """Append the next slices of a volume, I fastest and K slowest, as little-endian numbers."""
+    stream.write(slab_IJK.astype(slab_IJK.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))

@@ -69,6 +69,30 @@ class GridRecord(BaseModel):
         return cls(shape=grid.shape, spacing_mm=grid.spacing_mm, axis_codes=grid.axis_codes)
 
 
+class Timing(BaseModel):
+    """What took how long, in the order in which it happened."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seconds: dict[str, float] = Field(description="Time of each stage.")
+    voxels_per_s: dict[str, float] = Field(
+        description="Voxels of the study that each stage, and all of them together, did a second."
+    )
+
+    @classmethod
+    def of(cls, seconds: Mapping[str, float], num_voxels: int) -> "Timing":
+        """Return the timing of a study of `num_voxels`."""
+        taken = {**seconds, "total": sum(seconds.values())}
+        rates = {stage: num_voxels / each for stage, each in taken.items() if each > 0}
+        return cls(seconds=dict(seconds), voxels_per_s=rates)
+
+    def in_words(self) -> str:
+        """Return one line for the log."""
+        stages = ", ".join(f"{stage} {each:.2f}" for stage, each in self.seconds.items())
+        rate = self.voxels_per_s.get("total", 0.0) / 1e6
+        return f"{sum(self.seconds.values()):.2f} s ({stages}), {rate:.2f} million voxels/s"
+
+
 class Recipe(BaseModel):
     """What decides the voxels of a mask, up to the arithmetic of the device it is made on."""
 
@@ -91,7 +115,10 @@ class Provenance(BaseModel):
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
     grid: GridRecord = Field(description="Grid of input and mask.")
     warnings: tuple[str, ...] = Field(description="What was unusual about the input.")
-    seconds: dict[str, float] = Field(description="Wall-clock time of each stage.")
+    timing: Timing = Field(description="What took how long.")
+    memory_gb: dict[str, float] = Field(
+        default={}, description="Peak of the process in 10^9 bytes, as predicted and as measured."
+    )
     device: str = Field(description="Where the network ran.")
     versions: dict[str, str] = Field(
         default_factory=software_versions,

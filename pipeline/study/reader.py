@@ -78,6 +78,15 @@ def read_study(
     )
 
 
+def voxels_of(paths: Sequence[Path]) -> int:
+    """Return how many voxels the files of a study hold, by their headers; 0 if one is no volume."""
+    try:
+        files = [_open_volume(Path(path), _DEFAULT_CONFIG) for path in paths]
+    except StudyError:
+        return 0
+    return sum(file.grid.num_voxels * file.num_volumes for file in files)
+
+
 def read_label_map(path: Path) -> LabelMap:
     """Read a label map; labels stored as floats are accepted if they are whole numbers.
 

@@ -16,9 +16,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.files import write_text
-from pipeline.inference import Precision, autocast_type
+from pipeline.inference import Precision, autocast_type, is_out_of_memory
 from pipeline.main_memory import give_back_freed
-from pipeline.training.backend import is_out_of_memory, torch_settings
+from pipeline.training.backend import torch_settings
 from pipeline.training.config import Layout, TrainingConfig
 from pipeline.training.distributed import Ranks
 

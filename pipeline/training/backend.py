@@ -12,12 +12,8 @@ from contextlib import contextmanager
 
 import torch
 
+from pipeline.inference import is_out_of_memory
 from pipeline.main_memory import reuse_freed
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed since memory ran out; only for that of a GPU it has a type."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def explain(error: RuntimeError) -> tuple[str, str] | None:

@@ -121,7 +121,13 @@ def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared
     ]
     first = members[0].description
     training = {**first.training, "fold": "all", "members": [member.sha256 for member in members]}
-    description = first.model_copy(update={"name": config.name, "training": training})
+    changes = [member.description.label_change for member in members]
+    # What was measured of each member holds for their mean: the largest change of any.
+    common = set(changes[0]).intersection(*changes)
+    changed = {precision: max(change[precision] for change in changes) for precision in common}
+    description = first.model_copy(
+        update={"name": config.name, "training": training, "label_change": changed}
+    )
     networks = tuple(network for member in members for network in member.networks)
     save_model(Model(description, networks), folder.model)
 

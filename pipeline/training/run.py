@@ -30,6 +30,7 @@ from pipeline.training.folder import RunFolder
 from pipeline.training.freeze import attach_freezing
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import Loop
+from pipeline.training.precision import measure_label_change
 from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
@@ -141,7 +142,10 @@ def train_fold(
     if not loop.is_finished or not ranks.is_main:
         return RunResult(folder, (), is_finished=loop.is_finished)
 
-    save_model(Model(description, (state.network_to_keep,)), folder.model)
+    model = Model(description, (state.network_to_keep,))
+    change = measure_label_change(split.validation, model, ranks.device)
+    description = description.model_copy(update={"label_change": change})
+    save_model(Model(description, model.networks), folder.model)
     summaries = validate(
         split.validation,
         begun.prepared.manifest,

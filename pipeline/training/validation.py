@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from pipeline.evaluation import (
     without_ignored,
     write_scores,
 )
+from pipeline.inference import native_precision
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription
 from pipeline.report import ProbabilityWriter, write_mask, write_picture
-from pipeline.segmentation import segment_study
+from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import read_label_map
 from pipeline.training.data import read_case, read_cases
 from pipeline.volume import LabelMap
@@ -59,10 +60,14 @@ def quick_dice(
     voxels that its reference ignores, labels that it does not annotate.
     """
     description = model.description
+    # While training, speed matters more than the few labels that it may change.
+    fast = description.inference.model_copy(update={"precision": native_precision(device)})
+    watched = description.model_copy(update={"inference": fast})
+    segmenter = Segmenter(replace(model, description=watched), device)
     scores: list[float] = []
     for case in cases:
         study, reference = read_case(case, len(description.channels), description.study)
-        prediction = LabelMap(segment_study(study, model, device).labels_IJK, reference.affine)
+        prediction = LabelMap(segment_study(study, segmenter).labels_IJK, reference.affine)
         prediction, reference = without_ignored(prediction, reference, ignore_value)
         structures = scored_structures(description.labels, description.regions, case.annotated)
         for values in values_by_name(structures).values():
@@ -96,6 +101,7 @@ def validate(
     scores: list[LabelScores] = []
     description = model.description
     config = config_for(manifest, config)
+    segmenter = Segmenter(model, device)
     for case, study, reference in read_cases(cases, manifest, description.study, "Validating"):
         with ExitStack() as stack:
             sink = None
@@ -103,7 +109,7 @@ def validate(
                 path, shape = folder.probabilities(case), study.volume.grid.shape
                 writer = ProbabilityWriter(path, study.header, shape, description.num_outputs)
                 sink = stack.enter_context(writer)
-            labels_IJK = segment_study(study, model, device, sink).labels_IJK
+            labels_IJK = segment_study(study, segmenter, sink).labels_IJK
         write_mask(labels_IJK, study.header, folder.mask(case))
         prediction = LabelMap(labels_IJK, study.volume.affine)
         structures = scored_structures(description.labels, description.regions, case.annotated)

@@ -1,7 +1,7 @@
 """To the network's grid and scale, and back: RAS, crop, spacing, intensity, patches, augmentation.
 
-`preprocess` and `restore_labels` are inverse to each other and share one `Placement`, so that the
-way back cannot drift from the way in. MONAI's transforms do the work on the way in.
+`preprocess` and `Restorer` are inverse to each other and share one `Placement`, so that the way
+back cannot drift from the way in.
 """
 
 from pipeline.transforms.augmentation import Augmentation
@@ -13,6 +13,8 @@ from pipeline.transforms.config import (
     PreprocessingConfig,
 )
 from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.transforms.foreground import Shadows
+from pipeline.transforms.orientation import Slices
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.preprocess import (
@@ -21,10 +23,17 @@ from pipeline.transforms.preprocess import (
     preprocess,
     preprocess_labels,
 )
-from pipeline.transforms.restore import ProbabilitySink, restore_labels, restore_regions
+from pipeline.transforms.probability import (
+    PROBABILITY_STEPS,
+    ProbabilityBlock,
+    ProbabilitySink,
+)
+from pipeline.transforms.restore import Restorer
+from pipeline.transforms.uncertainty import Uncertain
 
 __all__ = [
     "MAX_WORKING_VOXELS",
+    "PROBABILITY_STEPS",
     "Augmentation",
     "AugmentationConfig",
     "Batch",
@@ -35,14 +44,17 @@ __all__ = [
     "Placement",
     "Preprocessing",
     "PreprocessingConfig",
+    "ProbabilityBlock",
     "ProbabilitySink",
     "Regions",
+    "Restorer",
+    "Shadows",
+    "Slices",
+    "Uncertain",
     "Working",
     "cache_key",
     "preprocess",
     "preprocess_labels",
-    "restore_labels",
-    "restore_regions",
     "settle_preprocessing",
     "take_fingerprint",
     "write_case",

@@ -4,7 +4,6 @@ The same function serves training and inference, with settings that come from th
 cannot disagree.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,16 +11,14 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import NormalizeIntensity, Orientation
-from monai.transforms.utils import generate_spatial_bounding_box
 
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
-from pipeline.transforms.placement import Box, Placement, place
-from pipeline.transforms.resample import resample_labels, resample_linear, resample_nearest
-from pipeline.volume import IGNORE_INDEX, Affine, Grid, LabelMap, Volume
-
-AIR_HU = -500.0
-"""Above this a CT voxel is taken for something other than air."""
+from pipeline.transforms.foreground import Shadows, find_foreground
+from pipeline.transforms.orientation import ras_grid, ras_view
+from pipeline.transforms.placement import Placement, place
+from pipeline.transforms.resample import resample_labels, resample_nearest, resample_view
+from pipeline.volume import IGNORE_INDEX, Affine, LabelMap, Volume
 
 MAX_WORKING_VOXELS = 2**30
 """Larger working volumes come from a wrong spacing."""
@@ -36,10 +33,12 @@ class Working:
     Attributes:
         data_CIJK: `(C, I, J, K)` float32 on the working grid, normalised.
         placement: Where the working grid lies in the study.
+        shadows: Of everything but surrounding air, along each axis, as `Foreground` has them.
     """
 
     data_CIJK: torch.Tensor
     placement: Placement
+    shadows: Shadows
 
 
 def preprocess(
@@ -61,18 +60,17 @@ def preprocess(
     """
     if len(volume.data_CIJK) != len(settings.channels):
         raise ValueError(f"{len(volume.data_CIJK)} channels, settings {len(settings.channels)}")
-    image = to_ras(torch.from_numpy(volume.data_CIJK), volume.affine)
-    ras = Grid(tuple(image.shape[1:]), image.affine.numpy().astype(np.float64))
-    box = foreground_box(image, ras, settings)
-    placement = place(volume.grid, ras, box, settings.spacing_mm)
+    ras = ras_grid(volume.grid)
+    views = [ras_view(channel_IJK, volume.affine) for channel_IJK in volume.data_CIJK]
+    foreground = find_foreground(views, ras, settings)
+    placement = place(volume.grid, ras, foreground.box, settings.spacing_mm)
     _check_size(placement, max_voxels)
     positions = placement.native_positions()
-    cropped = image[:, *placement.crop].as_tensor()
     channels = [
-        normalise(resample_linear(channel_IJK, positions), normalisation)
-        for channel_IJK, normalisation in zip(cropped, settings.channels, strict=True)
+        normalise(resample_view(view_IJK[placement.crop], positions), normalisation)
+        for view_IJK, normalisation in zip(views, settings.channels, strict=True)
     ]
-    return Working(torch.stack(channels), placement)
+    return Working(torch.stack(channels), placement, foreground.on_working_grid(placement.axes))
 
 
 def preprocess_labels(
@@ -110,29 +108,6 @@ def preprocess_labels(
 def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> MetaTensor:
     """Permute and flip the axes of `(C, I, J, K)` data so that they run to R, A and S."""
     return Orientation(axcodes="RAS", labels=RAS_LABELS)(MetaTensor(data_CIJK, affine=affine))
-
-
-def foreground_box(image_CIJK: torch.Tensor, ras: Grid, settings: Preprocessing) -> Box:
-    """Bounding box of everything that is not surrounding air (CT) or zero (MR), with a margin.
-
-    Only a box around all tissue is cut, never tissue inside it; the margin covers tissue that is as
-    dark as air at the box's border (lung at the edge of a small field of view). A volume in which
-    nothing is found keeps its whole extent.
-    """
-    is_ct = torch.tensor([channel.kind == "ct" for channel in settings.channels])
-    is_ct_C111 = is_ct.reshape(-1, 1, 1, 1)
-
-    def foreground(data_CIJK: torch.Tensor) -> torch.Tensor:
-        return torch.where(is_ct_C111, data_CIJK > AIR_HU, data_CIJK != 0)
-
-    margin = [math.ceil(settings.crop_margin_mm / spacing) for spacing in ras.spacing_mm]
-    start, stop = generate_spatial_bounding_box(
-        image_CIJK, foreground, margin=margin, allow_smaller=True
-    )
-    if not any(stop):
-        start, stop = [0, 0, 0], ras.shape
-    i, j, k = ((int(first), int(last)) for first, last in zip(start, stop, strict=True))
-    return i, j, k
 
 
 def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.Tensor:

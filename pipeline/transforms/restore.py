@@ -1,111 +1,181 @@
-"""The way back: class probabilities on the working grid to labels on the study's own grid.
+"""The way back: probabilities on the working grid to labels on the study's own grid, as they come.
 
-One class at a time: its probabilities are resampled to the native grid and compared with the best
-so far, so that no array of classes times native voxels ever exists.
+The network's side hands over one block of finished probabilities after the other. Each is cut into
+tiles that fit a processor's cache; in each tile only those outputs are interpolated that can matter
+there, compared with the best so far, and forgotten. So no array of classes times voxels exists at
+native resolution, and what a tile of one organ costs does not depend on how many others there are.
+
+Axes: C = classes or regions, I, J, K = voxel axes in RAS order, N = outputs that matter in a tile.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.transforms.interpolation import interpolate
+from pipeline.transforms.orientation import native_part, ras_view
 from pipeline.transforms.placement import Placement
-from pipeline.transforms.resample import resample_linear
+from pipeline.transforms.probability import PROBABILITY_STEPS, ProbabilityBlock, ProbabilitySink
+from pipeline.transforms.tiles import Tile, Tiling
+from pipeline.transforms.uncertainty import Uncertain, UncertainVoxels
 from pipeline.volume import smallest_label_type
-
-RAS = nib.orientations.axcodes2ornt("RAS")
-
 
 REGION_THRESHOLD = 0.5
 """Probability above which a voxel belongs to a region."""
 
+CHUNK = 8
+"""Outputs that are interpolated at once."""
 
-class ProbabilitySink(Protocol):
-    """Takes the probabilities of one class after the other, background first, or of regions."""
+CAUTION = 0.99
+"""Probabilities stored in half precision sum to one only up to 1/1000."""
 
-    def add(self, probability_IJK: npt.NDArray[np.float32]) -> None:
-        """Take `(I, J, K)` probabilities in 0..1 of the next class, on the study's own grid."""
+NOT_FINITE = "the network gave values that are no numbers; try inference.precision=fp32"
+
+Kind = Literal["labels", "regions"]
 
 
-def restore_labels(
-    probabilities_CIJK: torch.Tensor,
-    placement: Placement,
-    values: Sequence[int],
-    sink: ProbabilitySink | None = None,
-) -> npt.NDArray[np.unsignedinteger]:
-    """Bring probabilities back to the study's own grid and take the most probable label.
+class Restorer:
+    """Turns blocks of probabilities into labels on the study's own grid.
 
     Args:
-        probabilities_CIJK: `(C, I, J, K)` on the working grid, background first.
         placement: Of the study, from `preprocess`.
-        values: Label value of each class, background 0 first.
-        sink: Takes each class's probabilities on the study's own grid, if given.
-
-    Returns:
-        Labels on the study's own grid, in its own voxel order. Outside the foreground crop they are
-        background. On a tie the lower class index wins.
+        values: Label value of each class, background 0 first; or that each region writes where its
+            probability is above `REGION_THRESHOLD`, later regions over earlier ones.
+        kind: What the outputs are. Probabilities of `labels` sum to one in each voxel; the most
+            probable wins, and on a tie the lower index.
+        sink: Takes the probabilities, if given.
+        top_k: Keep that many probabilities of each voxel whose label is uncertain.
     """
-    positions = placement.working_positions()
-    best = None
-    for index, probability in enumerate(probabilities_CIJK):
-        share = resample_linear(probability.float(), positions)
-        if best is None:
-            best, winner = share, torch.zeros(share.shape, dtype=torch.int16, device=share.device)
+
+    def __init__(
+        self,
+        placement: Placement,
+        values: Sequence[int],
+        kind: Kind = "labels",
+        sink: ProbabilitySink | None = None,
+        top_k: int = 0,
+    ) -> None:
+        self._placement = placement
+        self._kind = kind
+        self._sink = sink
+        self._uncertain = UncertainVoxels(placement.native, top_k) if top_k else None
+        # Index 0 is background: the first class, or no region.
+        table = values if kind == "labels" else [0, *values]
+        label_type = smallest_label_type(max(values))
+        self._table: npt.NDArray[np.unsignedinteger] = np.asarray(table, dtype=label_type)
+        self._labels_IJK = np.zeros_like(self._table, shape=placement.native.shape)
+        self._tiling = Tiling(placement)
+        if sink is not None and kind == "labels":
+            _put_outside(sink, placement)
+
+    def add(self, block: ProbabilityBlock) -> None:
+        """Take the next block. Blocks come in any order; together they cover the working grid.
+
+        Raises:
+            FloatingPointError: If a probability is NaN or infinite.
+        """
+        native = self._tiling.native_box(block)
+        size = [along.stop - along.start for along in native]
+        values = block.values_CIJK
+        winner_IJK = torch.zeros(size, dtype=torch.int16, device=values.device)
+        for tile in self._tiling.tiles(block):
+            self._decide(values[:, *tile.working], tile, winner_IJK[tile.in_block])
+        ras_IJK = ras_view(self._labels_IJK, self._placement.native.affine)
+        ras_IJK[native] = self._table[winner_IJK.cpu().numpy()]
+
+    def labels(self) -> npt.NDArray[np.unsignedinteger]:
+        """Return the labels in the study's own voxel order; background where no block was."""
+        return self._labels_IJK
+
+    def uncertain(self) -> Uncertain | None:
+        """Return the uncertain voxels of all blocks so far, if `top_k` asked for them."""
+        return None if self._uncertain is None else self._uncertain.collected()
+
+    def _decide(self, part_CIJK: torch.Tensor, tile: Tile, winner_IJK: torch.Tensor) -> None:
+        """Write the winning indices of a tile."""
+        most_C = part_CIJK.amax(dim=(1, 2, 3)).float().cpu()
+        if not most_C.isfinite().all():
+            raise FloatingPointError(NOT_FINITE)
+        kept = self._that_matter(most_C)
+        if self._sink is not None and self._kind == "labels" and 0 not in kept:
+            self._put(0, tile, 0)
+        if not kept:
+            return
+        if len(kept) == 1 and self._kind == "labels" and not self._wants_all:
+            winner_IJK.fill_(kept[0])
+            return
+        best_IJK = torch.full_like(winner_IJK, -1, dtype=torch.float32)
+        shares = []
+        for first in range(0, len(kept), CHUNK):
+            chunk = kept[first : first + CHUNK]
+            share_NIJK = interpolate(part_CIJK[chunk].float(), tile.matrices, self._tiling.order)
+            for index, share_IJK in zip(chunk, share_NIJK, strict=True):
+                self._compare(index, share_IJK, winner_IJK, best_IJK)
+                if self._sink is not None:
+                    steps = share_IJK.clamp(0, 1).mul(PROBABILITY_STEPS).round()
+                    self._put(index, tile, steps.byte().cpu().numpy())
+            shares += [share_NIJK] * (self._uncertain is not None)
+        if self._uncertain is not None:
+            start = [along.start for along in tile.native]
+            self._uncertain.add(torch.cat(shares), kept, start, self._kind)
+
+    def _compare(
+        self,
+        index: int,
+        share_IJK: torch.Tensor,
+        winner_IJK: torch.Tensor,
+        best_IJK: torch.Tensor,
+    ) -> None:
+        """Let one more output win the voxels that it can win."""
+        if self._kind == "regions":
+            winner_IJK.masked_fill_(share_IJK > REGION_THRESHOLD, index + 1)
         else:
-            winner[share > best] = index
-            best = torch.maximum(best, share)
-        if sink is not None:
-            outside = 1.0 if index == 0 else 0.0
-            sink.add(_uncrop(share.cpu(), placement, outside).astype(np.float32))
-    table = np.asarray(values, dtype=smallest_label_type(max(values)))
-    labels: npt.NDArray[np.unsignedinteger] = table[_uncrop(winner.cpu(), placement, 0)]
-    return labels
+            winner_IJK.masked_fill_(share_IJK > best_IJK, index)
+            torch.maximum(best_IJK, share_IJK, out=best_IJK)
+
+    def _that_matter(self, most_C: torch.Tensor) -> list[int]:
+        """Return the outputs that can decide a voxel of a tile, in their order.
+
+        Interpolated probabilities are means of those around them: none exceeds the largest in the
+        tile, and those of labels still sum to one. So of k labels kept, one has at least a k-th of
+        what the others leave; a label that stays below that everywhere wins nowhere.
+
+        Args:
+            most_C: Largest probability of each output in the tile.
+        """
+        if self._kind == "regions":
+            matters = most_C > REGION_THRESHOLD
+        else:
+            sorted_C, order = most_C.sort(descending=True, stable=True)
+            left_C = sorted_C.flip(0).cumsum(0).flip(0)  # of this label and those after it
+            number_C = torch.arange(1, len(most_C))
+            is_enough = sorted_C[1:] < CAUTION * (1 - left_C[1:]) / number_C
+            number = int(is_enough.int().argmax()) + 1 if is_enough.any() else len(most_C)
+            matters = torch.zeros(len(most_C), dtype=torch.bool)
+            matters[order[:number]] = True
+        if self._wants_all:
+            matters |= most_C * PROBABILITY_STEPS >= 0.5
+        return [int(index) for index in matters.nonzero()]
+
+    @property
+    def _wants_all(self) -> bool:
+        """Whether outputs that win nowhere are wanted too, unless they round to 0."""
+        return self._sink is not None or self._uncertain is not None
+
+    def _put(self, index: int, tile: Tile, steps: npt.NDArray[np.uint8] | int) -> None:
+        """Hand a tile to the sink, in the file's voxel order."""
+        assert self._sink is not None
+        box = tile.native
+        size = [along.stop - along.start for along in box]
+        whole = np.broadcast_to(np.asarray(steps, np.uint8), size)
+        part, native_box = native_part(whole, box, self._placement.native)
+        self._sink.put(index, native_box, steps if isinstance(steps, int) else part)
 
 
-def restore_regions(
-    probabilities_RIJK: torch.Tensor,
-    placement: Placement,
-    values: Sequence[int],
-    sink: ProbabilitySink | None = None,
-) -> npt.NDArray[np.unsignedinteger]:
-    """Bring probabilities of regions back to the study's own grid and write those that are found.
-
-    Args:
-        probabilities_RIJK: `(R, I, J, K)` on the working grid.
-        placement: Of the study, from `preprocess`.
-        values: Label value that each region writes where its probability is above
-            `REGION_THRESHOLD`; later regions overwrite earlier ones.
-        sink: Takes each region's probabilities on the study's own grid, if given.
-
-    Returns:
-        Labels on the study's own grid, in its own voxel order. Outside the foreground crop, and
-        where no region is found, they are background.
-    """
-    positions = placement.working_positions()
-    i, j, k = (len(of_axis) for of_axis in positions)
-    # int32, since torch computes in no larger unsigned type than uint8.
-    written = torch.zeros((i, j, k), dtype=torch.int32, device=probabilities_RIJK.device)
-    for value, probability in zip(values, probabilities_RIJK, strict=True):
-        share = resample_linear(probability.float(), positions)
-        written[share > REGION_THRESHOLD] = value
-        if sink is not None:
-            sink.add(_uncrop(share.cpu(), placement, 0.0).astype(np.float32))
-    labels = _uncrop(written.cpu(), placement, 0)
-    return np.asarray(labels, dtype=smallest_label_type(max(values)))
-
-
-def _uncrop(
-    cropped_IJK: torch.Tensor, placement: Placement, outside: float
-) -> npt.NDArray[np.generic]:
-    """Put a cropped RAS array back into its study's extent and voxel order."""
-    whole = torch.full(placement.ras.shape, outside, dtype=cropped_IJK.dtype)
-    whole[placement.crop] = cropped_IJK
-    # Undoes what was found for the native affine. Asking anew for the reordered one, as MONAI's
-    # Orientation would, gives other axes where the scan is as close to one as to another (45 deg).
-    to_ras = nib.io_orientation(placement.native.affine)
-    to_native = nib.orientations.ornt_transform(RAS, to_ras)
-    native = nib.orientations.apply_orientation(whole.numpy(), to_native)
-    return np.ascontiguousarray(native)
+def _put_outside(sink: ProbabilitySink, placement: Placement) -> None:
+    """Background is certain outside the crop; inside, each tile will say."""
+    i, j, k = (slice(0, size) for size in placement.native.shape)
+    sink.put(0, (i, j, k), PROBABILITY_STEPS)

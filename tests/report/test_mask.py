@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from pipeline.report.mask import ProbabilityWriter, write_mask
+from pipeline.report.mask import write_mask
 
 AFFINE = np.array([[0.0, 0, 3, 9], [-1.5, 0, 0, 8], [0, 2.5, 0, 7], [0, 0, 0, 1]])
 SHAPE = (5, 6, 70)
@@ -81,60 +81,3 @@ def test_labels_that_fit_no_type(tmp_path, header, labels, text):
     with pytest.raises(ValueError, match=text):
         write_mask(labels, header, tmp_path / "mask.nii.gz")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_probabilities_read_back_within_half_a_step(tmp_path, header):
-    classes = RANDOM.random((3, *SHAPE)).astype(np.float32)
-    classes[0, 0, 0, :2] = [-1e-7, 1 + 1e-6]
-    with ProbabilityWriter(tmp_path / "p.nii.gz", header, SHAPE, num_classes=3) as writer:
-        for probability_IJK in classes:
-            writer.add(probability_IJK)
-        assert not (tmp_path / "p.nii.gz").exists()
-    image = nib.load(tmp_path / "p.nii.gz")
-    assert image.shape == (*SHAPE, 3)
-    assert image.get_data_dtype() == np.uint8
-    np.testing.assert_array_equal(image.affine, AFFINE)
-    values = np.moveaxis(image.get_fdata(), 3, 0)
-    assert np.abs(values - classes).max() <= 1 / 510 + 1e-6
-    assert values.min() >= 0
-    assert values.max() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("num_added", [0, 1])
-def test_missing_classes_leave_no_file(tmp_path, header, num_added):
-    path = tmp_path / "p.nii.gz"
-
-    def write():
-        with ProbabilityWriter(path, header, SHAPE, num_classes=2) as writer:
-            for _ in range(num_added):
-                writer.add(np.zeros(SHAPE, np.float32))
-
-    with pytest.raises(ValueError, match=f"{num_added} of 2 classes were added"):
-        write()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_inside_the_block_leaves_the_old_file(tmp_path, header):
-    path = tmp_path / "p.nii.gz"
-    path.write_bytes(b"old")
-
-    def write():
-        with ProbabilityWriter(path, header, SHAPE, num_classes=2) as writer:
-            writer.add(np.zeros(SHAPE, np.float32))
-            raise KeyError("inside")
-
-    with pytest.raises(KeyError, match="inside"):
-        write()
-    assert [file.name for file in tmp_path.iterdir()] == ["p.nii.gz"]
-    assert path.read_bytes() == b"old"
-
-
-def test_writer_refuses_what_does_not_belong(tmp_path, header):
-    with ProbabilityWriter(tmp_path / "p.nii.gz", header, SHAPE, num_classes=1) as writer:
-        with pytest.raises(ValueError, match=r"shape \(2, 2, 2\), not \(5, 6, 70\)"):
-            writer.add(np.zeros((2, 2, 2), np.float32))
-        writer.add(np.zeros(SHAPE, np.float32))
-        with pytest.raises(ValueError, match="all 1 classes were added already"):
-            writer.add(np.zeros(SHAPE, np.float32))
-    with pytest.raises(ValueError, match="only inside the with block"):
-        writer.add(np.zeros(SHAPE, np.float32))

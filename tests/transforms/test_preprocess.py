@@ -5,7 +5,8 @@ import torch
 
 from pipeline.errors import StudyError
 from pipeline.transforms import ChannelNormalisation, Preprocessing, preprocess, preprocess_labels
-from pipeline.transforms.preprocess import foreground_box, normalise, to_ras
+from pipeline.transforms.foreground import find_foreground
+from pipeline.transforms.preprocess import normalise, to_ras
 from pipeline.volume import IGNORE_INDEX, Grid, LabelMap, Volume
 
 SHAPE = (9, 8, 7)
@@ -153,14 +154,14 @@ def test_number_of_channels_must_fit(unscaled):
 
 
 def box_of(data, spacing_mm=(1.0, 1.0, 1.0), kinds=("ct",), margin_mm=0.0):
-    data = torch.as_tensor(np.asarray(data, np.float32))
+    data = np.asarray(data, np.float32)
     settings = Preprocessing(
         spacing_mm=spacing_mm,
         crop_margin_mm=margin_mm,
         channels=tuple(ChannelNormalisation(kind=kind) for kind in kinds),
     )
     ras = Grid(tuple(data.shape[1:]), np.diag([*spacing_mm, 1.0]))
-    return foreground_box(data, ras, settings)
+    return find_foreground(data, ras, settings).box
 
 
 def test_box_by_hand():

@@ -1,19 +1,59 @@
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.transforms import preprocess, preprocess_labels, restore_labels, restore_regions
-from pipeline.volume import LabelMap, Volume
+from pipeline.transforms import (
+    ProbabilityBlock,
+    Restorer,
+    interpolation,
+    preprocess,
+    preprocess_labels,
+    restore,
+    tiles,
+)
+from pipeline.transforms.placement import AxisMap, Placement
+from pipeline.transforms.resample import resample_linear
+from pipeline.volume import Grid, LabelMap, Volume
 
 
 class Collector:
-    def __init__(self):
-        self.probabilities = []
+    """Puts together what a restorer hands on, as multiples of 1/255."""
 
-    def add(self, probability_IJK):
-        self.probabilities.append(probability_IJK)
+    def __init__(self, num_outputs, shape):
+        self.steps = np.zeros((num_outputs, *shape), np.uint8)
+
+    def put(self, index, box, steps_IJK):
+        self.steps[index][box] = steps_IJK
+
+    @property
+    def probabilities(self):
+        return self.steps / 255
+
+
+def blocks_of(probabilities, cuts):
+    """Cut a volume of probabilities into blocks that begin with the voxel before them."""
+    ends = [[0, *cut, n] for cut, n in zip(cuts, probabilities.shape[1:], strict=True)]
+    for parts in itertools.product(*map(itertools.pairwise, ends)):
+        start = [max(a - 1, 0) for a, _ in parts]
+        box = [slice(s, b) for s, (_, b) in zip(start, parts, strict=True)]
+        yield ProbabilityBlock(probabilities[:, *box], tuple(start))
+
+
+def restore_labels(probabilities, placement, values, sink=None, cuts=((), (), ())):
+    restorer = Restorer(placement, values, "labels", sink)
+    for block in blocks_of(probabilities, cuts):
+        restorer.add(block)
+    return restorer.labels()
+
+
+def restore_regions(probabilities, placement, values, sink=None):
+    restorer = Restorer(placement, values, "regions", sink)
+    restorer.add(ProbabilityBlock(probabilities, (0, 0, 0)))
+    return restorer.labels()
 
 
 def placed(shape, affine, settings, data=None):
@@ -67,7 +107,7 @@ def test_equals_sampling_all_classes_in_the_world(any_affine, unscaled, world):
     placement = placed(shape, any_affine, unscaled((2.6, 3.1, 2.3)), data)
     working = placement.working
     probabilities = random_probabilities(4, working.shape)
-    collector = Collector()
+    collector = Collector(4, shape)
     restored = restore_labels(probabilities, placement, values, collector)
 
     places = nib.affines.apply_affine(np.linalg.inv(working.affine), world(shape, any_affine))
@@ -78,11 +118,7 @@ def test_equals_sampling_all_classes_in_the_world(any_affine, unscaled, world):
         ]
     )
     expected[:, data < 0] = np.array([1, 0, 0, 0])[:, None]
-    found = np.stack(collector.probabilities)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
-    np.testing.assert_array_equal(restored, np.array(values)[found.argmax(axis=0)])
+    np.testing.assert_allclose(collector.probabilities, expected, atol=0.5001 / 255)
     first, second = np.sort(expected, axis=0)[[-1, -2]]
     clear = first - second > 1e-4
     assert clear.mean() > 0.99
@@ -126,10 +162,93 @@ def test_smallest_label_type(largest, dtype, unscaled):
 
 
 def test_half_precision_is_compared_in_full(unscaled):
-    placement = placed((2, 2, 2), np.eye(4), unscaled((1, 1, 1)))
-    collector = Collector()
-    restore_labels(random_probabilities(2, (2, 2, 2)).half(), placement, [0, 1], collector)
-    assert {p.dtype for p in collector.probabilities} == {np.dtype(np.float32)}
+    """In between two voxels, half precision would see a tie and take the lower class."""
+    placement = placed((2, 1, 1), np.eye(4), unscaled((1, 1, 1)))
+    probabilities = torch.tensor([[0.49975586, 0.4], [0.50024414, 0.6]]).reshape(2, 2, 1, 1).half()
+    assert restore_labels(probabilities, placement, [0, 1]).tolist() == [[[1]], [[1]]]
+
+
+# --- Block by block, tile by tile ---
+
+
+def whole_way_back(probabilities, placement):
+    """Interpolate all classes everywhere, then take the largest; and by how much it leads."""
+    positions = placement.working_positions()
+    shares = torch.stack([resample_linear(p, positions) for p in probabilities])
+    top = shares.topk(2, dim=0).values
+    return shares, shares.argmax(dim=0).numpy(), (top[0] - top[1]).numpy()
+
+
+def smooth_probabilities(num_classes, shape, sharpness):
+    """Organs with borders as wide as a network's, most of them in a part of the volume only."""
+    rng = np.random.default_rng(0)
+    fields = [ndimage.gaussian_filter(rng.normal(size=shape), 3) for _ in range(num_classes)]
+    logits = torch.from_numpy(np.stack(fields)).float()
+    return torch.softmax(sharpness * logits / logits.std(), dim=0)
+
+
+@pytest.mark.parametrize("num_voxels", [20, 2**18])
+@pytest.mark.parametrize("spacing_mm", [(2.6, 3.1, 2.3), (0.7, 0.9, 5.0), (2.0, 1.5, 4.0)])
+@pytest.mark.parametrize("sharpness", [0, 10])
+def test_blocks_and_tiles_equal_the_whole(unscaled, monkeypatch, num_voxels, spacing_mm, sharpness):
+    monkeypatch.setitem(tiles.TILE_VOXELS, "cpu", num_voxels)
+    shape, affine = (19, 22, 17), np.diag([2.0, 1.5, 4.0, 1.0])
+    placement = placed(shape, affine, unscaled(spacing_mm))
+    size = placement.working.shape
+    probabilities = (
+        random_probabilities(11, size)
+        if sharpness == 0
+        else smooth_probabilities(11, size, sharpness)
+    )
+    shares, expected, lead = whole_way_back(probabilities, placement)
+    rng = np.random.default_rng(num_voxels)
+    cuts = [sorted(rng.choice(np.arange(1, n), min(n - 1, 3), replace=False)) for n in size]
+    collector = Collector(11, shape)
+    for sink in (None, collector):
+        found = restore_labels(probabilities, placement, list(range(11)), sink, cuts)
+        clear = lead > 1e-6
+        assert clear.mean() > 0.99
+        np.testing.assert_array_equal(found[clear], expected[clear])
+    np.testing.assert_allclose(collector.probabilities, shares, atol=0.5001 / 255)
+
+
+def test_only_outputs_that_can_win_are_interpolated(unscaled, monkeypatch):
+    """Of 40 classes only two meet anywhere: tiles of one class take none, others both."""
+    asked = []
+
+    def spy(values_CIJK, *others):
+        asked.append(len(values_CIJK))
+        return interpolation.interpolate(values_CIJK, *others)
+
+    monkeypatch.setattr(restore, "interpolate", spy)
+    monkeypatch.setitem(tiles.TILE_VOXELS, "cpu", 8 * 32 * 32)
+    placement = placed((32, 32, 32), np.eye(4), unscaled((2, 2, 2)))
+    logits = torch.full((40, 16, 16, 16), -10.0)
+    logits[7, :8] = logits[23, 8:] = 10
+    restore_labels(torch.softmax(logits, dim=0), placement, list(range(40)))
+    # The border runs between working voxels 7 and 8: of four slabs, the third begins with both.
+    assert asked == [2]
+
+
+def test_a_class_that_is_second_everywhere_can_win_between():
+    """At each working voxel another class leads; halfway, the one that is second at both wins."""
+    axis = AxisMap.between(3, 1.0, 2.0)
+    grid = Grid((3, 1, 1), np.eye(4))
+    one = AxisMap.between(1, 1.0, 1.0)
+    placement = Placement(grid, grid, ((0, 3), (0, 1), (0, 1)), (axis, one, one))
+    assert axis.working_positions().tolist() == [0.0, 0.5, 1.0]
+    probabilities = torch.tensor([[0.55, 0.0], [0.0, 0.55], [0.45, 0.45]]).reshape(3, 2, 1, 1)
+    restored = restore_labels(probabilities, placement, [0, 1, 2])
+    assert restored.ravel().tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_no_background(bad, unscaled):
+    placement = placed((4, 4, 4), np.eye(4), unscaled((1, 1, 1)))
+    probabilities = random_probabilities(3, (4, 4, 4))
+    probabilities[1, 2, 2, 2] = bad
+    with pytest.raises(FloatingPointError, match=r"no numbers; try inference\.precision=fp32"):
+        restore_labels(probabilities, placement, [0, 1, 2])
 
 
 # --- Regions ---
@@ -153,11 +272,10 @@ def test_exclusive_regions_equal_labels_where_they_are_sure(any_affine, unscaled
     data[2:8, 1:7, 1:9] = 40
     placement = placed(shape, any_affine, unscaled((2.6, 3.1, 2.3)), data)
     probabilities = random_probabilities(3, placement.working.shape)
-    classes, regions = Collector(), Collector()
+    classes, regions = Collector(3, shape), Collector(2, shape)
     labels = restore_labels(probabilities, placement, values, classes)
     found = restore_regions(probabilities[1:], placement, values[1:], regions)
-    sure = np.stack(classes.probabilities).max(axis=0) > 0.5 + 1e-6
+    sure = classes.probabilities.max(axis=0) > 0.5 + 1 / 255
     np.testing.assert_array_equal(found[sure], labels[sure])
-    for region, of_class in zip(regions.probabilities, classes.probabilities[1:], strict=True):
-        np.testing.assert_array_equal(region, of_class)
+    np.testing.assert_array_equal(regions.steps, classes.steps[1:])
     assert not found[data < 0].any()

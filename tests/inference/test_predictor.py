@@ -4,20 +4,55 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
 from pydantic import ValidationError
 
-from pipeline.inference import InferenceConfig, predict
+from pipeline.inference import CellStorage, InferenceConfig, Predictor, Stream
 
 CPU = torch.device("cpu")
+
+
+def predict(data, networks, settings, device, mirror_axes=(), activation="softmax", stream=None):
+    """Put the blocks together; where two hold the same voxel they must agree."""
+    num_outputs = getattr(networks[0], "num_outputs", 3)
+    return assembled(
+        Predictor(networks, settings, device, num_outputs, mirror_axes, activation), data, stream
+    )
+
+
+def streamed(dtype=torch.float32, **others):
+    return Stream(storage=CellStorage(dtype, CPU, 0), **others)
+
+
+def assembled(predictor, data, stream=None):
+    whole = torch.full((predictor.num_outputs, *data.shape[1:]), torch.nan)
+    for block in predictor.predict(data, stream):
+        assert block.values_CIJK.device == predictor.device
+        box = [
+            slice(start, start + n)
+            for start, n in zip(block.start, block.values_CIJK.shape[1:], strict=True)
+        ]
+        known = whole[:, *box]
+        again = ~known.isnan()
+        torch.testing.assert_close(block.values_CIJK.float()[again], known[again], rtol=0, atol=0)
+        whole[:, *box] = block.values_CIJK.float()
+    assert not whole.isnan().any(), "the blocks cover the volume"
+    return whole
 
 
 class Spy(torch.nn.Module):
     """Passes windows on to a function, and keeps them and the mode it was in."""
 
-    def __init__(self, function):
+    def __init__(self, function, num_outputs=2):
         super().__init__()
-        self.function = function
+        self.function, self.num_outputs = function, num_outputs
         self.seen, self.modes = [], []
+
+    def __deepcopy__(self, memo):
+        """A copy reports to the original."""
+        copied = Spy(self.function, self.num_outputs).train(self.training)
+        copied.seen, copied.modes = self.seen, self.modes
+        return copied
 
     def forward(self, windows_BCIJK):
         self.seen.append(windows_BCIJK.clone())
@@ -104,18 +139,6 @@ def test_network_is_evaluated_and_its_mode_kept(data, was_training):
     assert spy.training is was_training
 
 
-@pytest.mark.parametrize("was_training", [True, False])
-def test_mode_is_kept_after_an_error(data, was_training):
-    def fail(_):
-        raise RuntimeError("out of memory")
-
-    spy = Spy(fail)
-    spy.train(was_training)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        predict(data, [spy], config(), CPU)
-    assert spy.training is was_training
-
-
 def test_no_gradients_are_kept(pointwise, data):
     assert not predict(data, [pointwise], config(), CPU).requires_grad
 
@@ -125,9 +148,14 @@ def test_no_gradients_are_kept(pointwise, data):
     [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)],
 )
 def test_precision_is_that_of_the_network_only(pointwise, data, precision, dtype):
-    inner = Spy(pointwise)
     dtypes = []
-    inner.register_forward_hook(lambda _, __, output: dtypes.append(output.dtype))
+
+    def noted(windows_BCIJK):
+        logits_BCIJK = pointwise(windows_BCIJK)
+        dtypes.append(logits_BCIJK.dtype)
+        return logits_BCIJK
+
+    inner = Spy(noted, 3)
     found = predict(data, [inner], config(precision=precision), CPU)
     assert set(dtypes) == {dtype}
     assert found.dtype == torch.float32
@@ -234,6 +262,118 @@ def test_members_take_the_memory_of_one(data):
         alive.append(weakref.ref(logits))
         return logits
 
-    predict(data, [Spy(member) for _ in range(6)], config((13, 9, 20)), CPU)
+    predict(data, [Spy(member, 4) for _ in range(6)], config((13, 9, 20)), CPU)
     assert len(most) == 6
     assert max(most) <= 2
+
+
+# --- Against MONAI's sliding window, which holds the whole volume ---
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.75])
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((13, 9, 20), (8, 8, 8)),
+        ((20, 30, 11), (8, 12, 8)),
+        ((7, 33, 16), (8, 8, 8)),  # shorter than the window along one axis
+        ((5, 4, 6), (8, 8, 8)),
+        ((31, 10, 10), (6, 7, 9)),  # uneven windows
+        ((16, 16, 16), (16, 8, 16)),
+    ],
+)
+def test_equals_monais_sliding_window(shape, window, overlap):
+    data = torch.from_numpy(np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32))
+    network = noisy_network(3)
+    with torch.inference_mode():
+        logits = sliding_window_inference(
+            data[None],
+            window,
+            1,
+            network,
+            overlap=overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+    expected = torch.softmax(logits[0], dim=0)
+    found = predict(data, [network], config(window, overlap=overlap), CPU)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_sums_change_probabilities_by_less_than_a_thousandth(data):
+    network = noisy_network(3)
+    exact = predict(data, [network], config(), CPU)
+    found = predict(data, [network], config(), CPU, stream=streamed(dtype=torch.float16))
+    assert 0 < (found - exact).abs().max() < 1e-3
+
+
+# --- Windows without tissue ---
+
+
+def shadows_of(tissue):
+    return tuple(tissue.any(axis=axis) for axis in range(3))
+
+
+def test_windows_of_air_are_left_out_and_tissue_sees_all_of_its_windows(data):
+    """Probabilities in the shadows of tissue are those of all windows, bit for bit."""
+    tissue = np.zeros((13, 9, 20), bool)
+    tissue[2:6, 1:4, 3:7] = True
+    spy = Spy(noisy_network(0), 3)
+    everything = predict(data, [noisy_network(0)], config(overlap=0.5, batch_size=1), CPU)
+    stream = streamed(shadows=shadows_of(tissue))
+    found = predict(data, [spy], config(overlap=0.5, batch_size=1), CPU, stream=stream)
+    assert len(spy.seen) < 3 * 2 * 4
+    assert torch.equal(found[:, tissue], everything[:, tissue])
+    nowhere = found[0] == 1
+    assert nowhere.any()
+    assert (found[1:, nowhere] == 0).all()
+
+
+def test_where_no_window_was_no_region_is(data):
+    stream = streamed(shadows=shadows_of(np.zeros((13, 9, 20), bool)))
+    found = predict(data, [noisy_network(0)], config(), CPU, activation="sigmoid", stream=stream)
+    assert (found == 0).all()
+
+
+# --- Memory ---
+
+
+class OutOfMemory:
+    """A network that fits batches up to a size only."""
+
+    def __init__(self, largest):
+        self.largest = largest
+        self.sizes = []
+
+    def __call__(self, windows_BCIJK):
+        self.sizes.append(len(windows_BCIJK))
+        if len(windows_BCIJK) > self.largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.cat([windows_BCIJK, -windows_BCIJK[:, :1]], dim=1)
+
+
+def test_batches_shrink_when_memory_runs_out_and_stay_small(data, caplog):
+    network = OutOfMemory(largest=1)
+    predictor = Predictor([Spy(network, 3)], config(batch_size=5), CPU, 3)
+    found = assembled(predictor, data)
+    expected = predict(data, [Spy(OutOfMemory(9), 3)], config(batch_size=1), CPU)
+    assert torch.equal(found, expected)
+    assert network.sizes[:3] == [5, 2, 1]
+    assert set(network.sizes[3:]) == {1}
+    assert "memory ran out; going on with batches of 2 windows" in caplog.text
+    network.sizes.clear()
+    assembled(predictor, data)
+    assert set(network.sizes) == {1}, "the next volume begins with what fitted"
+
+
+def test_memory_that_does_not_suffice_for_one_window_is_an_error(data):
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(data, [Spy(OutOfMemory(0), 3)], config(batch_size=2), CPU)
+
+
+def test_other_errors_are_not_taken_for_it(data):
+    def fail(_):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        predict(data, [Spy(fail)], config(), CPU)

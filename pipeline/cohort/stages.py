@@ -1,0 +1,231 @@
+"""What happens to one study of a cohort: it is loaded, segmented and written.
+
+Each stage returns its result, or a row that says why there is none; whatever goes wrong with one
+study, the others go on.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.recipe import device_name, make_recipe
+from pipeline.cohort.study_input import StudyInput, without_folder
+from pipeline.cohort.table import Row, Status
+from pipeline.errors import StudyError
+from pipeline.model import Model
+from pipeline.progress import timed
+from pipeline.report import (
+    FileRecord,
+    GridRecord,
+    OutputKind,
+    ProbabilityWriter,
+    Provenance,
+    Recipe,
+    Timing,
+    read_provenance,
+    volumes_ml,
+    write_mask,
+    write_picture,
+    write_provenance,
+)
+from pipeline.segmentation import STAGES, PreparedStudy, Segmentation, Segmenter
+from pipeline.study import read_study
+
+logger = logging.getLogger(__name__)
+
+ALREADY_COMPLETE = "already complete"
+
+_LONGEST_REASON = 400
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What to write beside masks and provenance, and what it may take.
+
+    Attributes:
+        probabilities: Write the class probabilities.
+        pictures: Write a picture of each mask.
+        max_bytes: Of main memory that the process may take; None: all that is free.
+    """
+
+    probabilities: bool = False
+    pictures: bool = False
+    max_bytes: int | None = None
+
+    def wanted(self, outputs: Outputs) -> dict[OutputKind, Path]:
+        """Return the files that a study must have, besides its provenance."""
+        wanted: dict[OutputKind, Path] = {"mask": outputs.mask}
+        if self.probabilities:
+            wanted["probabilities"] = outputs.probabilities
+        if self.pictures:
+            wanted["picture"] = outputs.picture
+        return wanted
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all studies of a call share."""
+
+    model: Model
+    segmenter: Segmenter
+    out: Path
+    options: SegmentOptions
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A study that waits to be segmented."""
+
+    input: StudyInput
+    recipe: Recipe
+    prepared: PreparedStudy
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A study that waits to be written."""
+
+    loaded: Loaded
+    segmentation: Segmentation
+
+
+def load(study: StudyInput, job: Job) -> Loaded | Row:
+    """Read a study and bring it to the network's grid, unless it is complete already."""
+    return _attempt(study, job, lambda: _load(study, job))
+
+
+def segment(
+    loaded: Loaded,
+    job: Job,
+    elsewhere_bytes: int,
+    advance: Callable[[int, int], None],
+) -> Segmented | Row:
+    """Segment a loaded study; write its probabilities on the way if they are wanted."""
+    return _attempt(loaded.input, job, lambda: _segment(loaded, job, elsewhere_bytes, advance))
+
+
+def write(segmented: Segmented, job: Job) -> Row:
+    """Write mask, picture and, last, the provenance."""
+    return _attempt(segmented.loaded.input, job, lambda: _write(segmented, job))
+
+
+def _attempt(study: StudyInput, job: Job, stage: Callable[[], Result]) -> Result | Row:
+    start = time.perf_counter()
+    status: Status
+    try:
+        if study.refusal is None:
+            return stage()
+        status, reason = "rejected", study.refusal
+        Outputs(job.out, study.case).remove()
+    except StudyError as error:
+        status, reason = "rejected", str(error)
+        # No mask may stay beside a rejection; but a share that went away takes none with it.
+        if not isinstance(error.__cause__, OSError):
+            Outputs(job.out, study.case).remove()
+    except Exception as error:
+        # Whatever it is, the other studies go on; the one line in the table must do for most users.
+        logger.debug("%s failed", study.case, exc_info=True)
+        status, reason = "failed", f"{type(error).__name__}: {error}"
+    reason = _one_line(without_folder(study.anonymous(reason), job.out))
+    logger.warning("%s %s: %s", study.case, status, reason)
+    return Row(study.case, status, reason, total_s=time.perf_counter() - start)
+
+
+def _load(study: StudyInput, job: Job) -> Loaded | Row:
+    start = time.perf_counter()
+    outputs = Outputs(job.out, study.case)
+    recipe = make_recipe(study, job.model)
+    previous = read_provenance(outputs.provenance)
+    wanted = job.options.wanted(outputs)
+    if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
+        return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
+    outputs.remove()
+    seconds: dict[str, float] = {}
+    with timed(seconds, "load"):
+        voxels = read_study(
+            study.paths,
+            case=study.case,
+            num_channels=len(job.model.description.channels),
+            config=job.model.description.study,
+        )
+    prepared = job.segmenter.prepare(voxels, keep_volume=job.options.pictures)
+    return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
+
+
+def _segment(
+    loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Callable[[int, int], None]
+) -> Segmented:
+    study, sink = loaded.prepared, None
+    with ExitStack() as stack:
+        if job.options.probabilities:
+            path = Outputs(job.out, study.case).probabilities
+            num_outputs = job.model.description.num_outputs
+            writer = ProbabilityWriter(path, study.header, study.grid.shape, num_outputs)
+            sink = stack.enter_context(writer)
+        segmentation = job.segmenter.segment(
+            study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
+        )
+        seconds = dict(segmentation.seconds)
+        with timed(seconds, "write"):
+            stack.close()
+    return Segmented(loaded, replace(segmentation, seconds=seconds))
+
+
+def _write(segmented: Segmented, job: Job) -> Row:
+    study, segmentation = segmented.loaded.prepared, segmented.segmentation
+    outputs = Outputs(job.out, study.case)
+    seconds = dict(segmentation.seconds)
+    with timed(seconds, "write"):
+        if study.volume is not None:
+            labels = job.model.description.labels
+            write_picture(study.volume, segmentation.labels_IJK, labels, outputs.picture)
+        write_mask(segmentation.labels_IJK, study.header, outputs.mask)
+    warnings = tuple(segmented.loaded.input.anonymous(text) for text in segmentation.warnings)
+    segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
+    provenance = _describe(segmented, segmentation, job)
+    write_provenance(provenance, outputs.provenance)
+    logger.info("%s: %s", study.case, provenance.timing.in_words())
+    for warning in provenance.warnings:
+        logger.warning("%s: %s", study.case, warning)
+    return _row(provenance, sum(seconds.values()))
+
+
+def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
+    study, labels = segmented.loaded.prepared, job.model.description.labels
+    wanted = job.options.wanted(Outputs(job.out, study.case))
+    in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
+    return Provenance(
+        case=study.case,
+        recipe=segmented.loaded.recipe,
+        outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
+        labels=dict(labels),
+        volumes_ml=volumes_ml(segmentation.labels_IJK, study.grid, labels),
+        grid=GridRecord.of(study.grid),
+        warnings=segmentation.warnings,
+        timing=Timing.of(in_order, study.grid.num_voxels),
+        memory_gb=dict(segmentation.memory_gb),
+        device=device_name(job.segmenter.device),
+    )
+
+
+def _row(provenance: Provenance, total_s: float, reason: str = "") -> Row:
+    return Row(
+        case=provenance.case,
+        status="done",
+        reason=reason,
+        seconds=provenance.timing.seconds,
+        total_s=total_s,
+        volumes_ml=provenance.volumes_ml,
+    )
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

@@ -1,0 +1,89 @@
+"""How a prediction stays within the memory that this process may take."""
+
+import logging
+
+import torch
+
+from pipeline.inference.memory import CellStorage, NotEnoughMemory, settle_storage
+from pipeline.inference.predictor import Predictor
+from pipeline.inference.windows import Size
+from pipeline.main_memory import (
+    available_bytes,
+    give_back_freed,
+    resident_bytes,
+    reuse_freed,
+)
+
+logger = logging.getLogger(__name__)
+
+GPU_SHARE = 0.9
+"""Of the free memory of a GPU; the rest is for fragments."""
+
+
+class MemoryBudget:
+    """What a predictor takes, measured once, and what it may take.
+
+    Args:
+        predictor: Computes one window, to see what that takes.
+        num_channels: Of its input.
+        max_bytes: Of main memory; None: all that is free.
+
+    Attributes:
+        max_bytes: The same.
+    """
+
+    def __init__(self, predictor: Predictor, num_channels: int, max_bytes: int | None) -> None:
+        self.max_bytes = max_bytes
+        self._predictor = predictor
+        if predictor.device.type == "cpu":
+            # A third of the time of a window would else be spent on pages of memory.
+            reuse_freed()
+        self._at_rest = resident_bytes()
+        self._of_window = predictor.measure_memory(num_channels)
+
+    def max_working_voxels(self, num_channels: int) -> int:
+        """Return how large a volume may be made: it is held up to three times on the way."""
+        return max(0, (self.limit() - resident_bytes()) // (3 * 4 * num_channels))
+
+    def plan(self, size: Size, held_bytes: int) -> tuple[CellStorage, int]:
+        """Choose how to keep sums of logits.
+
+        Args:
+            size: Of the working volume.
+            held_bytes: That the working volume, the labels and other studies take.
+
+        Returns:
+            The storage, and the peak of main memory to expect, in bytes.
+
+        Raises:
+            NotEnoughMemory: If nothing fits.
+        """
+        predictor = self._predictor
+        on_gpu = predictor.device.type == "cuda"
+        of_batch = predictor.batch_size * self._of_window
+        fixed = self._at_rest + held_bytes + (0 if on_gpu else of_batch)
+        limit = self.limit()
+        if fixed > limit:
+            give_back_freed()
+        try:
+            storage = settle_storage(
+                predictor.lay(size),
+                predictor.num_outputs,
+                predictor.device,
+                room=limit - fixed,
+                gpu_room=_free_on(predictor.device) - of_batch if on_gpu else 0,
+            )
+        except NotEnoughMemory as error:
+            raise NotEnoughMemory(fixed + error.needed_bytes, limit) from error
+        return storage, fixed + (0 if storage.device.type == "cuda" else storage.num_bytes)
+
+    def limit(self) -> int:
+        """Return how much main memory this process may hold."""
+        if self.max_bytes is not None:
+            return self.max_bytes
+        return resident_bytes() + available_bytes()
+
+
+def _free_on(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(GPU_SHARE * free)

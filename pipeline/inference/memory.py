@@ -1,0 +1,86 @@
+"""What a prediction will hold in memory, so that it is made smaller or refused beforehand.
+
+    peak = process with its networks at rest    measured
+         + a batch on its way through them      measured on one window, times windows of a batch
+         + working volume                       4 bytes x channels x working voxels
+         + cells alive                          (bytes of a sum x outputs + 4) x voxels of a cell
+         + labels on the study's own grid       bytes of a label x native voxels
+
+Only the last of the logits and the cells grow with the outputs. Where windows overlap by half, the
+cells alive are about half a window's length times the area across the volume's longest axis, and
+a row of windows more; the length of the volume and the native grid do not matter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.inference.cell_layout import CellLayout
+
+CELL_TYPES = (torch.float32, torch.float16)
+"""Float16 where float32 does not fit: labels then differ only where two are within 1/1000."""
+
+
+class NotEnoughMemory(Exception):  # noqa: N818
+    """A prediction does not fit.
+
+    Attributes:
+        needed_bytes: That it takes at the least.
+        limit_bytes: That it may take.
+    """
+
+    def __init__(self, needed_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"{needed_bytes} bytes needed, {limit_bytes} allowed")
+        self.needed_bytes, self.limit_bytes = needed_bytes, limit_bytes
+
+
+@dataclass(frozen=True)
+class CellStorage:
+    """Where and how sums of logits are kept.
+
+    Attributes:
+        dtype: Of the sums.
+        device: That holds them.
+        num_bytes: What they take at their most.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    num_bytes: int
+
+
+def settle_storage(
+    layout: CellLayout, num_outputs: int, device: torch.device, *, room: int, gpu_room: int = 0
+) -> CellStorage:
+    """Choose the most exact storage of sums that fits, on the networks' device if possible.
+
+    Args:
+        layout: Of the cells.
+        num_outputs: Of the network.
+        device: That the networks are on.
+        room: Main memory left for the cells, in bytes.
+        gpu_room: The same of the GPU, if the networks are on one.
+
+    Raises:
+        NotEnoughMemory: If even float16 does not fit.
+    """
+    places = [(device, gpu_room)] if device.type == "cuda" else []
+    places.append((torch.device("cpu"), room))
+    needed = 0
+    for place, free in places:
+        for dtype in CELL_TYPES:
+            needed = cells_bytes(layout, num_outputs, dtype)
+            if needed <= free:
+                return CellStorage(dtype, place, needed)
+    raise NotEnoughMemory(needed, room)
+
+
+def cells_bytes(layout: CellLayout, num_outputs: int, dtype: torch.dtype) -> int:
+    """Return the memory that the cells take at their most, with their sums of weights."""
+    per_voxel = num_outputs * dtype.itemsize + torch.float32.itemsize
+    return layout.num_alive * layout.voxels_of_largest * per_voxel
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch failed since memory ran out; only for that of a GPU it has a type."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,144 @@
+"""Where windows lie in a volume, and how much each of their voxels counts.
+
+Axes: I, J, K = voxel axes in RAS order.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from monai.data.utils import compute_importance_map
+
+from pipeline.transforms import Shadows
+
+Size = tuple[int, int, int]
+
+
+def importance(window: Size) -> torch.Tensor:
+    """Return how much each voxel of a window counts where windows overlap, as float32.
+
+    A Gaussian with a standard deviation of an eighth of the window, as MONAI's sliding window has
+    it: voxels at a window's border see little around them.
+
+    Source:
+        Isensee et al., Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
+    """
+    weights: torch.Tensor = compute_importance_map(window, mode="gaussian", sigma_scale=0.125)
+    return weights
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Windows over a volume: every combination of one start along each axis.
+
+    Attributes:
+        size: Of the volume; no axis is shorter than the window.
+        window: Size of each window.
+        starts: First voxel of the windows along each axis, ascending.
+    """
+
+    size: Size
+    window: Size
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def lay(cls, size: Size, window: Size, overlap: float) -> "WindowGrid":
+        """Lay windows over a volume, each beginning a step after the one before.
+
+        The last one along an axis ends with the volume. A step is `1 - overlap` of the window,
+        rounded down, as in MONAI.
+        """
+        i, j, k = (_starts(n, edge, overlap) for n, edge in zip(size, window, strict=True))
+        return cls(size, window, (i, j, k))
+
+    @property
+    def num_windows(self) -> int:
+        """Number of all windows."""
+        return math.prod(len(starts) for starts in self.starts)
+
+    def segments(self, axis: int) -> list[tuple[int, int]]:
+        """Cut an axis where windows begin, so that what lies between two cuts is done with at once.
+
+        What follows the last start is cut into steps too, and slivers join what follows them, so
+        that all segments take about the same memory.
+        """
+        starts, size = self.starts[axis], self.size[axis]
+        if len(starts) == 1:
+            return [(0, size)]
+        step = starts[1]
+        cuts = [0]
+        for cut in [*starts[1:], *range(starts[-1] + step, size, step)]:
+            if 2 * (cut - cuts[-1]) >= step and 2 * (size - cut) >= step:
+                cuts.append(cut)
+        return list(itertools.pairwise([*cuts, size]))
+
+    def last_window(self, axis: int, segment: tuple[int, int]) -> int:
+        """Return the number of the last start along an axis whose window touches a segment."""
+        return sum(start < segment[1] for start in self.starts[axis]) - 1
+
+    def may_hold_tissue(self, start: Size, shadows: Shadows) -> bool:
+        """Tell whether a window may hold anything but surrounding air.
+
+        It holds none if along some axis it lies outside the shadow of all there is. Gas and lung
+        inside a body lie in its shadow along every axis, so they are never left out.
+        """
+        i, j, k = (slice(s, s + n) for s, n in zip(start, self.window, strict=True))
+        along_i, along_j, along_k = shadows
+        return bool(along_i[j, k].any() and along_j[i, k].any() and along_k[i, j].any())
+
+
+def _starts(size: int, window: int, overlap: float) -> tuple[int, ...]:
+    if size <= window:
+        return (0,)
+    step = max(1, int(window * (1 - overlap)))
+    number = math.ceil((size - window) / step) + 1
+    return tuple(min(index * step, size - window) for index in range(number))
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order the axes are gone through: columns of windows, rows of columns, slabs of rows.
+
+    The longest axis goes slowest: what is held grows with the area across it.
+
+    Attributes:
+        column: Axis along which windows follow each other.
+        row: Axis along which columns do.
+        slab: Axis along which layers of rows do.
+    """
+
+    column: int
+    row: int
+    slab: int
+
+    @classmethod
+    def of(cls, size: Sequence[int]) -> "Order":
+        """Return the order for a volume of this size."""
+        column, row, slab = sorted(range(3), key=lambda axis: size[axis])
+        return cls(column, row, slab)
+
+    @property
+    def axes(self) -> Size:
+        """The axes, fastest first."""
+        return self.column, self.row, self.slab
+
+    def back(self) -> Size:
+        """Return where I, J, K stand in this order."""
+        i, j, k = (self.axes.index(axis) for axis in range(3))
+        return i, j, k
+
+    def stripes(self, grid: WindowGrid) -> Iterator[tuple[tuple[int, int], list[Size]]]:
+        """Yield the columns of windows in turn.
+
+        Yields:
+            The number of the slab and of the row, and the windows' starts along I, J, K.
+        """
+        slabs, rows = grid.starts[self.slab], grid.starts[self.row]
+        for (n, slab), (m, row) in itertools.product(enumerate(slabs), enumerate(rows)):
+            windows = []
+            for column in grid.starts[self.column]:
+                by_axis = {self.column: column, self.row: row, self.slab: slab}
+                windows.append((by_axis[0], by_axis[1], by_axis[2]))
+            yield (n, m), windows

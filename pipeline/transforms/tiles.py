@@ -1,0 +1,116 @@
+"""Cut a block of working voxels into tiles whose native voxels fit a processor's cache.
+
+Axes: I, J, K = voxel axes in RAS order.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.transforms.interpolation import AxisInterpolation
+from pipeline.transforms.orientation import Slices
+from pipeline.transforms.placement import Placement
+from pipeline.transforms.probability import ProbabilityBlock
+
+TILE_VOXELS = {"cpu": 2**18, "cuda": 2**21}
+"""Native voxels of a tile, about: what one core's cache holds; what keeps a GPU busy."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a block: where it is read, where it is written, and the weights between.
+
+    Attributes:
+        working: In the block, with the voxel before it that interpolation needs.
+        native: In the study, in RAS order.
+        in_block: Among the native voxels of its block.
+        matrices: Of each axis; None where native voxels are working voxels.
+    """
+
+    working: Slices
+    native: Slices
+    in_block: Slices
+    matrices: tuple[torch.Tensor | None, ...]
+
+
+class Tiling:
+    """Says which native voxels belong to which working voxels of a study.
+
+    Args:
+        placement: Of the study.
+
+    Attributes:
+        order: Of the axes to interpolate along; the one that grows least first.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        self._axes = [AxisInterpolation(axis) for axis in placement.axes]
+        self._growth = [axis.num_native / axis.num_working for axis in placement.axes]
+        self._first = [first for first, _ in placement.box]
+        self.order = sorted(range(3), key=lambda axis: self._growth[axis])
+
+    def native_box(self, block: ProbabilityBlock) -> Slices:
+        """Return the native voxels that a block decides, in RAS order."""
+        ends = zip(self._axes, self._first, _own_voxels(block), strict=True)
+        return _slices((first + axis.cut(a), first + axis.cut(b)) for axis, first, (a, b) in ends)
+
+    def tiles(self, block: ProbabilityBlock) -> Iterator[Tile]:
+        """Cut a block; tiles without native voxels are left out."""
+        device = block.values_CIJK.device
+        whole = self.native_box(block)
+        along_axes = self._cuts(block)
+        for parts in itertools.product(*along_axes):
+            with_axis = list(zip(self._axes, parts, strict=True))
+            read_from = [a - (a > 0 and not axis.is_identity) for axis, (a, _) in with_axis]
+            native = _slices(
+                (first + axis.cut(a), first + axis.cut(b))
+                for first, (axis, (a, b)) in zip(self._first, with_axis, strict=True)
+            )
+            matrices = [axis.matrix(a, b) for axis, (a, b) in with_axis]
+            yield Tile(
+                _slices(
+                    (read - start, b - start)
+                    for read, start, (_, b) in zip(read_from, block.start, parts, strict=True)
+                ),
+                native,
+                _slices(
+                    (n.start - w.start, n.stop - w.start)
+                    for n, w in zip(native, whole, strict=True)
+                ),
+                tuple(None if matrix is None else matrix.to(device) for matrix in matrices),
+            )
+
+    def _cuts(self, block: ProbabilityBlock) -> list[list[tuple[int, int]]]:
+        """Cut each axis, the slowest in memory most, so that tiles stay whole in memory."""
+        own = _own_voxels(block)
+        lengths = [stop - start for start, stop in own]
+        num_native = math.prod(n * more for n, more in zip(lengths, self._growth, strict=True))
+        device = block.values_CIJK.device
+        number = math.ceil(num_native / TILE_VOXELS[device.type])
+        strides = block.values_CIJK.stride()[1:]
+        cuts: list[list[tuple[int, int]]] = [[], [], []]
+        for axis in sorted(range(3), key=lambda axis: -strides[axis]):
+            along = max(1, min(number, lengths[axis]))
+            number = math.ceil(number / along)
+            cuts[axis] = self._cut(axis, own[axis], along)
+        return cuts
+
+    def _cut(self, axis: int, ends: tuple[int, int], number: int) -> list[tuple[int, int]]:
+        start, stop = ends
+        cuts = [start + round(index * (stop - start) / number) for index in range(number + 1)]
+        own = self._axes[axis]
+        return [(a, b) for a, b in itertools.pairwise(cuts) if own.cut(a) < own.cut(b)]
+
+
+def _own_voxels(block: ProbabilityBlock) -> list[tuple[int, int]]:
+    """Return the working voxels of a block along each axis, without those of the block before."""
+    size = block.values_CIJK.shape[1:]
+    return [(start + (start > 0), start + n) for start, n in zip(block.start, size, strict=True)]
+
+
+def _slices(ends: Iterable[tuple[int, int]]) -> Slices:
+    i, j, k = (slice(start, stop) for start, stop in ends)
+    return i, j, k
