@@ -6,10 +6,10 @@ The README beside an exported network, from `pipeline.export.readme`, says what 
 from typing import Any
 
 from pipeline.export.graph import window_of
+from pipeline.export.scripts.foreground import AIR_HU
 from pipeline.model import ChannelDescription, ModelDescription
 from pipeline.postprocessing import keep_rules
 from pipeline.transforms import ChannelNormalisation
-from pipeline.transforms.foreground import AIR_HU
 from pipeline.transforms.placement import SAME_SPACING
 from pipeline.transforms.restore import REGION_THRESHOLD
 

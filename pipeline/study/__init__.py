@@ -5,9 +5,8 @@ outputs must repeat; `read_label_map` reads labels. Nothing is taken from free t
 no file, however broken, costs more memory than its size allows.
 """
 
-from pipeline.study.header import GeometryHeader
 from pipeline.study.reader import read_label_map, read_study
-from pipeline.study.study import VOLUME_SUFFIXES, Study, StudyConfig, case_name
+from pipeline.study.study import VOLUME_SUFFIXES, GeometryHeader, Study, StudyConfig, case_name
 from pipeline.study.text_header import voxel_files
 
 __all__ = [

@@ -27,8 +27,8 @@ from pipeline.study.checks import (
     check_stored_bytes,
     volume_shape,
 )
-from pipeline.study.header import SPATIAL_UNITS_MASK, GeometryHeader, geometry_header
-from pipeline.study.study import ORIENTATION_UNKNOWN, ImageFile, StudyConfig
+from pipeline.study.header import SPATIAL_UNITS_MASK, geometry_header
+from pipeline.study.study import ORIENTATION_UNKNOWN, GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
 
 QFORM_SFORM_TOLERANCE_MM = 0.25

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.study.header import GeometryHeader
+from pipeline.study.header import GeometryHeader as GeometryHeader
 from pipeline.volume import Affine, Grid, Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")

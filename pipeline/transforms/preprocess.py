@@ -4,6 +4,7 @@ The same function serves training and inference, with settings that come from th
 cannot disagree.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,13 +12,16 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import NormalizeIntensity, Orientation
+from monai.transforms.utils import generate_spatial_bounding_box
 
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
-from pipeline.transforms.foreground import box_of_foreground
 from pipeline.transforms.placement import Box, Placement, place
 from pipeline.transforms.resample import resample_labels, resample_linear, resample_nearest
 from pipeline.volume import IGNORE_INDEX, Affine, Grid, LabelMap, Volume
+
+AIR_HU = -500.0
+"""Above this a CT voxel is taken for something other than air."""
 
 MAX_WORKING_VOXELS = 2**30
 """Larger working volumes come from a wrong spacing."""
@@ -109,9 +113,26 @@ def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> MetaTensor:
 
 
 def foreground_box(image_CIJK: torch.Tensor, ras: Grid, settings: Preprocessing) -> Box:
-    """Return the box around the foreground that the settings mean; see `box_of_foreground`."""
-    is_ct = [channel.kind == "ct" for channel in settings.channels]
-    return box_of_foreground(image_CIJK, ras, is_ct, settings.crop_margin_mm)
+    """Bounding box of everything that is not surrounding air (CT) or zero (MR), with a margin.
+
+    Only a box around all tissue is cut, never tissue inside it; the margin covers tissue that is as
+    dark as air at the box's border (lung at the edge of a small field of view). A volume in which
+    nothing is found keeps its whole extent.
+    """
+    is_ct = torch.tensor([channel.kind == "ct" for channel in settings.channels])
+    is_ct_C111 = is_ct.reshape(-1, 1, 1, 1)
+
+    def foreground(data_CIJK: torch.Tensor) -> torch.Tensor:
+        return torch.where(is_ct_C111, data_CIJK > AIR_HU, data_CIJK != 0)
+
+    margin = [math.ceil(settings.crop_margin_mm / spacing) for spacing in ras.spacing_mm]
+    start, stop = generate_spatial_bounding_box(
+        image_CIJK, foreground, margin=margin, allow_smaller=True
+    )
+    if not any(stop):
+        start, stop = [0, 0, 0], ras.shape
+    i, j, k = ((int(first), int(last)) for first, last in zip(start, stop, strict=True))
+    return i, j, k
 
 
 def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.Tensor:

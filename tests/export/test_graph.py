@@ -5,7 +5,6 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.export.graph import MeanLogits, export_graph, window_of
-from pipeline.inference import predict
 from pipeline.network.config import OPTIONS
 
 WINDOW = (16, 16, 8)
@@ -32,16 +31,6 @@ def test_members_and_mirrored_windows_are_inside(make_model):
     windows = torch.randn(3, 1, *WINDOW)
     found = run(export_graph(model), windows)
     torch.testing.assert_close(found, mean_logits(model, windows))
-
-
-def test_probabilities_are_those_of_inference_to_the_last_bit(make_model):
-    model = make_model(members=2, mirror_axes=("R",))
-    data = torch.randn(1, *WINDOW)
-    expected = predict(
-        data, model.networks, model.description.inference, torch.device("cpu"), ("R",)
-    )
-    found = torch.softmax(run(export_graph(model), data[None])[0], dim=0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_windows", [1, 2, 5])

@@ -16,8 +16,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
+from pipeline.export.scripts.foreground import box_of_foreground
 from pipeline.export.scripts.writer import HEADER
-from pipeline.transforms.foreground import box_of_foreground
 from pipeline.transforms.placement import Placement, place
 from pipeline.transforms.resample import resample_linear
 from pipeline.volume import Grid

@@ -1,6 +1,6 @@
 """The box around everything in a study that is not surrounding air.
 
-Needs nothing but torch and MONAI, since exported bundles carry this module with them.
+The same box as that of `pipeline.transforms`, which is written for the settings of a model.
 
 Axes: C = channels, I, J, K = voxel axes in RAS order.
 """

@@ -1,11 +1,12 @@
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.transforms.foreground import AIR_HU, box_of_foreground
-from pipeline.volume import Grid
+from pipeline.export.scripts.foreground import AIR_HU, box_of_foreground
+from pipeline.transforms import ChannelNormalisation, Preprocessing, preprocess
+from pipeline.volume import Grid, Volume
 
 EVERYTHING = ((0, 6), (0, 5), (0, 4))
 
@@ -40,3 +41,21 @@ def test_the_box_is_the_smallest_that_leaves_nothing_out(data):
     where = np.argwhere(data[0])
     low, high = (where.min(0), where.max(0) + 1) if len(where) else ([0, 0, 0], [6, 5, 4])
     assert box(data, [False]) == tuple(zip(low, high, strict=True))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    hnp.arrays(np.int16, (2, 7, 6, 5), elements=st.sampled_from([0, -1000, -1000, -1000, 40])),
+    st.floats(0, 4),
+)
+def test_the_box_is_that_of_the_pipeline(data, margin_mm):
+    ct = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
+    wanted = Preprocessing(
+        spacing_mm=(1.0, 2.0, 1.5),
+        crop_margin_mm=margin_mm,
+        channels=(ct, ChannelNormalisation(kind="mr")),
+    )
+    spacing_mm = (1.3, 2.0, 0.7)
+    volume = Volume(data.astype(np.float32), np.diag([*spacing_mm, 1.0]))
+    expected = preprocess(volume, wanted).placement.box
+    assert box(data, [True, False], margin_mm, spacing_mm) == expected
