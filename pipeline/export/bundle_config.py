@@ -14,6 +14,8 @@ from pipeline.transforms import ChannelNormalisation
 
 NETWORK_FILE = "models/model.pt2"
 IMAGE, PRED = "image", "pred"
+BATCH_SIZE = 4
+"""Windows computed at once where the model leaves that open."""
 
 Config = dict[str, Any]
 
@@ -167,7 +169,7 @@ def _inferer(description: ModelDescription) -> Config:
     return {
         "_target_": "SlidingWindowInferer",
         "roi_size": list(window_of(description)),
-        "sw_batch_size": settings.batch_size,
+        "sw_batch_size": settings.batch_size or BATCH_SIZE,
         "overlap": settings.overlap,
         "mode": "gaussian",
         "padding_mode": "replicate",

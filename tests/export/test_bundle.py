@@ -17,6 +17,8 @@ from pipeline.transforms import ChannelNormalisation
 
 CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
 MR = ChannelNormalisation(kind="mr")
+MOST_TIES = 1e-3
+"""Share of voxels; networks of random weights are undecided in more than trained ones."""
 REGIONS = (Region("whole", ("organ", "lesion"), "organ"), Region("core", ("lesion",), "lesion"))
 NO_NETWORK = """
 import socket
@@ -67,7 +69,8 @@ def assert_same_masks(found, expected):
         assert theirs.header["qform_code"] == ours.header["qform_code"]
         labels = np.asarray(ours.dataobj)
         assert set(np.unique(labels)) == {0, 4, 9}
-        np.testing.assert_array_equal(np.asarray(theirs.dataobj), labels)
+        # Where two labels are as probable, rounding decides, and that depends on the order of sums.
+        assert np.mean(np.asarray(theirs.dataobj) != labels) <= MOST_TIES
 
 
 def test_masks_of_an_ensemble_are_those_of_segment(make_model, save_study, run_bundle, tmp_path):
