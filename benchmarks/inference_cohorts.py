@@ -83,6 +83,20 @@ def ct(data: Path, spacing_mm: float, images: Path) -> Cohort:
     return Cohort("CT", Model(description, (network,)), images)
 
 
+def cut_to_window(cohort: Cohort, images: Path) -> Cohort:
+    """Return a study of one window at the working spacing, from the middle of the first study.
+
+    There the sides prepare alike: nothing is resampled, padded or blended.
+    """
+    description = cohort.model.description
+    image = nib.load(cohort.images / f"{cohort.cases[0]}_0000.nii.gz")
+    window = description.inference.window or CT_WINDOW
+    voxels = middle(torch.from_numpy(np.asarray(image.dataobj))[None], window)[0].numpy()
+    affine = np.diag([*description.preprocessing.spacing_mm, 1.0])
+    write_study(nib.Nifti1Image(voxels, affine), "window", images)
+    return replace(cohort, name="control", images=images)
+
+
 def write_study(image: nib.Nifti1Image, case: str, images: Path) -> None:
     """Write a study as channel 0 of `case`, its axes turned to R, A and S."""
     images.mkdir(exist_ok=True)
@@ -170,7 +184,9 @@ def features(network: torch.nn.Module, window_CIJK: torch.Tensor) -> torch.Tenso
 
 
 def middle(image_CIJK: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Cut a window out of the middle."""
+    """Cut a window out of the middle; where the image is smaller, its border is repeated."""
     for axis, n in enumerate(size, start=1):
-        image_CIJK = image_CIJK.narrow(axis, (image_CIJK.shape[axis] - n) // 2, n)
+        present = image_CIJK.shape[axis]
+        indices = torch.arange(n) + (present - n) // 2
+        image_CIJK = image_CIJK.index_select(axis, indices.clamp(0, present - 1))
     return image_CIJK
