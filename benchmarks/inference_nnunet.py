@@ -127,12 +127,14 @@ def introduction(versions: Mapping[str, str], difference: float, same: float) ->
         "The same network with the same weights on both sides: on a random window their logits "
         f"differ by {difference:.0e} of the largest, and on a study of one window at the working "
         f"spacing the masks agree in {100 * same:.1f} %. Elsewhere the sides prepare differently: "
-        "nnU-Net resamples with cubic splines, after scaling, crops only zeros, spreads its windows "
-        "evenly, and pads small volumes with zeros; Trivox resamples linearly, before scaling, "
-        "crops air, and pads with the border. The same files, size of window, steps of at most half "
-        "a window, Gaussian weights. Time is that of the call that segments the folder; starting "
-        "Python and loading the model come before. On a CPU nnU-Net computes in float32 only, so "
-        "*Trivox, fp32* is the like-for-like row. Peak memory is that of all processes together.",
+        "nnU-Net resamples with cubic splines, after scaling, crops only zeros, spreads its "
+        "windows evenly, and pads small volumes with zeros; Trivox resamples linearly, before "
+        "scaling, crops air, and pads with the border.",
+        "",
+        "The same files, size of window, steps of at most half a window, Gaussian weights. Time "
+        "is that of the call that segments the folder; starting Python and loading the model come "
+        "before. On a CPU nnU-Net computes in float32 only, so *Trivox, fp32* is the like-for-like "
+        "row. Peak memory is that of all processes together.",
         "",
     ]
 
