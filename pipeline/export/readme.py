@@ -29,9 +29,9 @@ computes faster where the device can, `--non_finite repair` accepts studies with
 
 ## What it does
 
-The same as `trivox segment` with the same precision. Masks are the same voxel by voxel, unless two
-labels are equally probable to the last digit. Not carried along: Trivox refuses label maps given
-in place of images, and volumes of impossible size; this bundle does not look.
+The same as `trivox segment` with the same precision. The masks are the same, but where two labels
+are equally probable up to rounding either may win. Not carried along: Trivox refuses label maps
+given in place of images, and volumes of impossible size; this bundle does not look.
 
 | value | label |
 |---|---|
