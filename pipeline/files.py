@@ -42,8 +42,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         temporary = Path(folder) / "new"
         temporary.mkdir()
         yield temporary
-        for written in temporary.iterdir():
-            _to_disk(written)
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                _to_disk(written)
         try:
             temporary.rename(target)
         except OSError:

@@ -28,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(choices, common)
     _add_check(choices, common)
     _add_plan(choices, common)
+    _add_export(choices, common)
     return parser
 
 
@@ -148,3 +149,24 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.set_defaults(verb=verbs.plan)
+
+
+def _add_export(choices: Choices, common: argparse.ArgumentParser) -> None:
+    parser = choices.add_parser(
+        "export",
+        parents=[common],
+        usage="trivox export MODEL --to FORMAT --out DIR [key=value ...] [--verbose]",
+        help="write a model for use without Trivox",
+        description="Write a trained model for other tools. `bundle` is a MONAI Bundle, which "
+        "`python -m monai.bundle run` executes by itself and whose masks are those of `trivox "
+        "segment`. `onnx` is the network alone, with a declaration of what must happen before and "
+        "after it. The README in DIR says how to use it.",
+        epilog="key=value overrides the model's settings as for `trivox segment`. "
+        "Example: trivox export runs/phantom_ct/model --to bundle --out liver_bundle",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a run's model/")
+    parser.add_argument(
+        "--to", required=True, choices=("bundle", "onnx"), metavar="FORMAT", help="bundle or onnx"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.set_defaults(verb=verbs.export)

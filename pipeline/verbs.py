@@ -171,6 +171,22 @@ def plan(options: argparse.Namespace) -> int:
     return DONE
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a model in the format of another tool; print where."""
+    import torch
+
+    from pipeline.config import override_settings
+    from pipeline.export import export_model
+    from pipeline.model import load_model
+
+    model = load_model(options.model, torch.device("cpu"))
+    description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
+    export_model(replace(model, description=description), options.to, options.out)
+    readme = next(options.out.rglob("README.md"))
+    _results().print(f"{options.to}: see {readme}", soft_wrap=True, markup=False)
+    return DONE
+
+
 def _results() -> Console:
     """Results go to standard output; a pipe gets whole tables, not ones cut at 80 columns."""
     console = Console(quiet=CONSOLE.quiet)

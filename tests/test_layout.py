@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
-    "postprocessing", "evaluation", "report", "model", "segmentation", "training", "planning",
-    "cohort", "config", "verbs", "parsers", "cli",
+    "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
+    "planning", "cohort", "config", "verbs", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,5 +1,6 @@
 """The verbs' own decisions; that they do their work is shown in test_end_to_end.py."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -154,3 +155,19 @@ def test_segment_mirrors_only_with_a_model_that_was_trained_with_it(tmp_path, ca
     assert (tmp_path / "out" / "a_seg.nii.gz").is_file()
     assert main([*words, "--model", str(tmp_path / "plain"), mirror]) == 2
     assert "mirrored along no axis; leave it out, or train with" in capsys.readouterr().err
+
+
+def test_export_takes_settings_of_use_and_says_where_to_read_on(tmp_path, capsys):
+    torch.manual_seed(0)
+    description = ModelDescription.model_validate(DESCRIPTION)
+    save_model(Model(description, (build_network(description.network, 1, 2),)), tmp_path / "model")
+    words = ["export", str(tmp_path / "model"), "--to", "bundle", "--out", str(tmp_path / "out")]
+    assert main([*words, "network.name=fcn"]) == 2
+    assert "cannot be changed here" in capsys.readouterr().err
+    assert main([*words, "inference.overlap=0.25"]) == 0
+    readme = capsys.readouterr().out.strip().removeprefix("bundle: see ")
+    assert "monai.bundle run" in Path(readme).read_text()
+    config = json.loads((tmp_path / "out" / "configs" / "inference.json").read_text())
+    assert config["inferer"]["overlap"] == 0.25
+    assert main(words) == 2
+    assert "exists already" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pipeline.model.folder import (
     copy_model,
     hash_model,
     load_model,
+    metadata,
     named_weights,
     save_model,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "copy_model",
     "hash_model",
     "load_model",
+    "metadata",
     "named_weights",
     "save_model",
 ]

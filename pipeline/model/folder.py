@@ -59,7 +59,7 @@ def save_model(model: Model, folder: Path) -> None:
         with atomic_path(folder / path) as temporary:
             safetensors.torch.save_file(weights, temporary)
     description = model.description.model_copy(update={"num_members": len(model.networks)})
-    write_text(folder / METADATA, json.dumps(_metadata(description), indent=2))
+    write_text(folder / METADATA, json.dumps(metadata(description), indent=2))
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -160,7 +160,8 @@ def _read_description(folder: Path) -> ModelDescription:
         raise ModelError(path, found, remedy) from error
 
 
-def _metadata(description: ModelDescription) -> dict[str, Any]:
+def metadata(description: ModelDescription) -> dict[str, Any]:
+    """Return what a MONAI Bundle says of a network, with Trivox's description under `trivox`."""
     # Any size that the levels can divide; MONAI's notation.
     divisors = zip(description.network.divisors, "ijk", strict=True)
     spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]

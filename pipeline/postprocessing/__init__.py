@@ -7,7 +7,8 @@ from pipeline.postprocessing.components import (
     ComponentRule,
     PostprocessingConfig,
     check_rules,
+    keep_rules,
     postprocess,
 )
 
-__all__ = ["ComponentRule", "PostprocessingConfig", "check_rules", "postprocess"]
+__all__ = ["ComponentRule", "PostprocessingConfig", "check_rules", "keep_rules", "postprocess"]

@@ -1,6 +1,6 @@
 """Drop connected components that are not the organ: all but the largest, or those too small.
 
-Axes: I, J, K = voxel axes; N counts the voxels of one label, in the order of their indices.
+Axes: I, J, K = voxel axes.
 """
 
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy import ndimage
 
 from pipeline.errors import ConfigError
+from pipeline.postprocessing.keep import Keep, keep_components
 from pipeline.volume import Grid
 
 EACH_LABEL = "*"
@@ -18,9 +18,6 @@ EACH_LABEL = "*"
 
 CONNECTIVITY = 26
 """Voxels that share a face, an edge or a corner belong together."""
-
-VOLUME_ROUNDING = 1e-6
-"""Relative shortfall of a volume that is put down to rounding: affines are stored as float32."""
 
 
 class ComponentRule(BaseModel):
@@ -95,36 +92,26 @@ def postprocess(
     if labels_IJK.shape != grid.shape:
         raise ValueError(f"Label map {labels_IJK.shape} does not fit the grid {grid.shape}.")
     check_rules(labels, config)
-    cleaned = labels_IJK.copy()
-    boxes = ndimage.find_objects(labels_IJK, max(labels.values(), default=1))
+    rules = keep_rules(labels, config)
+    return keep_components(labels_IJK, rules, grid.voxel_volume_mm3, _find_components)
+
+
+def keep_rules(labels: Mapping[str, int], config: PostprocessingConfig) -> dict[int, Keep]:
+    """Return what components of each label value must be, of the labels that have a rule."""
+    rules = {}
     for name, value in labels.items():
-        rules = [rule for rule in config.components if rule.label in (name, EACH_LABEL)]
-        box = boxes[value - 1]
-        if not rules or box is None:
-            continue
-        mask_IJK = labels_IJK[box] == value
-        component_N = _components(mask_IJK)
-        kept = np.bincount(component_N) * grid.voxel_volume_mm3 * (1 + VOLUME_ROUNDING) >= max(
-            rule.min_volume_mm3 for rule in rules
-        )
-        if any(rule.keep_largest for rule in rules):
-            kept &= np.arange(len(kept)) == _largest(component_N)
-        cleaned[box][mask_IJK] = np.where(kept[component_N], value, 0)
-    return cleaned
+        of_label = [rule for rule in config.components if rule.label in (name, EACH_LABEL)]
+        if of_label:
+            largest = any(rule.keep_largest for rule in of_label)
+            rules[value] = Keep(largest, max(rule.min_volume_mm3 for rule in of_label))
+    return rules
 
 
-def _components(mask_IJK: npt.NDArray[np.bool_]) -> npt.NDArray[np.integer]:
-    """Return the number of the component that each voxel of the mask belongs to, `(N,)`."""
+def _find_components(mask_IJK: npt.NDArray[np.bool_]) -> npt.NDArray[np.integer]:
     import cc3d
 
     # As uint8: cc3d 4.1.1 fails on booleans one voxel wide, such as [1, 0, 1].
     components: npt.NDArray[np.integer] = cc3d.connected_components(
         mask_IJK.view(np.uint8), connectivity=CONNECTIVITY
     )
-    return components[mask_IJK]
-
-
-def _largest(component_N: npt.NDArray[np.integer]) -> int:
-    sizes = np.bincount(component_N)
-    is_largest = sizes == sizes.max()
-    return int(component_N[np.argmax(is_largest[component_N])])
+    return components

@@ -1,12 +1,17 @@
 """The NIfTI header that outputs repeat: where the voxels lie, and nothing about the patient.
 
+Needs nothing but nibabel and numpy, since exported bundles carry this module with them.
+
 Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the standard's.
 """
 
+from typing import TypeAlias
+
 import nibabel as nib
 
-from pipeline.study.study import GeometryHeader
 from pipeline.volume import Grid
+
+GeometryHeader: TypeAlias = nib.Nifti1Header | nib.Nifti2Header
 
 NIFTI1_MAX_SIZE = 32767
 SPATIAL_UNITS_MASK = 0x07

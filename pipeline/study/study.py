@@ -6,12 +6,12 @@ Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-import nibabel as nib
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.study.header import GeometryHeader as GeometryHeader
 from pipeline.volume import Affine, Grid, Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -20,8 +20,6 @@ VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + ITK_SUFFIXES
 """The file name endings that `read_study` reads, whatever their case."""
 
 ORIENTATION_UNKNOWN = "orientation unknown, left and right cannot be told apart"
-
-GeometryHeader: TypeAlias = nib.Nifti1Header | nib.Nifti2Header
 
 
 class StudyConfig(BaseModel):

@@ -1,0 +1,36 @@
+"""Write a model in the format of another tool, all of it or nothing."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.export.bundle import write_bundle
+from pipeline.export.onnx_folder import write_onnx
+from pipeline.files import atomic_folder
+from pipeline.model import Model
+
+FORMATS: Mapping[str, Callable[[Model, Path], None]] = {
+    "bundle": write_bundle,
+    "onnx": write_onnx,
+}
+
+
+def export_model(model: Model, to: str, out: Path) -> None:
+    """Write a model to a new folder.
+
+    Args:
+        model: On the CPU.
+        to: One of `FORMATS`.
+        out: The folder; it appears only when it is complete.
+
+    Raises:
+        ConfigError: If there is something in the folder already, there is no such format, or a
+            package that it needs is missing.
+        ModelError: If the model cannot be exported.
+    """
+    if to not in FORMATS:
+        raise ConfigError("--to", f"there is no format {to!r}", f"Use {' or '.join(FORMATS)}.")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(out, "exists already", "Choose another folder with --out, or remove it.")
+    with atomic_folder(out) as temporary:
+        FORMATS[to](model, temporary)

@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from pipeline.export.bundle_config import inference_config
+from pipeline.inference import InferenceConfig
+from pipeline.postprocessing import ComponentRule
+from pipeline.transforms import ChannelNormalisation
+
+CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
+MR = ChannelNormalisation(kind="mr")
+
+
+def targets(transforms):
+    return [transform["_target_"].rpartition(".")[2] for transform in transforms["transforms"]]
+
+
+def test_has_the_keys_that_monai_looks_for(make_model):
+    config = inference_config(make_model().description)
+    assert {
+        "bundle_root", "dataset_dir", "output_dir", "device", "network_def", "preprocessing",
+        "dataset", "dataloader", "inferer", "postprocessing", "evaluator", "run",
+    } <= config.keys()  # fmt: skip
+    assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        ((MR, MR), ["NormalizeIntensityd"]),
+        ((CT,), ["ThresholdIntensityd", "ThresholdIntensityd", "NormalizeIntensityd"]),
+        (
+            (MR, CT),
+            ["SplitDimd", "NormalizeIntensityd", "ThresholdIntensityd", "ThresholdIntensityd",
+             "NormalizeIntensityd", "ConcatItemsd", "DeleteItemsd"],
+        ),
+    ],
+)  # fmt: skip
+def test_each_channel_is_normalised_in_its_way(make_model, channels, expected):
+    config = inference_config(make_model(channels=channels).description)
+    assert targets(config["preprocessing"])[3:] == expected
+
+
+def test_windows_are_those_of_inference(make_model):
+    description = make_model().description
+    inference = InferenceConfig(window=(16, 16, 8), overlap=0.25, batch_size=3, precision="bf16")
+    config = inference_config(description.model_copy(update={"inference": inference}))
+    assert config["inferer"]["roi_size"] == [16, 16, 8]
+    assert config["inferer"]["overlap"] == 0.25
+    assert config["inferer"]["sw_batch_size"] == 3
+    assert config["precision"] == "bf16"
+
+
+def test_what_auto_would_choose_is_not_known_elsewhere(make_model):
+    description = make_model().description
+    description = description.model_copy(update={"inference": InferenceConfig(window=(16, 16, 8))})
+    assert inference_config(description)["precision"] == "fp32"
+
+
+def test_components_are_cleaned_up_only_by_rules(make_model):
+    assert "KeepComponentsd" not in targets(
+        inference_config(make_model().description)["postprocessing"]
+    )
+    rules = (
+        ComponentRule(label="*", min_volume_mm3=5),
+        ComponentRule(label="lesion", keep_largest=True, min_volume_mm3=9),
+    )
+    clean_up = inference_config(make_model(rules=rules).description)["postprocessing"]
+    assert clean_up["transforms"][2]["rules"] == [
+        {"value": 4, "keep_largest": False, "min_volume_mm3": 5},
+        {"value": 9, "keep_largest": True, "min_volume_mm3": 9},
+    ]
+
+
+def test_labels_beyond_a_byte_are_written_as_two(make_model):
+    description = make_model().description
+    description = description.model_copy(update={"labels": {"organ": 4, "lesion": 300}})
+    save = inference_config(description)["postprocessing"]["transforms"][-1]
+    assert save["output_dtype"] == "$np.uint16"

@@ -1,0 +1,45 @@
+import pytest
+
+from pipeline.errors import ConfigError, ModelError
+from pipeline.export import FORMATS, export_model
+
+
+@pytest.fixture
+def formats(monkeypatch):
+    """A format that writes one file, and one that fails half-way."""
+
+    def write(model, folder):
+        (folder / "below").mkdir()
+        (folder / "below" / "a.txt").write_text("whole")
+
+    def fail(model, folder):
+        write(model, folder)
+        raise ModelError("test", "cannot be exported", "Use another.")
+
+    monkeypatch.setitem(FORMATS, "good", write)
+    monkeypatch.setitem(FORMATS, "bad", fail)
+
+
+@pytest.mark.usefixtures("formats")
+def test_all_of_it_or_nothing(make_model, tmp_path):
+    out = tmp_path / "new" / "out"
+    with pytest.raises(ModelError, match="cannot be exported"):
+        export_model(make_model(), "bad", out)
+    assert list(out.parent.iterdir()) == []
+    export_model(make_model(), "good", out)
+    assert (out / "below" / "a.txt").read_text() == "whole"
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.usefixtures("formats")
+def test_nothing_is_overwritten(make_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    export_model(make_model(), "good", tmp_path / "empty")
+    for taken in (tmp_path / "empty", tmp_path / "empty" / "below" / "a.txt"):
+        with pytest.raises(ConfigError, match=r"exists already\. Choose another folder"):
+            export_model(make_model(), "good", taken)
+
+
+def test_an_unknown_format_is_named(make_model, tmp_path):
+    with pytest.raises(ConfigError, match=r"no format 'tflite'\. Use bundle or onnx\."):
+        export_model(make_model(), "tflite", tmp_path / "out")
