@@ -13,11 +13,17 @@ import numpy.typing as npt
 
 Affine = npt.NDArray[np.float64]
 
+Slices = tuple[slice, slice, slice]
+"""A box in a volume."""
+
 LARGEST_LABEL = 2**16 - 1
 """Largest label value that data sets may use; more would size tables by it."""
 
 IGNORE_INDEX = -1
 """Class index of a voxel that nobody annotated: it counts in no loss and in no score."""
+
+PROBABILITY_STEPS = 255
+"""Probabilities are handed on as whole multiples of 1/255, so rounding costs at most 1/510."""
 
 GRID_TOLERANCE_MM = 1e-2
 """Largest distance between the corners of two grids that still count as the same grid, in mm.

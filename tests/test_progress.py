@@ -77,6 +77,16 @@ def test_timed_adds_its_stage(monkeypatch):
     assert seconds == {"read": 2.5, "write": 1.0}
 
 
+def test_times_of_a_stage_that_comes_again_add_up(monkeypatch):
+    clock = iter([10.0, 12.5, 20.0, 21.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    seconds = {}
+    for _ in range(2):
+        with progress.timed(seconds, "network"):
+            pass
+    assert seconds == {"network": 3.5}
+
+
 def test_timed_says_nothing_of_a_stage_that_failed():
     seconds = {}
     with pytest.raises(OSError, match="gone"), progress.timed(seconds, "read"):

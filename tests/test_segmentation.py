@@ -1,8 +1,8 @@
-import types
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import torch
 from scipy import ndimage
@@ -12,7 +12,7 @@ from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import ComponentRule, PostprocessingConfig
-from pipeline.segmentation import NOTHING_FOUND, segment_study
+from pipeline.segmentation import NOTHING_FOUND, Segmenter, segment_study
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 from pipeline.volume import Volume
@@ -77,11 +77,13 @@ def spacing_mm():
 
 
 class Collector:
-    def __init__(self):
-        self.probabilities = []
+    """Puts together what is handed on, as multiples of 1/255."""
 
-    def add(self, probability_IJK):
-        self.probabilities.append(probability_IJK)
+    def __init__(self, num_outputs, shape):
+        self.steps = np.zeros((num_outputs, *shape), np.uint8)
+
+    def put(self, index, box, steps_IJK):
+        self.steps[index][box] = steps_IJK
 
 
 def expected_labels(study):
@@ -91,7 +93,7 @@ def expected_labels(study):
 
 def test_labels_lie_on_the_studys_own_voxels(study, spacing_mm):
     """At equal spacing each voxel's label follows from its own HU, in the file's voxel order."""
-    found = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    found = segment_study(study, Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU))
     np.testing.assert_array_equal(found.labels_IJK, expected_labels(study))
     assert found.labels_IJK.dtype == np.uint8
     assert found.warnings == study.warnings
@@ -99,32 +101,33 @@ def test_labels_lie_on_the_studys_own_voxels(study, spacing_mm):
 
 def test_resampling_moves_nothing(study, spacing_mm):
     finer = tuple(0.6 * spacing for spacing in spacing_mm)
-    found = segment_study(study, Model(describe(finer), (Thresholds(),)), CPU).labels_IJK
+    found = segment_study(study, Segmenter(Model(describe(finer), (Thresholds(),)), CPU)).labels_IJK
     expected = expected_labels(study)
     tissue = study.volume.data_CIJK[0] > -500
     assert np.mean(found[tissue] == expected[tissue]) > 0.9
 
 
 def test_seconds_of_each_stage(study, spacing_mm):
-    seconds = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU).seconds
-    assert list(seconds) == ["preprocess", "network", "restore", "postprocess"]
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    seconds = segment_study(study, segmenter).seconds
+    assert list(seconds) == ["preprocess", "network", "stitch", "resample", "postprocess"]
     assert all(0 <= value < 60 for value in seconds.values())
 
 
 def test_probabilities_on_the_studys_own_voxels(study, spacing_mm):
-    collector = Collector()
-    found = segment_study(study, Model(describe(spacing_mm), (Thresholds(),)), CPU, collector)
-    probabilities = np.stack(collector.probabilities)
-    assert probabilities.shape == (3, *SHAPE)
-    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+    collector = Collector(3, SHAPE)
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    found = segment_study(study, segmenter, collector)
+    steps = collector.steps.astype(int)
+    assert np.abs(steps.sum(axis=0) - 255).max() <= 1
     values = np.array([0, 4, 9])
-    np.testing.assert_array_equal(found.labels_IJK, values[probabilities.argmax(axis=0)])
+    np.testing.assert_array_equal(found.labels_IJK, values[steps.argmax(axis=0)])
 
 
 def test_clean_up_that_the_model_names_is_done(study, spacing_mm):
     rules = (ComponentRule(label="organ", keep_largest=True),)
     model = Model(describe(spacing_mm, rules), (Thresholds(),))
-    found = segment_study(study, model, CPU).labels_IJK
+    found = segment_study(study, Segmenter(model, CPU)).labels_IJK
     expected = expected_labels(study)
     components, number = ndimage.label(expected == 4, np.ones((3, 3, 3)))
     assert number > 1
@@ -137,7 +140,7 @@ def test_same_study_gives_the_same_mask_and_stays_as_it_was(study, spacing_mm):
     network = build_network(NetworkConfig(features=(2, 4, 4)), 1, 3)
     model = Model(describe(spacing_mm), (network,))
     before = study.volume.data_CIJK.copy()
-    first, second = (segment_study(study, model, CPU).labels_IJK for _ in range(2))
+    first, second = (segment_study(study, Segmenter(model, CPU)).labels_IJK for _ in range(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(study.volume.data_CIJK, before)
 
@@ -147,24 +150,76 @@ def test_slices_and_tiny_volumes(study, spacing_mm, shape):
     i, j, k = shape
     data = np.ascontiguousarray(study.volume.data_CIJK[:, 4:, :, :][:, :i, :j, :k])
     small = replace(study, volume=Volume(data, AFFINE))
-    found = segment_study(small, Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    found = segment_study(small, Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU))
     np.testing.assert_array_equal(found.labels_IJK, expected_labels(small))
 
 
-def test_a_volume_that_would_not_fit_in_memory_is_refused(study, spacing_mm, monkeypatch):
-    """One channel held twice and three classes three times: 44 bytes a voxel."""
-    num_voxels = int(np.prod(SHAPE))
+# --- Memory ---
+
+
+def test_a_volume_that_would_not_fit_on_the_networks_grid_is_refused(study, spacing_mm):
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU, max_bytes=1000)
+    with pytest.raises(StudyError, match=r"case: .* but only 0 fit in memory\. Check the spacing"):
+        segmenter.prepare(study)
+
+
+def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spacing_mm):
     model = Model(describe(spacing_mm), (Thresholds(),))
-    free = types.SimpleNamespace(available=44 * num_voxels)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
-    segment_study(study, model, CPU)
-    free.available = 44 * 10
-    with pytest.raises(StudyError, match=r"only 10 fit in memory\. Check the spacing"):
-        segment_study(study, model, CPU)
+    prepared = Segmenter(model, CPU).prepare(study)
+    segmenter = Segmenter(model, CPU, max_bytes=10**7)
+    windows = []
+    text = r"take 0\.\d GB of memory, but only 0\.0 GB .*--max-memory"
+    with pytest.raises(StudyError, match=text):
+        segmenter.segment(prepared, advance=lambda *counts: windows.append(counts))
+    assert not windows
+    assert not segmenter.fits(prepared, 0)
+    assert Segmenter(model, CPU).fits(prepared, 0)
+    assert not Segmenter(model, CPU).fits(prepared, 10**15), "others leave no room"
+
+
+def test_memory_is_predicted_and_measured(study, spacing_mm):
+    found = segment_study(study, Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU))
+    resident_gb = psutil.Process().memory_info().rss / 1e9
+    assert found.memory_gb["predicted"] == pytest.approx(resident_gb, rel=0.2)
+    assert found.memory_gb["measured"] == pytest.approx(resident_gb, rel=0.2)
+
+
+def test_more_memory_than_was_allowed_is_said(study, spacing_mm, monkeypatch):
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU, max_bytes=10**11)
+    prepared = segmenter.prepare(study)
+    monkeypatch.setattr("pipeline.main_memory.resident_bytes", lambda: 2 * 10**11)
+    found = segmenter.segment(prepared)
+    assert "took 200.00 GB of memory, more than was allowed" in found.warnings
+
+
+def test_the_studys_own_voxels_are_kept_only_if_asked_for(study, spacing_mm):
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    assert segmenter.prepare(study).volume is None
+    assert segmenter.prepare(study, keep_volume=True).volume is study.volume
+
+
+def test_uncertain_voxels_are_handed_on_if_asked_for(study, spacing_mm):
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    prepared = segmenter.prepare(study)
+    assert segmenter.segment(prepared).uncertain is None
+    found = segmenter.segment(prepared, top_k=2).uncertain
+    # Logits of 0, 50 z and 100 z - 50 for z = (HU - 100) / 100: unclear near 100 and 200 HU.
+    hu = study.volume.data_CIJK[0].astype(float)
+    z = (np.clip(hu, -200, 400) - 100) / 100
+    logits = np.stack([0 * z, 50 * z, 50 * (2 * z - 1)])
+    probabilities = np.exp(logits - logits.max(axis=0))
+    probabilities /= probabilities.sum(axis=0)
+    most = probabilities.max(axis=0).ravel()
+    found_at = np.isin(np.arange(most.size), found.voxel_N)
+    clear = np.abs(most - 0.95) > 1e-3
+    np.testing.assert_array_equal(found_at[clear], most[clear] < 0.95)
+    assert found_at.any()
+    expected = most[found.voxel_N]
+    np.testing.assert_allclose(found.probability_NK[:, 0], expected, atol=2e-3)
 
 
 def test_an_empty_mask_comes_with_a_warning(study, spacing_mm):
     air = replace(study, volume=Volume(np.full_like(study.volume.data_CIJK, -1000), AFFINE))
-    found = segment_study(air, Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    found = segment_study(air, Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU))
     assert not found.labels_IJK.any()
     assert found.warnings == (*study.warnings, NOTHING_FOUND)

@@ -6,7 +6,7 @@ study, the others go on.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +98,7 @@ class Segmented:
 
 def load(study: StudyInput, job: Job) -> Loaded | Row:
     """Read a study and bring it to the network's grid, unless it is complete already."""
-    return _attempt(study, job, lambda: _load(study, job))
+    return _attempt(study, job, lambda: _load(study, job), {})
 
 
 def segment(
@@ -108,15 +108,22 @@ def segment(
     advance: Callable[[int, int], None],
 ) -> Segmented | Row:
     """Segment a loaded study; write its probabilities on the way if they are wanted."""
-    return _attempt(loaded.input, job, lambda: _segment(loaded, job, elsewhere_bytes, advance))
+    taken = loaded.prepared.seconds
+    return _attempt(
+        loaded.input, job, lambda: _segment(loaded, job, elsewhere_bytes, advance), taken
+    )
 
 
 def write(segmented: Segmented, job: Job) -> Row:
     """Write mask, picture and, last, the provenance."""
-    return _attempt(segmented.loaded.input, job, lambda: _write(segmented, job))
+    taken = segmented.segmentation.seconds
+    return _attempt(segmented.loaded.input, job, lambda: _write(segmented, job), taken)
 
 
-def _attempt(study: StudyInput, job: Job, stage: Callable[[], Result]) -> Result | Row:
+def _attempt(
+    study: StudyInput, job: Job, stage: Callable[[], Result], taken: Mapping[str, float]
+) -> Result | Row:
+    """Do a stage, after others that have `taken` some time."""
     start = time.perf_counter()
     status: Status
     try:
@@ -135,7 +142,9 @@ def _attempt(study: StudyInput, job: Job, stage: Callable[[], Result]) -> Result
         status, reason = "failed", f"{type(error).__name__}: {error}"
     reason = _one_line(without_folder(study.anonymous(reason), job.out))
     logger.warning("%s %s: %s", study.case, status, reason)
-    return Row(study.case, status, reason, total_s=time.perf_counter() - start)
+    return Row(
+        study.case, status, reason, total_s=time.perf_counter() - start + sum(taken.values())
+    )
 
 
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
@@ -146,7 +155,6 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(outputs)
     if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
-    outputs.remove()
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         voxels = read_study(
@@ -163,6 +171,7 @@ def _segment(
     loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Callable[[int, int], None]
 ) -> Segmented:
     study, sink = loaded.prepared, None
+    Outputs(job.out, study.case).remove()
     with ExitStack() as stack:
         if job.options.probabilities:
             path = Outputs(job.out, study.case).probabilities

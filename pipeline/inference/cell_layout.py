@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.inference.windows import Order, Size, WindowGrid
-from pipeline.transforms import Slices
+from pipeline.volume import Slices
 
 Index = tuple[int, int]
 """Number of a cell's slab and of its row."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pipeline.report.mask import SLAB_SLICES, append, nifti_stream
 from pipeline.study import GeometryHeader
-from pipeline.transforms import PROBABILITY_STEPS, Slices
+from pipeline.volume import PROBABILITY_STEPS, Slices
 
 
 @dataclass(frozen=True)

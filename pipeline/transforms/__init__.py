@@ -14,7 +14,6 @@ from pipeline.transforms.config import (
 )
 from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
 from pipeline.transforms.foreground import Shadows
-from pipeline.transforms.orientation import Slices
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.preprocess import (
@@ -23,17 +22,12 @@ from pipeline.transforms.preprocess import (
     preprocess,
     preprocess_labels,
 )
-from pipeline.transforms.probability import (
-    PROBABILITY_STEPS,
-    ProbabilityBlock,
-    ProbabilitySink,
-)
+from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.restore import Restorer
 from pipeline.transforms.uncertainty import Uncertain
 
 __all__ = [
     "MAX_WORKING_VOXELS",
-    "PROBABILITY_STEPS",
     "Augmentation",
     "AugmentationConfig",
     "Batch",
@@ -49,7 +43,6 @@ __all__ = [
     "Regions",
     "Restorer",
     "Shadows",
-    "Slices",
     "Uncertain",
     "Working",
     "cache_key",

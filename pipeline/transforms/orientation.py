@@ -9,10 +9,9 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.volume import Affine, Grid
+from pipeline.volume import Affine, Grid, Slices
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-Slices = tuple[slice, slice, slice]
 
 
 def ras_grid(native: Grid) -> Grid:

@@ -10,10 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.transforms.orientation import Slices
-
-PROBABILITY_STEPS = 255
-"""Probabilities are handed on as whole multiples of 1/255, so rounding costs at most 1/510."""
+from pipeline.volume import Slices
 
 
 @dataclass(frozen=True)

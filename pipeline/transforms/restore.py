@@ -18,10 +18,10 @@ import torch
 from pipeline.transforms.interpolation import interpolate
 from pipeline.transforms.orientation import native_part, ras_view
 from pipeline.transforms.placement import Placement
-from pipeline.transforms.probability import PROBABILITY_STEPS, ProbabilityBlock, ProbabilitySink
+from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.tiles import Tile, Tiling
 from pipeline.transforms.uncertainty import Uncertain, UncertainVoxels
-from pipeline.volume import smallest_label_type
+from pipeline.volume import PROBABILITY_STEPS, smallest_label_type
 
 REGION_THRESHOLD = 0.5
 """Probability above which a voxel belongs to a region."""

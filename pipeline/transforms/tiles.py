@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.transforms.interpolation import AxisInterpolation
-from pipeline.transforms.orientation import Slices
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.probability import ProbabilityBlock
+from pipeline.volume import Slices
 
 TILE_VOXELS = {"cpu": 2**18, "cuda": 2**21}
 """Native voxels of a tile, about: what one core's cache holds; what keeps a GPU busy."""

@@ -1,6 +1,9 @@
+import collections
 import csv
 import json
 import logging
+import operator
+import threading
 from dataclasses import replace
 
 import nibabel as nib
@@ -8,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, StudyInput, find_studies, run, segment_cohort
+from pipeline.cohort import SegmentOptions, StudyInput, find_studies, run, segment_cohort, stages
 from pipeline.errors import ConfigError
+from pipeline.progress import make_progress
 from pipeline.report import FileRecord, read_provenance
-from pipeline.segmentation import segment_study
+from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import StudyConfig
 
 CPU = torch.device("cpu")
@@ -78,8 +82,8 @@ def test_the_row_tells_time_by_stage_and_volume_by_label(segment, out):
     segment()
     row = read_table(out)["a"]
     assert list(row) == [
-        "case", "status", "reason", "read_s", "preprocess_s", "network_s", "restore_s",
-        "postprocess_s", "write_s", "total_s", "volume_ml_liver", "volume_ml_lesion",
+        "case", "status", "reason", *(f"{stage}_s" for stage in STAGES), "total_s",
+        "volume_ml_liver", "volume_ml_lesion",
     ]  # fmt: skip
     assert (row["status"], row["reason"]) == ("done", "")
     stages = [float(row[column]) for column in row if column.endswith("_s")]
@@ -257,17 +261,24 @@ def test_an_input_that_vanished_is_rejected_and_its_results_stay(segment, images
     assert snapshot(out, "a") == before
 
 
+def fail_at(monkeypatch, case, error):
+    """Let the segmentation of one study raise an error."""
+    proper = Segmenter.segment
+
+    def segment_or_fail(self, study, *others, **options):
+        if study.case == case:
+            raise error
+        return proper(self, study, *others, **options)
+
+    monkeypatch.setattr(Segmenter, "segment", segment_or_fail)
+
+
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("out of\nmemory"), MemoryError("out of memory"), OSError("out of memory")],
 )
 def test_an_unexpected_error_fails_one_study(segment, out, monkeypatch, caplog, error):
-    def segment_or_fail(study, *others):
-        if study.case == "b":
-            raise error
-        return segment_study(study, *others)
-
-    monkeypatch.setattr(run, "segment_study", segment_or_fail)
+    fail_at(monkeypatch, "b", error)
     with caplog.at_level(logging.INFO):
         result = segment()
     assert statuses(result) == {"a": "done", "b": "failed", "c": "done"}
@@ -283,7 +294,7 @@ def test_an_unexpected_error_fails_one_study(segment, out, monkeypatch, caplog, 
 
 
 def test_the_traceback_is_in_the_debug_log(segment, monkeypatch, caplog):
-    monkeypatch.setattr(run, "segment_study", lambda *_: 1 / 0)
+    monkeypatch.setattr(Segmenter, "segment", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.DEBUG):
         segment()
     assert "Traceback" in caplog.text
@@ -291,12 +302,7 @@ def test_the_traceback_is_in_the_debug_log(segment, monkeypatch, caplog):
 
 
 def test_an_interruption_loses_nothing_and_the_next_call_continues(segment, out, monkeypatch):
-    def interrupt_at_b(study, *others):
-        if study.case == "b":
-            raise KeyboardInterrupt
-        return segment_study(study, *others)
-
-    monkeypatch.setattr(run, "segment_study", interrupt_at_b)
+    fail_at(monkeypatch, "b", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         segment()
     assert set(read_table(out)) == {"a"}
@@ -313,20 +319,20 @@ def test_killed_while_writing_leaves_no_result_that_looks_finished(
     pictures = replace(options, pictures=True)
     segment(options=pictures)
     other = make_model(sha256="b" * 64)
-    complete = getattr(run, step)
+    complete = getattr(stages, step)
 
     def killed(*args, **kwargs):
         complete(*args, **kwargs)
         raise KeyboardInterrupt
 
     if step == "write_provenance":
-        monkeypatch.setattr(run, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(stages, step, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     else:
-        monkeypatch.setattr(run, step, killed)
+        monkeypatch.setattr(stages, step, killed)
     with pytest.raises(KeyboardInterrupt):
         segment(model=other, options=pictures)
     assert not (out / "a_seg.json").exists()
-    assert read_provenance(out / "b_seg.json") is not None
+    assert read_provenance(out / "c_seg.json") is not None
     monkeypatch.undo()
     assert segment(model=other, options=pictures).num_skipped == 0
 
@@ -345,12 +351,8 @@ def test_outputs_tell_neither_folders_nor_header_text(
     save_volume(folder / "good.nii.gz", description=b"Doe^Jane")
     save_volume(folder / "odd.nii.gz", description=b"Doe^Jane")
 
-    def fail_at_odd(study, *others):
-        if study.case == "odd":
-            raise RuntimeError(f"cannot use {study.paths[0]} nor {tmp_path / 'out' / 'x.gz'}")
-        return segment_study(study, *others)
-
-    monkeypatch.setattr(run, "segment_study", fail_at_odd)
+    secret = f"cannot use {folder / 'odd.nii.gz'} nor {tmp_path / 'out' / 'x.gz'}"
+    fail_at(monkeypatch, "odd", RuntimeError(secret))
     studies = find_studies([folder], num_channels=1, out=out)
     options = SegmentOptions(probabilities=True, pictures=True)
     result = segment_cohort(studies, model, out, options, CPU)
@@ -365,10 +367,12 @@ def test_outputs_tell_neither_folders_nor_header_text(
 
 def test_a_relative_folder_is_cut_only_where_it_is_one(tmp_path, monkeypatch, out, model, options):
     monkeypatch.chdir(tmp_path)
-    study = StudyInput("x", (run.Path("a") / "x.nii",))
-    monkeypatch.setattr(
-        run, "make_recipe", lambda *_: (_ for _ in ()).throw(ValueError("a/x.nii has beta/gamma"))
-    )
+    study = StudyInput("x", (stages.Path("a") / "x.nii",))
+
+    def fail(*_):
+        raise ValueError("a/x.nii has beta/gamma")
+
+    monkeypatch.setattr(stages, "make_recipe", fail)
     (row,) = segment_cohort([study], model, out, options, CPU).rows
     assert row.reason == "ValueError: x.nii has beta/gamma"
 
@@ -423,3 +427,86 @@ def test_a_name_that_a_manifest_hides_stays_hidden(images, out, model, options):
     texts = [path.read_text() for path in (out / "cohort.csv", out / "p1_seg.json")]
     assert all("DOE" not in text and "ROE" not in text for text in texts)
     assert "p2_0000.nii.gz" in texts[0]
+
+
+# --- One loads and one is written while another is segmented ---
+
+
+def watch(monkeypatch, before):
+    """Call `before(stage, case)` when a study begins a stage; return what began, in order."""
+    began = []
+    where = {"load": "case", "segment": "input.case", "write": "loaded.input.case"}
+    for stage in where:
+        proper = getattr(run, stage)
+
+        def noted(study, *others, stage=stage, proper=proper):
+            case = operator.attrgetter(where[stage])(study)
+            began.append((stage, case))
+            before(stage, case)
+            return proper(study, *others)
+
+        monkeypatch.setattr(run, stage, noted)
+    return began
+
+
+def test_the_next_is_loaded_and_the_last_is_written_meanwhile(segment, monkeypatch):
+    """Each waits for the other to begin; one after the other they would wait in vain."""
+    begun = collections.defaultdict(threading.Event)
+    met = []
+
+    def meet(stage, case):
+        begun[stage, case].set()
+        if (stage, case) == ("segment", "a"):
+            met.append(begun["load", "b"].wait(20))
+        if (stage, case) == ("write", "a"):
+            met.append(begun["segment", "b"].wait(20))
+
+    watch(monkeypatch, meet)
+    assert segment().all_done
+    assert met == [True, True]
+
+
+def test_one_after_the_other_where_memory_is_short(segment, monkeypatch):
+    monkeypatch.setattr(Segmenter, "fits", lambda *_: False)
+    began = watch(monkeypatch, lambda *_: None)
+    assert segment().all_done
+    assert [case for stage, case in began if stage == "segment"] == ["a", "b", "c"]
+    for case, following in ("ab", "bc"):
+        assert began.index(("segment", case)) < began.index(("load", following))
+        assert began.index(("write", case)) < began.index(("segment", following))
+
+
+def test_room_is_asked_for_the_next_study_and_for_the_mask_being_written(segment, monkeypatch):
+    """12 bytes a voxel of the next study, and the labels of the one before."""
+    asked = []
+    monkeypatch.setattr(Segmenter, "fits", lambda _, __, elsewhere: asked.append(elsewhere) or True)
+    result = segment()
+    assert result.all_done
+    voxels = 12 * 14 * 10
+    assert asked == [12 * voxels, voxels + 12 * voxels, voxels]
+
+
+def test_more_memory_than_allowed_rejects_a_study(segment):
+    result = segment(options=SegmentOptions(max_bytes=10**6))
+    assert set(statuses(result).values()) == {"rejected"}
+    assert "fit in memory" in result.rows[0].reason
+
+
+def test_the_log_has_a_line_of_times_for_each_study(segment, caplog):
+    with caplog.at_level(logging.INFO):
+        segment()
+    lines = [line for line in caplog.messages if "million voxels/s" in line]
+    assert [line.split(":")[0] for line in lines] == ["a", "b", "c"]
+    assert all(stage in lines[0] for stage in STAGES)
+
+
+def test_a_study_of_many_windows_has_a_bar_of_its_own():
+    progress = make_progress()
+    show = run._bar_of_windows(progress)
+    show(1, run.SHOWN_WINDOWS - 1)
+    assert not progress.tasks
+    show(5, 50)
+    (task,) = progress.tasks
+    assert (task.completed, task.total) == (5, 50)
+    show(50, 50)
+    assert not progress.tasks

@@ -84,8 +84,8 @@ def test_an_error_inside_the_block_leaves_the_old_file(tmp_path, header):
 
 
 def test_writer_refuses_what_does_not_belong(tmp_path, header):
-    with ProbabilityWriter(tmp_path / "p.nii.gz", header, SHAPE, num_outputs=1) as writer:
-        with pytest.raises(ValueError, match=r"shape \(2, 2, 2\), not \(5, 6, 70\)"):
-            writer.put(0, WHOLE, np.zeros((2, 2, 2), np.uint8))
+    writer = ProbabilityWriter(tmp_path / "p.nii.gz", header, SHAPE, num_outputs=1)
+    with writer, pytest.raises(ValueError, match=r"shape \(2, 2, 2\), not \(5, 6, 70\)"):
+        writer.put(0, WHOLE, np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(ValueError, match="only inside the with block"):
         writer.put(0, WHOLE, 0)

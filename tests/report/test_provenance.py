@@ -13,6 +13,7 @@ from pipeline.report import (
     GridRecord,
     Provenance,
     Recipe,
+    Timing,
     read_provenance,
     write_provenance,
 )
@@ -40,7 +41,7 @@ def provenance(mask):
         volumes_ml={"liver": 1503.2},
         grid=GridRecord.of(Grid((4, 5, 6), np.diag([-1.0, 1.0, 2.5, 1.0]))),
         warnings=("qform and sform disagree",),
-        seconds={"read": 0.1},
+        timing=Timing.of({"load": 0.1, "network": 0.3}, 120),
         device="cpu",
     )
 
@@ -54,8 +55,8 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     write_provenance(provenance, tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
     assert set(data) == {
-        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "seconds",
-        "device", "versions", "created_utc",
+        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "timing",
+        "memory_gb", "device", "versions", "created_utc",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],
@@ -65,6 +66,10 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     assert data["outputs"]["mask"] == {
         "name": "a_seg.nii.gz",
         "sha256": hashlib.sha256(b"mask").hexdigest(),
+    }
+    assert data["timing"] == {
+        "seconds": {"load": 0.1, "network": 0.3},
+        "voxels_per_s": {"load": 1200, "network": 400, "total": 300},
     }
     assert data["versions"]["trivox"] == pipeline.__version__
     assert data["versions"]["numpy"] == np.__version__
@@ -125,3 +130,10 @@ def test_an_unknown_kind_of_output_is_a_mistake(provenance):
     data = provenance.model_dump() | {"outputs": {"masc": {"name": "x", "sha256": ""}}}
     with pytest.raises(ValidationError, match="masc"):
         Provenance.model_validate(data)
+
+
+def test_timing_in_words_and_stages_that_took_no_time():
+    timing = Timing.of({"load": 0.5, "network": 1.5, "write": 0.0}, 3_000_000)
+    expected = "2.00 s (load 0.50, network 1.50, write 0.00), 1.50 million voxels/s"
+    assert timing.in_words() == expected
+    assert set(timing.voxels_per_s) == {"load", "network", "total"}

@@ -1,0 +1,83 @@
+"""What happens to one study; the whole line of them is tested in test_run.py."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.cohort import SegmentOptions, StudyInput
+from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
+from pipeline.cohort.table import Row
+from pipeline.segmentation import Segmenter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def job(model, out):
+    return Job(model, Segmenter(model, CPU), out, SegmentOptions())
+
+
+@pytest.fixture
+def study(tmp_path, save_volume):
+    return StudyInput("a", (save_volume(tmp_path / "in" / "a.nii.gz"),))
+
+
+def ignore(_done, _total):
+    pass
+
+
+def test_three_stages_make_a_mask(job, study, out):
+    loaded = load(study, job)
+    assert isinstance(loaded, Loaded)
+    assert loaded.prepared.volume is None, "no picture wants the study's own voxels"
+    segmented = segment(loaded, job, 0, ignore)
+    assert isinstance(segmented, Segmented)
+    assert not list(out.iterdir()), "nothing is written before the last stage"
+    row = write(segmented, job)
+    assert (row.case, row.status) == ("a", "done")
+    assert row.total_s == pytest.approx(sum(row.seconds.values()))
+    mask = np.asarray(nib.load(Outputs(out, "a").mask).dataobj)
+    np.testing.assert_array_equal(mask, segmented.segmentation.labels_IJK)
+
+
+def test_a_complete_study_is_not_loaded_again(job, study):
+    write(segment(load(study, job), job, 0, ignore), job)
+    row = load(study, job)
+    assert isinstance(row, Row)
+    assert (row.status, row.reason) == ("done", "already complete")
+
+
+def test_old_results_stay_until_new_ones_are_begun(job, study, out, make_model):
+    write(segment(load(study, job), job, 0, ignore), job)
+    other = make_model(sha256="b" * 64)
+    job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
+    loaded = load(study, job)
+    assert Outputs(out, "a").provenance.is_file()
+    segment(loaded, job, 0, ignore)
+    assert not Outputs(out, "a").provenance.exists()
+
+
+def test_a_refused_study_is_a_row(job):
+    row = load(StudyInput("a", (), refusal="is a DICOM file"), job)
+    assert (row.status, row.reason) == ("rejected", "is a DICOM file")
+
+
+def test_probabilities_are_written_while_it_is_segmented(model, study, out):
+    job = Job(model, Segmenter(model, CPU), out, SegmentOptions(probabilities=True))
+    segmented = segment(load(study, job), job, 0, ignore)
+    image = nib.load(Outputs(out, "a").probabilities)
+    steps = np.asarray(image.dataobj.get_unscaled()).astype(int)
+    assert np.abs(steps.sum(axis=3) - 255).max() <= 1
+    labels = np.array([0, 1, 2])[steps.argmax(axis=3)]
+    first, second = np.sort(steps, axis=3)[..., :-3:-1].transpose(3, 0, 1, 2)
+    clear = first > second
+    np.testing.assert_array_equal(labels[clear], segmented.segmentation.labels_IJK[clear])
+    assert segmented.segmentation.seconds["write"] > 0
