@@ -1,3 +1,5 @@
+import itertools
+
 import hypothesis
 import numpy as np
 import pytest
@@ -32,7 +34,7 @@ def test_parts_together_make_every_native_voxel_once(axis, data):
     expected = weights(axis)
     assert own.cut(0) == 0
     assert own.cut(axis.num_working) == axis.num_native
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         rows = slice(own.cut(start), own.cut(stop))
         assert rows.start <= rows.stop
         matrix = own.matrix(start, stop)
