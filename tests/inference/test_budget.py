@@ -1,0 +1,157 @@
+import pytest
+import torch
+
+from pipeline.inference import (
+    CellStorage,
+    InferenceConfig,
+    MemoryBudget,
+    NotEnoughMemory,
+    Predictor,
+    budget,
+)
+from pipeline.inference.memory import cells_bytes
+
+CPU = torch.device("cpu")
+SIZE = (20, 17, 30)
+RESIDENT, AVAILABLE, OF_WINDOW, BATCH, HELD = 1_000_000, 500_000, 30_000, 3, 70_000
+FIXED = RESIDENT + HELD + BATCH * OF_WINDOW
+
+
+class Memory:
+    """What the machine says of it, as a test wants it."""
+
+    resident, available, num_trims = RESIDENT, AVAILABLE, 0
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    told = Memory()
+
+    def trim():
+        told.num_trims += 1
+
+    monkeypatch.setattr(budget, "resident_bytes", lambda: told.resident)
+    monkeypatch.setattr(budget, "available_bytes", lambda: told.available)
+    monkeypatch.setattr(budget, "give_back_freed", trim)
+    monkeypatch.setattr(budget, "reuse_freed", lambda: None)
+    monkeypatch.setattr(Predictor, "measure_memory", lambda _self, num_channels: OF_WINDOW)
+    return told
+
+
+@pytest.fixture
+def predictor():
+    config = InferenceConfig(window=(8, 8, 8), precision="fp32", batch_size=BATCH)
+    return Predictor([torch.nn.Conv3d(2, 4, 1)], config, CPU, 4)
+
+
+@pytest.fixture
+def of_cells(predictor):
+    """Bytes that sums take by their type."""
+    layout = predictor.lay(SIZE)
+    return {dtype: cells_bytes(layout, 4, dtype) for dtype in (torch.float32, torch.float16)}
+
+
+def test_limit_is_what_is_asked_for_or_all_there_is(memory, predictor):
+    assert MemoryBudget(predictor, 2, 123).limit() == 123
+    free = MemoryBudget(predictor, 2, None)
+    assert free.limit() == RESIDENT + AVAILABLE
+    memory.resident, memory.available = 7, 11
+    assert free.limit() == 18
+
+
+@pytest.mark.usefixtures("memory")
+def test_peak_is_the_sum_of_its_parts(predictor, of_cells):
+    storage, peak = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD)
+    assert storage == CellStorage(torch.float32, CPU, of_cells[torch.float32])
+    assert peak == FIXED + of_cells[torch.float32]
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize(
+    ("spare", "dtype"), [(0, torch.float32), (0, torch.float16), (99, torch.float16)]
+)
+def test_just_what_fits_is_taken(predictor, of_cells, spare, dtype):
+    storage, peak = MemoryBudget(predictor, 2, FIXED + of_cells[dtype] + spare).plan(SIZE, HELD)
+    assert storage.dtype == dtype
+    assert peak == FIXED + of_cells[dtype]
+
+
+def test_what_does_not_fit_is_refused_with_both_numbers(memory, predictor, of_cells):
+    needed = FIXED + of_cells[torch.float16]
+    with pytest.raises(NotEnoughMemory) as caught:
+        MemoryBudget(predictor, 2, needed - 1).plan(SIZE, HELD)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, needed - 1)
+    assert memory.num_trims == 0
+    with pytest.raises(NotEnoughMemory) as caught:
+        MemoryBudget(predictor, 2, FIXED - 1).plan(SIZE, HELD)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, FIXED - 1)
+    assert memory.num_trims == 1, "freed memory is given back before it is refused"
+
+
+def test_rest_is_measured_once(memory, predictor, of_cells):
+    """A study read meanwhile counts as held, not as the process at rest."""
+    of_one = MemoryBudget(predictor, 2, 10**9)
+    memory.resident = 9 * RESIDENT
+    assert of_one.plan(SIZE, HELD)[1] == FIXED + of_cells[torch.float32]
+
+
+@pytest.mark.usefixtures("memory")
+def test_smaller_batches_take_less(predictor, of_cells):
+    """After memory ran out the predictor computes smaller ones."""
+    of_one = MemoryBudget(predictor, 2, 10**9)
+    predictor.batch_size = 1
+    assert of_one.plan(SIZE, HELD)[1] == FIXED - 2 * OF_WINDOW + of_cells[torch.float32]
+
+
+def test_largest_volume_is_held_three_times_in_float32(memory, predictor):
+    of_one = MemoryBudget(predictor, 2, RESIDENT + 240_000)
+    assert of_one.max_working_voxels(2) == 10_000
+    assert of_one.max_working_voxels(1) == 20_000
+    memory.resident = RESIDENT + 250_000
+    assert of_one.max_working_voxels(2) == 0, "never less than nothing"
+
+
+def test_the_window_that_is_measured_has_the_channels_of_the_data(predictor, monkeypatch):
+    asked, reused = [], []
+    monkeypatch.setattr(
+        Predictor, "measure_memory", lambda _self, num_channels: asked.append(num_channels) or 0
+    )
+    monkeypatch.setattr(budget, "reuse_freed", lambda: reused.append(True))
+    MemoryBudget(predictor, 2, None)
+    assert asked == [2]
+    assert reused == [True], "memory is used again before it is measured"
+
+
+# --- With networks on a GPU ---
+
+
+@pytest.fixture
+def gpu(memory, predictor, monkeypatch):
+    """A predictor that says it is on a GPU, and how much of that GPU is free."""
+    free = {"bytes": 10**9}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free["bytes"], 10**10))
+    predictor.device = torch.device("cuda")
+    return free
+
+
+def test_on_a_gpu_neither_batch_nor_sums_are_in_main_memory(gpu, predictor, of_cells):
+    storage, peak = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD)
+    assert storage == CellStorage(torch.float32, predictor.device, of_cells[torch.float32])
+    assert peak == RESIDENT + HELD
+
+
+def test_sums_that_do_not_fit_a_gpu_are_kept_in_main_memory(gpu, predictor, of_cells):
+    gpu["bytes"] = BATCH * OF_WINDOW
+    storage, peak = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD)
+    assert (storage.device, storage.dtype) == (CPU, torch.float32)
+    assert peak == RESIDENT + HELD + of_cells[torch.float32]
+
+
+def test_a_tenth_of_a_gpu_stays_free(gpu, predictor, of_cells):
+    wanted = BATCH * OF_WINDOW + of_cells[torch.float32]
+    gpu["bytes"] = round(wanted / 0.9) + 2
+    of_one = MemoryBudget(predictor, 2, 10**9)
+    assert of_one.plan(SIZE, HELD)[0].dtype == torch.float32
+    gpu["bytes"] = round(wanted / 0.9) - 2
+    storage, _ = of_one.plan(SIZE, HELD)
+    assert (storage.device, storage.dtype) == (predictor.device, torch.float16)
