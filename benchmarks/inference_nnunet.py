@@ -19,7 +19,7 @@ from benchmarks.common import machine, table
 from benchmarks.inference_cohorts import Cohort, ct, cut_to_window, hippocampus
 from benchmarks.inference_sides import Run, Sides, Way, agreement
 
-OURS = Way("Trivox", is_ours=True)
+OURS = Way("Trivox, bf16", is_ours=True, arguments=("--precision", "bf16"))
 OURS_FP32 = Way("Trivox, fp32", is_ours=True, arguments=("--precision", "fp32"))
 THEIRS = Way("nnU-Net, sequential", is_ours=False, arguments=("--sequential",))
 THEIRS_WORKERS = Way("nnU-Net, with its processes", is_ours=False)
@@ -31,10 +31,11 @@ SPACING_MM = 2.0
 HIPPOCAMPUS_ROUNDS = 3
 CT_ROUNDS = 1
 STAGES: Mapping[str, str] = {
-    "read": "read, preprocess",
+    "load": "read, preprocess",
     "preprocess": "read, preprocess",
     "network": "network",
-    "restore": "restore, write",
+    "stitch": "network",
+    "resample": "restore, write",
     "postprocess": "restore, write",
     "write": "restore, write",
 }

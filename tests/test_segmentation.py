@@ -1,4 +1,7 @@
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -155,6 +158,59 @@ def test_slices_and_tiny_volumes(study, spacing_mm, shape):
 
 
 # --- Memory ---
+
+MEASURE = """
+import sys
+import nibabel as nib
+import numpy as np
+import torch
+from pipeline.inference import InferenceConfig
+from pipeline.main_memory import PeakMeter, resident_bytes
+from pipeline.segmentation import Segmenter
+from pipeline.study import Study
+from pipeline.volume import Volume
+from tests.test_segmentation import describe
+from pipeline.model import Model
+
+class Some(torch.nn.Module):
+    def forward(self, image):
+        return self.logits
+
+num_classes, length = int(sys.argv[1]), int(sys.argv[2])
+network = Some()
+network.logits = torch.randn(1, num_classes, 16, 16, 16)
+description = describe((1.0, 1.0, 1.0)).model_copy(update={
+    "labels": {f"l{value}": value for value in range(1, num_classes)},
+    "inference": InferenceConfig(window=(16, 16, 16), precision="fp32", batch_size=1),
+})
+data = np.random.default_rng(0).normal(100, 50, (64, 64, length)).astype(np.float32)
+study = Study("s", Volume(data[None], np.diag([0.8, 0.8, 0.8, 1])), nib.Nifti1Header(), (), ())
+segmenter = Segmenter(Model(description, (network,)), torch.device("cpu"))
+prepared = segmenter.prepare(study)
+before = resident_bytes()
+with PeakMeter() as meter:
+    found = segmenter.segment(prepared)
+print(meter.peak_bytes - before, len(np.unique(found.labels_IJK)))
+"""
+
+
+def peak_of(num_classes, length):
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-c", MEASURE, str(num_classes), str(length)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    peak, num_found = map(int, run.stdout.split())
+    assert num_found == num_classes, "every class occurs"
+    return peak
+
+
+def test_memory_grows_neither_with_the_length_of_a_volume_nor_with_all_of_its_classes():
+    """Sixty classes of 51 x 51 x 480 working voxels would take 300 MB, and 586 MB on its own grid.
+
+    By the formula: about ten cells of 51 x 9 x 9 voxels, 60 classes of 4 bytes each: 10 MB.
+    """
+    short, long = peak_of(60, 150), peak_of(60, 600)
+    assert short < 60e6
+    assert long - short < 20e6, "the labels themselves take 2 MB more"
 
 
 def test_a_volume_that_would_not_fit_on_the_networks_grid_is_refused(study, spacing_mm):

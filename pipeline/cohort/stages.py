@@ -17,6 +17,7 @@ from pipeline.cohort.recipe import device_name, make_recipe
 from pipeline.cohort.study_input import StudyInput, without_folder
 from pipeline.cohort.table import Row, Status
 from pipeline.errors import StudyError
+from pipeline.main_memory import give_back_freed
 from pipeline.model import Model
 from pipeline.progress import timed
 from pipeline.report import (
@@ -39,6 +40,9 @@ from pipeline.study import read_study
 logger = logging.getLogger(__name__)
 
 ALREADY_COMPLETE = "already complete"
+
+LARGE_BYTES = 2**28
+"""Of a study whose voxels, once they are done with, are returned to the system at once."""
 
 _LONGEST_REASON = 400
 
@@ -164,6 +168,9 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
             config=job.model.description.study,
         )
     prepared = job.segmenter.prepare(voxels, keep_volume=job.options.pictures)
+    if voxels.volume.data_CIJK.nbytes > LARGE_BYTES:
+        del voxels
+        give_back_freed()
     return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
 
 

@@ -70,6 +70,7 @@ class MemoryBudget:
                 predictor.lay(size),
                 predictor.num_outputs,
                 predictor.device,
+                batch_size=predictor.batch_size,
                 room=limit - fixed,
                 gpu_room=_free_on(predictor.device) - of_batch if on_gpu else 0,
             )

@@ -116,17 +116,40 @@ class CellLayout:
             for cell in cells
         )
 
-    @property
-    def num_alive(self) -> int:
-        """How many cells exist at the same time, at most, found by going through the windows."""
+    def num_alive(self, batch_size: int) -> int:
+        """Return how many cells exist at the same time, at most, by going through the windows.
+
+        Args:
+            batch_size: Windows computed at once; their cells exist at once.
+        """
         alive: set[Index] = set()
+        pending: list[Size] = []
+        waiting: list[Index] = []
         most = 0
-        for (n, m), windows in self.order.stripes(self.grid):
-            alive |= {part.cell for part in self.touched(windows[0])}
-            for index in self.finished_by(n, m):
-                alive |= {index, *(follower for follower, _ in self.followers(index))}
+        columns = list(self.order.stripes(self.grid))
+        for number, (at, windows) in enumerate(columns, start=1):
+            pending += windows
+            waiting.append(at)
+            while len(pending) >= batch_size or (pending and number == len(columns)):
+                alive |= {
+                    part.cell for start in pending[:batch_size] for part in self.touched(start)
+                }
+                pending = pending[batch_size:]
                 most = max(most, len(alive))
-                alive.remove(index)
+                # All columns before those of the windows that still wait are finished.
+                num_open = math.ceil(len(pending) / len(windows))
+                for column in waiting[: len(waiting) - num_open]:
+                    most = max(most, self._finish(column, alive))
+                waiting = waiting[len(waiting) - num_open :]
+        return most
+
+    def _finish(self, column: Index, alive: set[Index]) -> int:
+        """Take the cells that a column finishes out of those alive; return how many there were."""
+        most = 0
+        for index in self.finished_by(*column):
+            alive |= {index, *(follower for follower, _ in self.followers(index))}
+            most = max(most, len(alive))
+            alive.remove(index)
         return most
 
 

@@ -50,7 +50,13 @@ class CellStorage:
 
 
 def settle_storage(
-    layout: CellLayout, num_outputs: int, device: torch.device, *, room: int, gpu_room: int = 0
+    layout: CellLayout,
+    num_outputs: int,
+    device: torch.device,
+    *,
+    batch_size: int,
+    room: int,
+    gpu_room: int = 0,
 ) -> CellStorage:
     """Choose the most exact storage of sums that fits, on the networks' device if possible.
 
@@ -58,6 +64,7 @@ def settle_storage(
         layout: Of the cells.
         num_outputs: Of the network.
         device: That the networks are on.
+        batch_size: Windows computed at once.
         room: Main memory left for the cells, in bytes.
         gpu_room: The same of the GPU, if the networks are on one.
 
@@ -69,16 +76,16 @@ def settle_storage(
     needed = 0
     for place, free in places:
         for dtype in CELL_TYPES:
-            needed = cells_bytes(layout, num_outputs, dtype)
+            needed = cells_bytes(layout, num_outputs, batch_size, dtype)
             if needed <= free:
                 return CellStorage(dtype, place, needed)
     raise NotEnoughMemory(needed, room)
 
 
-def cells_bytes(layout: CellLayout, num_outputs: int, dtype: torch.dtype) -> int:
+def cells_bytes(layout: CellLayout, num_outputs: int, batch_size: int, dtype: torch.dtype) -> int:
     """Return the memory that the cells take at their most, with their sums of weights."""
     per_voxel = num_outputs * dtype.itemsize + torch.float32.itemsize
-    return layout.num_alive * layout.voxels_of_largest * per_voxel
+    return layout.num_alive(batch_size) * layout.voxels_of_largest * per_voxel
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -36,11 +36,13 @@ class WindowGrid:
     Attributes:
         size: Of the volume; no axis is shorter than the window.
         window: Size of each window.
+        steps: From one window to the next along each axis.
         starts: First voxel of the windows along each axis, ascending.
     """
 
     size: Size
     window: Size
+    steps: Size
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
     @classmethod
@@ -50,8 +52,10 @@ class WindowGrid:
         The last one along an axis ends with the volume. A step is `1 - overlap` of the window,
         rounded down, as in MONAI.
         """
-        i, j, k = (_starts(n, edge, overlap) for n, edge in zip(size, window, strict=True))
-        return cls(size, window, (i, j, k))
+        u, v, w = (max(1, int(edge * (1 - overlap))) for edge in window)
+        steps = u, v, w
+        i, j, k = (_starts(*axis) for axis in zip(size, window, steps, strict=True))
+        return cls(size, window, steps, (i, j, k))
 
     @property
     def num_windows(self) -> int:
@@ -67,7 +71,7 @@ class WindowGrid:
         starts, size = self.starts[axis], self.size[axis]
         if len(starts) == 1:
             return [(0, size)]
-        step = starts[1]
+        step = self.steps[axis]
         cuts = [0]
         for cut in [*starts[1:], *range(starts[-1] + step, size, step)]:
             if 2 * (cut - cuts[-1]) >= step and 2 * (size - cut) >= step:
@@ -89,10 +93,9 @@ class WindowGrid:
         return bool(along_i[j, k].any() and along_j[i, k].any() and along_k[i, j].any())
 
 
-def _starts(size: int, window: int, overlap: float) -> tuple[int, ...]:
+def _starts(size: int, window: int, step: int) -> tuple[int, ...]:
     if size <= window:
         return (0,)
-    step = max(1, int(window * (1 - overlap)))
     number = math.ceil((size - window) / step) + 1
     return tuple(min(index * step, size - window) for index in range(number))
 

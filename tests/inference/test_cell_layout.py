@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from pipeline.inference.cell_layout import CellLayout
 from pipeline.inference.cells import Cells
+from pipeline.inference.ensemble import Ensemble
+from pipeline.inference.memory import CellStorage
+from pipeline.inference.stream import Stream, Windows
 from pipeline.inference.windows import Order, WindowGrid
 
 LAYOUTS = [
@@ -126,14 +129,15 @@ def test_followers_by_hand():
     assert layout.voxels_of_largest == 8 * 9 * 9
 
 
-def buffers_of_a_run(layout):
-    """Go through the windows one by one and count the buffers that the cells lay in."""
-    cells = Cells(layout, 1, "sigmoid", torch.float32, torch.device("cpu"))
-    logits = torch.zeros(1, *layout.grid.window)
+def buffers_of_a_run(layout, batch_size):
+    """Go through the windows in batches and count the buffers that the cells lay in."""
+    cpu = torch.device("cpu")
+    cells = Cells(layout, 1, "sigmoid", torch.float32, cpu)
+    ensemble = Ensemble([torch.nn.Identity()], cpu, None)
+    data = torch.zeros(1, *layout.grid.size)
+    stream = Stream(CellStorage(torch.float32, cpu, 0))
     places = set()
-    for at, windows in layout.order.stripes(layout.grid):
-        for start in windows:
-            cells.add(logits, start)
+    for at in Windows(data, layout, ensemble, cells, batch_size, stream).finished_columns():
         for index in layout.finished_by(*at):
             block = cells.take(index)
             assert block.start == layout.start(index)
@@ -143,22 +147,29 @@ def buffers_of_a_run(layout):
     return len(places)
 
 
-def test_number_alive_is_that_of_a_run(layout):
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_number_alive_is_that_of_a_run(layout, batch_size):
     """All buffers live as long as the cells do, so each has an address of its own."""
-    assert layout.num_alive == buffers_of_a_run(layout)
+    assert layout.num_alive(batch_size) == buffers_of_a_run(layout, batch_size)
 
 
 @hypothesis.given(
     st.tuples(*[st.integers(1, 20)] * 3),
     st.tuples(*[st.integers(4, 9)] * 3),
     st.sampled_from([0.0, 0.25, 0.5]),
+    st.sampled_from([1, 3, 5]),
 )
-@hypothesis.settings(max_examples=15, deadline=None)
-def test_number_alive_of_any_layout(size, window, overlap):
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_number_alive_of_any_layout(size, window, overlap, batch_size):
     layout = laid(size, window, overlap)
-    assert layout.num_alive == buffers_of_a_run(layout)
+    assert layout.num_alive(batch_size) == buffers_of_a_run(layout, batch_size)
+
+
+def test_a_volume_hardly_larger_than_a_window_is_not_cut_into_slivers():
+    layout = laid((129, 129, 129), (128, 128, 128), 0.5)
+    assert len(layout.rows) == len(layout.slabs) == 2
 
 
 def test_number_alive_does_not_grow_with_the_longest_axis():
-    found = {laid((20, 30, length), (8, 8, 8), 0.5).num_alive for length in (40, 80, 200)}
+    found = {laid((20, 30, length), (8, 8, 8), 0.5).num_alive(1) for length in (40, 80, 200)}
     assert len(found) == 1

@@ -17,9 +17,9 @@ FLOAT32, FLOAT16 = ALIVE * VOXELS * (5 * 4 + 4), ALIVE * VOXELS * (5 * 2 + 4)
 
 
 def test_bytes_by_hand():
-    assert (LAYOUT.num_alive, LAYOUT.voxels_of_largest) == (ALIVE, VOXELS)
-    assert cells_bytes(LAYOUT, 5, torch.float32) == FLOAT32 == 46656
-    assert cells_bytes(LAYOUT, 5, torch.float16) == FLOAT16 == 27216
+    assert (LAYOUT.num_alive(1), LAYOUT.voxels_of_largest) == (ALIVE, VOXELS)
+    assert cells_bytes(LAYOUT, 5, 1, torch.float32) == FLOAT32 == 46656
+    assert cells_bytes(LAYOUT, 5, 1, torch.float16) == FLOAT16 == 27216
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,9 @@ def test_bytes_by_hand():
     ],
 )
 def test_the_most_exact_type_that_fits(room, dtype, num_bytes):
-    assert settle_storage(LAYOUT, 5, CPU, room=room) == CellStorage(dtype, CPU, num_bytes)
+    assert settle_storage(LAYOUT, 5, CPU, batch_size=1, room=room) == CellStorage(
+        dtype, CPU, num_bytes
+    )
 
 
 @pytest.mark.parametrize("room", [FLOAT16 - 1, 0, -5])
@@ -40,7 +42,7 @@ def test_what_does_not_fit_is_refused_with_the_least_it_takes(room):
     with pytest.raises(
         NotEnoughMemory, match=rf"^{FLOAT16} bytes needed, {room} allowed$"
     ) as caught:
-        settle_storage(LAYOUT, 5, CPU, room=room)
+        settle_storage(LAYOUT, 5, CPU, batch_size=1, room=room)
     assert (caught.value.needed_bytes, caught.value.limit_bytes) == (FLOAT16, room)
 
 
@@ -55,19 +57,19 @@ def test_what_does_not_fit_is_refused_with_the_least_it_takes(room):
     ],
 )
 def test_the_networks_gpu_comes_first(gpu_room, room, device, dtype):
-    found = settle_storage(LAYOUT, 5, CUDA, room=room, gpu_room=gpu_room)
+    found = settle_storage(LAYOUT, 5, CUDA, batch_size=1, room=room, gpu_room=gpu_room)
     assert (found.device, found.dtype) == (device, dtype)
 
 
 def test_neither_gpu_nor_main_memory_suffices():
     with pytest.raises(NotEnoughMemory) as caught:
-        settle_storage(LAYOUT, 5, CUDA, room=100, gpu_room=FLOAT16 - 1)
+        settle_storage(LAYOUT, 5, CUDA, batch_size=1, room=100, gpu_room=FLOAT16 - 1)
     assert (caught.value.needed_bytes, caught.value.limit_bytes) == (FLOAT16, 100)
 
 
 def test_a_cpu_has_no_gpu_memory():
     with pytest.raises(NotEnoughMemory):
-        settle_storage(LAYOUT, 5, CPU, room=0, gpu_room=10**9)
+        settle_storage(LAYOUT, 5, CPU, batch_size=1, room=0, gpu_room=10**9)
 
 
 def test_running_out_is_told_from_other_errors():
