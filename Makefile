@@ -7,6 +7,8 @@ MODEL ?= runs/phantom_ct/model
 INPUT ?= data/phantom_ct/images
 OUT ?= segmentations
 MINUTES ?= 3
+PEER ?=
+HIPPOCAMPUS ?= runs/msd_hippocampus/model
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -43,9 +45,10 @@ lint: $(READY)  ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Measure, into benchmarks/ (takes long)
+bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=python of an environment with nnU-Net)
 	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m benchmarks.spine
+	$(if $(DATA),$(BIN)/python -m benchmarks.inference --data '$(DATA)' $(if $(PEER),--peer '$(PEER)' --hippocampus '$(HIPPOCAMPUS)'))
 
 compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
 	$(BIN)/python -m benchmarks.compare --minutes $(MINUTES) $(if $(DATA),--data '$(DATA)')

@@ -42,8 +42,8 @@ from pipeline.transforms.placement import place
 from pipeline.volume import Grid
 
 CPU = torch.device("cpu")
-VOLUME = (192, 192, 144)
-"""Working voxels of the volume whose windows are counted: 18 windows."""
+VOLUME = (192, 144, 96)
+"""Working voxels of the volume whose windows are counted: 6 windows."""
 
 Found = dict[str, Any]
 
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--logits", choices=("labels", "random"), default="labels")
     parser.add_argument("--network", choices=("unet", "light_unet"), default="unet")
     parser.add_argument("--max-bytes", type=int)
+    parser.add_argument("--batch", type=int, default=4, help="windows at once, of MONAI's call")
     for name in ("data", "model", "images", "folder"):
         parser.add_argument(f"--{name}", type=Path)
     options = parser.parse_args()
@@ -76,7 +77,7 @@ def windows(options: argparse.Namespace) -> Found:
         def run() -> None:
             with torch.no_grad():
                 logits = sliding_window_inference(
-                    data_CIJK[None], WINDOW, 4, theirs, overlap=0.5, mode="gaussian"
+                    data_CIJK[None], WINDOW, options.batch, theirs, overlap=0.5, mode="gaussian"
                 )
                 logits.softmax(dim=1)
     else:

@@ -1,4 +1,4 @@
-"""Measure the spine: the way back to the native grid, a segmented cohort.
+"""Measure the spine: a segmented cohort.
 
     make bench        # needs the model that `make train` leaves in runs/phantom_ct
 
@@ -12,16 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks.common import in_turn, machine
+from benchmarks.common import machine
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
 from pipeline.errors import ModelError
 from pipeline.model import Model, load_model
-from pipeline.transforms.placement import place
-from pipeline.transforms.restore import restore_labels
-from pipeline.volume import Grid
 
 CPU = torch.device("cpu")
 RUN = Path("runs/phantom_ct")
@@ -40,49 +36,10 @@ def main() -> None:
         "",
         f"`make bench` on {machine()}.",
         "",
-        *way_back(),
         *cohort(model),
     ]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.stdout.write(PAGE.read_text(encoding="utf-8"))
-
-
-def way_back() -> list[str]:
-    """Compare the way back, class by class, with resampling all classes and taking the argmax."""
-    native = Grid((256, 256, 160), np.diag([0.8, 0.8, 1.0, 1.0]))
-    box = ((0, 256), (0, 256), (0, 160))
-    placement = place(native, native, box, (1.5, 1.5, 1.5))
-    rows = []
-    for num_classes in (3, 12):
-        torch.manual_seed(0)
-        working = torch.softmax(torch.randn(num_classes, *placement.working.shape), dim=0)
-        values = list(range(num_classes))
-
-        def ours(working: torch.Tensor = working, values: list[int] = values) -> object:
-            return restore_labels(working, placement, values)
-
-        def whole(working: torch.Tensor = working) -> object:
-            return torch.nn.functional.interpolate(
-                working[None], native.shape, mode="trilinear"
-            ).argmax(dim=1)
-
-        seconds = in_turn({"ours": ours, "whole": whole}, rounds=3)
-        held_mb = 4 * native.num_voxels * num_classes / 1e6
-        rows.append(
-            f"| {num_classes} | {seconds['ours']:.2f} | {seconds['whole']:.2f} | "
-            f"{seconds['ours'] / seconds['whole']:.2f} | {held_mb:.0f} MB |"
-        )
-    return [
-        "## The way back to the native grid",
-        "",
-        "From 1.5 mm to 256x256x160 at 0.8x0.8x1 mm; against resampling all classes, then argmax.",
-        "The last column is what the whole way must hold at native resolution, and ours does not.",
-        "",
-        "| classes | ours, s | whole, s | ratio | classes x native voxels |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
-    ]
 
 
 def cohort(model: Model) -> list[str]:

@@ -38,6 +38,10 @@ STAGES = ("load", "preprocess", "network", "stitch", "resample", "postprocess", 
 
 BYTES_PER_GB = 10**9
 
+LOADING_BYTES_PER_VOXEL = 12
+"""Of a study while it is read and brought to the network's grid: its stored voxels, the same as
+float32, and what resampling makes of them. With finer working voxels it takes more."""
+
 
 @dataclass(frozen=True)
 class PreparedStudy:
@@ -103,6 +107,20 @@ class Segmenter:
         )
         self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
 
+    def check_readable(self, case: str, num_voxels: int) -> None:
+        """Refuse a study before it is read, if reading it would take more memory than allowed.
+
+        Raises:
+            StudyError: If it would.
+        """
+        needed = self._budget.at_rest + LOADING_BYTES_PER_VOXEL * num_voxels
+        if needed > (limit := self._budget.max_bytes or math.inf):
+            found = (
+                f"reading {num_voxels} voxels takes {needed / BYTES_PER_GB:.1f} GB of memory, "
+                f"but only {limit / BYTES_PER_GB:.1f} GB may be used"
+            )
+            raise StudyError(case, found, "Raise --max-memory, or crop the volume.")
+
     def prepare(self, study: Study, *, keep_volume: bool = False) -> PreparedStudy:
         """Bring a study to the network's grid and scale.
 
@@ -157,7 +175,9 @@ class Segmenter:
         stream, predicted_bytes = self._plan(study, elsewhere_bytes)
         stream.seconds, stream.advance = seconds, advance
         restorer = self._restorer(study, sink, top_k)
-        logger.debug("%s: about %.2f GB of memory", study.case, predicted_bytes / BYTES_PER_GB)
+        level = logging.INFO if predicted_bytes > BYTES_PER_GB else logging.DEBUG
+        predicted_gb = predicted_bytes / BYTES_PER_GB
+        logger.log(level, "%s: about %.2f GB of memory expected", study.case, predicted_gb)
         with PeakMeter() as meter:
             for block in self.predictor.predict(study.working.data_CIJK, stream):
                 with timed(seconds, "resample"):
@@ -167,10 +187,8 @@ class Segmenter:
             labels_IJK = postprocess(
                 restorer.labels(), study.grid, description.labels, description.postprocessing
             )
-        memory_gb = {
-            "predicted": predicted_bytes / BYTES_PER_GB,
-            "measured": meter.peak_bytes / BYTES_PER_GB,
-        }
+        memory_gb = {"predicted": predicted_gb, "measured": meter.peak_bytes / BYTES_PER_GB}
+        logger.log(level, "%s: %.2f GB of memory taken", study.case, memory_gb["measured"])
         warnings = study.warnings
         if meter.peak_bytes > (self._budget.max_bytes or math.inf):
             warnings += (f"took {memory_gb['measured']:.2f} GB of memory, more than was allowed",)

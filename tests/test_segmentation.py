@@ -219,6 +219,18 @@ def test_a_volume_that_would_not_fit_on_the_networks_grid_is_refused(study, spac
         segmenter.prepare(study)
 
 
+def test_a_study_that_would_not_fit_while_it_is_read_is_refused_unread(spacing_mm):
+    """12 bytes a voxel: 1.2 GB."""
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU, max_bytes=10**9)
+    segmenter.check_readable("case", 10**5)
+    text = (
+        r"case: reading 100000000 voxels takes 1\.\d GB of memory, but only 1\.0 GB .*--max-memory"
+    )
+    with pytest.raises(StudyError, match=text):
+        segmenter.check_readable("case", 10**8)
+    Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU).check_readable("case", 10**12)
+
+
 def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spacing_mm):
     model = Model(describe(spacing_mm), (Thresholds(),))
     prepared = Segmenter(model, CPU).prepare(study)

@@ -157,6 +157,19 @@ def test_segment_mirrors_only_with_a_model_that_was_trained_with_it(tmp_path, ca
     assert "mirrored along no axis; leave it out, or train with" in capsys.readouterr().err
 
 
+def test_segment_stays_within_the_memory_it_is_given(tmp_path):
+    torch.manual_seed(0)
+    description = ModelDescription.model_validate(DESCRIPTION)
+    save_model(Model(description, (build_network(description.network, 1, 2),)), tmp_path / "model")
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
+    words = ["segment", str(tmp_path / "a.nii.gz"), "--model", str(tmp_path / "model")]
+    words += ["--out", str(tmp_path / "out"), "--max-memory"]
+    assert main([*words, "1MB"]) == 1
+    assert "Raise --max-memory" in (tmp_path / "out" / "cohort.csv").read_text()
+    assert main([*words, "64GB"]) == 0
+    assert main([*words, "much"]) == 2
+
+
 def test_export_takes_settings_of_use_and_says_where_to_read_on(tmp_path, capsys):
     torch.manual_seed(0)
     description = ModelDescription.model_validate(DESCRIPTION)

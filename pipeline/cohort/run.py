@@ -28,12 +28,8 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import CohortTable, Row, Status
 from pipeline.model import Model
 from pipeline.progress import make_progress
-from pipeline.segmentation import Segmenter
+from pipeline.segmentation import LOADING_BYTES_PER_VOXEL, Segmenter
 from pipeline.study import voxels_of
-
-LOADING_BYTES_PER_VOXEL = 12
-"""Of a study while it is read and brought to the network's grid: its stored voxels, the same as
-float32, and what resampling makes of them. With finer working voxels it takes more."""
 
 SHOWN_WINDOWS = 20
 """From this many windows on, a study has a progress bar of its own."""

@@ -35,7 +35,7 @@ from pipeline.report import (
     write_provenance,
 )
 from pipeline.segmentation import STAGES, PreparedStudy, Segmentation, Segmenter
-from pipeline.study import read_study
+from pipeline.study import read_study, voxels_of
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +159,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(outputs)
     if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
+    job.segmenter.check_readable(study.case, voxels_of(study.paths))
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         voxels = read_study(

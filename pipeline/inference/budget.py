@@ -16,6 +16,10 @@ from pipeline.main_memory import (
 
 logger = logging.getLogger(__name__)
 
+USABLE = 0.95
+"""Of main memory that may be taken: what is measured is up to a twentieth more than the sum of its
+parts, since freed memory is in pieces."""
+
 GPU_SHARE = 0.9
 """Of the free memory of a GPU; the rest is for fragments."""
 
@@ -30,6 +34,7 @@ class MemoryBudget:
 
     Attributes:
         max_bytes: The same.
+        at_rest: Main memory of the process before it computes anything, in bytes.
     """
 
     def __init__(self, predictor: Predictor, num_channels: int, max_bytes: int | None) -> None:
@@ -38,7 +43,7 @@ class MemoryBudget:
         if predictor.device.type == "cpu":
             # A third of the time of a window would else be spent on pages of memory.
             reuse_freed()
-        self._at_rest = resident_bytes()
+        self.at_rest = resident_bytes()
         self._of_window = predictor.measure_memory(num_channels)
 
     def max_working_voxels(self, num_channels: int) -> int:
@@ -61,9 +66,9 @@ class MemoryBudget:
         predictor = self._predictor
         on_gpu = predictor.device.type == "cuda"
         of_batch = predictor.batch_size * self._of_window
-        fixed = self._at_rest + held_bytes + (0 if on_gpu else of_batch)
+        fixed = self.at_rest + held_bytes + (0 if on_gpu else of_batch)
         limit = self.limit()
-        if fixed > limit:
+        if fixed > USABLE * limit:
             give_back_freed()
         try:
             storage = settle_storage(
@@ -71,7 +76,7 @@ class MemoryBudget:
                 predictor.num_outputs,
                 predictor.device,
                 batch_size=predictor.batch_size,
-                room=limit - fixed,
+                room=int(USABLE * limit) - fixed,
                 gpu_room=_free_on(predictor.device) - of_batch if on_gpu else 0,
             )
         except NotEnoughMemory as error:

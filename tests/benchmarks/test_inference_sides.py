@@ -32,7 +32,8 @@ def test_agreement_counts_what_either_labels():
 
 
 def test_stages_of_both_sides_line_up():
-    ours = run([0], stages={"read": 1, "preprocess": 2, "network": 3, "restore": 1, "write": 1})
+    stages = {"load": 1, "preprocess": 2, "network": 2, "stitch": 1, "resample": 1, "write": 1}
+    ours = run([0], stages=stages)
     theirs = run([0], stages={"read, preprocess": 4, "network": 5, "restore, write": 1})
     runs = {OURS.name: ours, THEIRS.name: theirs, THEIRS_WORKERS.name: run([0])}
     rows = stage_table(runs, num_cases=2)[2:]

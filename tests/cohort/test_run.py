@@ -489,7 +489,7 @@ def test_room_is_asked_for_the_next_study_and_for_the_mask_being_written(segment
 def test_more_memory_than_allowed_rejects_a_study(segment):
     result = segment(options=SegmentOptions(max_bytes=10**6))
     assert set(statuses(result).values()) == {"rejected"}
-    assert "fit in memory" in result.rows[0].reason
+    assert "of memory, but only 0.0 GB may be used. Raise --max-memory" in result.rows[0].reason
 
 
 def test_the_log_has_a_line_of_times_for_each_study(segment, caplog):

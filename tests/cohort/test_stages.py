@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, StudyInput
+from pipeline.cohort import SegmentOptions, StudyInput, stages
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
 from pipeline.cohort.table import Row
@@ -81,3 +81,13 @@ def test_probabilities_are_written_while_it_is_segmented(model, study, out):
     clear = first > second
     np.testing.assert_array_equal(labels[clear], segmented.segmentation.labels_IJK[clear])
     assert segmented.segmentation.seconds["write"] > 0
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_memory_of_a_large_study_goes_back_at_once(job, study, monkeypatch, is_large):
+    returned = []
+    monkeypatch.setattr(stages, "give_back_freed", lambda: returned.append(True))
+    if is_large:
+        monkeypatch.setattr(stages, "LARGE_BYTES", 1000)
+    load(study, job)
+    assert returned == [True] * is_large

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -51,6 +53,11 @@ def of_cells(predictor):
     return {dtype: cells_bytes(layout, 4, BATCH, dtype) for dtype in (torch.float32, torch.float16)}
 
 
+def limit_for(num_bytes):
+    """The smallest limit of which a twentieth less is this much."""
+    return math.ceil(num_bytes / budget.USABLE)
+
+
 def test_limit_is_what_is_asked_for_or_all_there_is(memory, predictor):
     assert MemoryBudget(predictor, 2, 123).limit() == 123
     free = MemoryBudget(predictor, 2, None)
@@ -71,7 +78,8 @@ def test_peak_is_the_sum_of_its_parts(predictor, of_cells):
     ("spare", "dtype"), [(0, torch.float32), (0, torch.float16), (99, torch.float16)]
 )
 def test_just_what_fits_is_taken(predictor, of_cells, spare, dtype):
-    storage, peak = MemoryBudget(predictor, 2, FIXED + of_cells[dtype] + spare).plan(SIZE, HELD)
+    limit = limit_for(FIXED + of_cells[dtype] + spare)
+    storage, peak = MemoryBudget(predictor, 2, limit).plan(SIZE, HELD)
     assert storage.dtype == dtype
     assert peak == FIXED + of_cells[dtype]
 
@@ -79,12 +87,12 @@ def test_just_what_fits_is_taken(predictor, of_cells, spare, dtype):
 def test_what_does_not_fit_is_refused_with_both_numbers(memory, predictor, of_cells):
     needed = FIXED + of_cells[torch.float16]
     with pytest.raises(NotEnoughMemory) as caught:
-        MemoryBudget(predictor, 2, needed - 1).plan(SIZE, HELD)
-    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, needed - 1)
+        MemoryBudget(predictor, 2, limit_for(needed - 1)).plan(SIZE, HELD)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, limit_for(needed - 1))
     assert memory.num_trims == 0
     with pytest.raises(NotEnoughMemory) as caught:
-        MemoryBudget(predictor, 2, FIXED - 1).plan(SIZE, HELD)
-    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, FIXED - 1)
+        MemoryBudget(predictor, 2, limit_for(FIXED - 1)).plan(SIZE, HELD)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, limit_for(FIXED - 1))
     assert memory.num_trims == 1, "freed memory is given back before it is refused"
 
 

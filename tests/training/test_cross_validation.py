@@ -138,3 +138,13 @@ def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(
 def test_a_single_run_takes_a_single_fold(make_config, tmp_path):
     with pytest.raises(ValueError, match="cross_validate"):
         train(make_config(tmp_path, *FOLDS))
+
+
+def test_the_model_knows_the_largest_label_change_of_its_members(finished):
+    changes = [
+        load_model(fold_folder(finished, fold).model, torch.device("cpu")).description.label_change
+        for fold in range(3)
+    ]
+    joined = load_model(finished.model, torch.device("cpu")).description.label_change
+    common = set.intersection(*map(set, changes))
+    assert joined == {name: max(change[name] for change in changes) for name in common}

@@ -16,6 +16,7 @@ import yaml
 from ignite.engine import Events
 
 from pipeline.errors import ConfigError, ManifestError
+from pipeline.inference import native_precision
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
 from pipeline.training import RunFolder, arithmetic, prepare, run, train
@@ -106,6 +107,10 @@ def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, spli
     model = load_model(uninterrupted.model, CPU)
     assert model.description.training["data"] == "phantom_mr"
     assert model.description.inference.window == (16, 16, 16)
+    native = native_precision(CPU)
+    measured = set() if native == "fp32" else {native}
+    assert set(model.description.label_change) == measured
+    assert all(0 <= change <= 1 for change in model.description.label_change.values())
     rows = read_metrics(folder / "metrics.csv")
     assert [(row.epoch, row.iteration) for row in rows] == [(1, 5), (2, 10), (3, 12)]
     assert rows[-1].loss < rows[0].loss
