@@ -11,14 +11,26 @@ cores, half of it for nnU-Net, which is left out without `--peer`.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.common import machine, table
-from benchmarks.inference_cases import make_large_ct
+from benchmarks.inference_cases import (
+    NATIVE_SHAPE,
+    NATIVE_SPACING_MM,
+    WINDOW,
+    WORKING_MM,
+    make_large_ct,
+)
+from pipeline.inference.cell_layout import CellLayout
+from pipeline.inference.memory import cells_bytes
+from pipeline.inference.windows import Order, WindowGrid
 
 PAGE = Path("benchmarks/inference.md")
 ROUNDS = 2
@@ -121,9 +133,11 @@ def large(data: Path, folder: Path) -> list[str]:
         *study_table(studies),
         "",
         "Predicted and measured: the peak while the network runs. All: of the whole process, "
-        "reading and resampling the volume included. The formula is in "
-        "`pipeline/inference/memory.py`; only the cells and the logits of one window grow with "
-        "the classes, here from float32 to float16 where float32 would not fit.",
+        "reading and resampling the volume included. Only the cells (sums of logits that windows "
+        "still touch) and the logits of one window grow with the classes; the sums are float16 "
+        "where float32 would not fit:",
+        "",
+        *formula(),
         "",
         "The way back by itself, for 118 classes, where a stand-in for the network gives the "
         "logits; the last column is its share of what the U-Net took on the same windows.",
@@ -150,6 +164,36 @@ def study_table(studies: dict[int, Found]) -> list[str]:
     stages = list(next(iter(studies.values()))["seconds"])
     heading = ("classes", "predicted, GB", "measured, GB", "all, GB")
     return table((*heading, *(f"{stage}, s" for stage in stages)), rows)
+
+
+def formula() -> list[str]:
+    """Return what the cells take by the formula of `pipeline/inference/memory.py`."""
+    size = [
+        round(n * mm / WORKING_MM) for n, mm in zip(NATIVE_SHAPE, NATIVE_SPACING_MM, strict=True)
+    ]
+    i, j, k = size
+    grid = WindowGrid.lay((i, j, k), WINDOW, 0.5)
+    layout = CellLayout(grid, Order.of(grid.size))
+    types = (torch.float32, torch.float16)
+    rows = [
+        (
+            str(number),
+            f"{layout.num_alive(1)} x {layout.voxels_of_largest} x ({number} x b + 4)",
+            *(f"{cells_bytes(layout, number, 1, dtype) / 1e9:.2f}" for dtype in types),
+            f"{4 * number * i * j * k / 1e9:.2f}",
+            f"{4 * number * math.prod(NATIVE_SHAPE) / 1e9:.1f}",
+        )
+        for number in CLASSES
+    ]
+    heading = (
+        "classes",
+        "cells alive x voxels of one x (classes x b + 4) bytes",
+        "b = 4 (float32), GB",
+        "b = 2 (float16), GB",
+        "whole working volume, float32, GB",
+        "whole native volume, float32, GB",
+    )
+    return table(heading, rows)
 
 
 def way_row(name: str, seconds: Found, network: float) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ computes faster where the device can, `--non_finite repair` accepts studies with
 ## What it does
 
 The same as `trivox segment` with the same precision. The masks are the same, but where two labels
-are equally probable up to rounding either may win. Not carried along: Trivox refuses label maps
+are equally probable up to rounding either may win, and Trivox computes no windows of air around
+the body, where it writes background. Not carried along: Trivox refuses label maps
 given in place of images, and volumes of impossible size; this bundle does not look.
 
 | value | label |
