@@ -68,7 +68,13 @@ def main() -> None:
     if options.peer is not None:
         from benchmarks.inference_nnunet import compare
 
-        lines += compare(options.peer, options.data, options.hippocampus)
+        lines += [
+            # One level below this page's own headings.
+            f"#{line}" if line.startswith("#") else line
+            for line in compare(options.peer, options.data, options.hippocampus)
+        ]
+    if not torch.cuda.is_available():
+        lines += ["", "## On a GPU", "", "Nothing here was run on a GPU."]
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -38,10 +38,6 @@ STAGES = ("load", "preprocess", "network", "stitch", "resample", "postprocess", 
 
 BYTES_PER_GB = 10**9
 
-LOADING_BYTES_PER_VOXEL = 12
-"""Of a study while it is read and brought to the network's grid: its stored voxels, the same as
-float32, and what resampling makes of them. With finer working voxels it takes more."""
-
 
 @dataclass(frozen=True)
 class PreparedStudy:
@@ -49,8 +45,7 @@ class PreparedStudy:
 
     Attributes:
         case: Its name.
-        grid: Its own grid.
-        header: Geometry fields for its outputs.
+        grid: Its own, and `header` its geometry fields, for its outputs.
         working: What the network sees.
         warnings: What was odd but acceptable.
         volume: Its own voxels, if they are still needed; else their memory is free.
@@ -76,6 +71,7 @@ class Segmentation:
         warnings: What the user should know before trusting the mask.
         memory_gb: Peak of the process while the network ran, as `predicted` and as `measured`.
         uncertain: Voxels whose label is not clear, if they were asked for.
+        arithmetic: Of the network, and what its sums were stored in.
     """
 
     labels_IJK: npt.NDArray[np.unsignedinteger]
@@ -83,6 +79,7 @@ class Segmentation:
     warnings: tuple[str, ...]
     memory_gb: Mapping[str, float] = field(default_factory=dict)
     uncertain: Uncertain | None = None
+    arithmetic: str = ""
 
 
 class Segmenter:
@@ -107,19 +104,17 @@ class Segmenter:
         )
         self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
 
-    def check_readable(self, case: str, num_voxels: int) -> None:
-        """Refuse a study before it is read, if reading it would take more memory than allowed.
+    def loading_bytes(self, num_voxels: int, volume_mm3: float) -> int:
+        """Return about what a study takes while it is read and brought to the network's grid."""
+        num_working = volume_mm3 / math.prod(self.description.preprocessing.spacing_mm)
+        return self._budget.loading_bytes(round(max(num_voxels, num_working)))
 
-        Raises:
-            StudyError: If it would.
-        """
-        needed = self._budget.at_rest + LOADING_BYTES_PER_VOXEL * num_voxels
-        if needed > (limit := self._budget.max_bytes or math.inf):
-            found = (
-                f"reading {num_voxels} voxels takes {needed / BYTES_PER_GB:.1f} GB of memory, "
-                f"but only {limit / BYTES_PER_GB:.1f} GB may be used"
-            )
-            raise StudyError(case, found, "Raise --max-memory, or crop the volume.")
+    def check_readable(self, case: str, num_voxels: int) -> None:
+        """Raise a `StudyError` if reading a study would take more memory than was allowed."""
+        try:
+            self._budget.check_loading(num_voxels)
+        except NotEnoughMemory as error:
+            raise _too_large(case, f"reading {num_voxels} voxels", error) from error
 
     def prepare(self, study: Study, *, keep_volume: bool = False) -> PreparedStudy:
         """Bring a study to the network's grid and scale.
@@ -133,11 +128,10 @@ class Segmenter:
         """
         seconds: dict[str, float] = {}
         room = self._budget.max_working_voxels(len(self.description.channels))
-        max_voxels = min(MAX_WORKING_VOXELS, room)
+        most = min(MAX_WORKING_VOXELS, room)
         with timed(seconds, "preprocess"):
             try:
-                settings = self.description.preprocessing
-                working = preprocess(study.volume, settings, max_voxels=max_voxels)
+                working = preprocess(study.volume, self.description.preprocessing, max_voxels=most)
             except StudyError as error:
                 raise StudyError(study.case, error.found, error.remedy) from error
         return PreparedStudy(
@@ -194,7 +188,10 @@ class Segmenter:
             warnings += (f"took {memory_gb['measured']:.2f} GB of memory, more than was allowed",)
         if not labels_IJK.any():
             warnings += (NOTHING_FOUND,)
-        return Segmentation(labels_IJK, seconds, warnings, memory_gb, restorer.uncertain())
+        arithmetic = f"{self.predictor.dtype or torch.float32}, sums in {stream.storage.dtype}"
+        return Segmentation(
+            labels_IJK, seconds, warnings, memory_gb, restorer.uncertain(), arithmetic
+        )
 
     def _restorer(self, study: PreparedStudy, sink: ProbabilitySink | None, top_k: int) -> Restorer:
         description, placement = self.description, study.working.placement
@@ -206,10 +203,9 @@ class Segmenter:
     def fits(self, study: PreparedStudy, elsewhere_bytes: int) -> bool:
         """Tell whether a study can be segmented while others take memory elsewhere."""
         try:
-            self._plan(study, elsewhere_bytes)
+            return bool(self._plan(study, elsewhere_bytes))
         except StudyError:
             return False
-        return True
 
     def _plan(self, study: PreparedStudy, elsewhere_bytes: int) -> tuple[Stream, int]:
         """Return how to keep sums of logits, and the peak of main memory to expect."""
@@ -217,19 +213,22 @@ class Segmenter:
         held_bytes = elsewhere_bytes + label_type.itemsize * study.grid.num_voxels
         held_bytes += study.working.data_CIJK.nbytes
         held_bytes += 0 if study.volume is None else study.volume.data_CIJK.nbytes
+        size = study.working.placement.working.shape
+        padded = self.predictor.lay(size).grid.size
+        padded_bytes = 4 * len(self.description.channels) * math.prod(padded)
+        held_bytes += padded_bytes * (padded != size)
         try:
-            storage, peak = self._budget.plan(study.working.placement.working.shape, held_bytes)
+            storage, peak = self._budget.plan(size, held_bytes, padded_bytes)
         except NotEnoughMemory as error:
-            raise _too_large(study, error) from error
+            raise _too_large(study.case, f"a prediction of {size} voxels", error) from error
         return Stream(storage, study.working.shadows), peak
 
 
-def _too_large(study: PreparedStudy, error: NotEnoughMemory) -> StudyError:
+def _too_large(case: str, what: str, error: NotEnoughMemory) -> StudyError:
     needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
     return StudyError(
-        study.case,
-        f"{study.working.placement.working.shape} working voxels take {needed:.1f} GB of memory, "
-        f"but only {limit:.1f} GB may be used",
+        case,
+        f"{what} takes {needed:.1f} GB of memory, but only {limit:.1f} GB may be used",
         "Raise --max-memory, free memory, or set a smaller inference.window or inference.overlap.",
     )
 

@@ -236,7 +236,7 @@ def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spa
     prepared = Segmenter(model, CPU).prepare(study)
     segmenter = Segmenter(model, CPU, max_bytes=10**7)
     windows = []
-    text = r"take 0\.\d GB of memory, but only 0\.0 GB .*--max-memory"
+    text = r"takes 0\.\d GB of memory, but only 0\.0 GB .*--max-memory"
     with pytest.raises(StudyError, match=text):
         segmenter.segment(prepared, advance=lambda *counts: windows.append(counts))
     assert not windows

@@ -7,8 +7,8 @@ when it is started again.
 
 from pipeline.cohort.check import check_inputs
 from pipeline.cohort.inputs import find_studies
+from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.run import CohortResult, segment_cohort
-from pipeline.cohort.stages import SegmentOptions
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import Row, Status
 

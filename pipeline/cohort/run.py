@@ -13,13 +13,13 @@ import torch
 from rich.markup import escape
 from rich.progress import Progress
 
+from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
 from pipeline.cohort.stages import (
     ALREADY_COMPLETE,
     Job,
     Loaded,
     Segmented,
-    SegmentOptions,
     load,
     segment,
     write,
@@ -28,8 +28,8 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import CohortTable, Row, Status
 from pipeline.model import Model
 from pipeline.progress import make_progress
-from pipeline.segmentation import LOADING_BYTES_PER_VOXEL, Segmenter
-from pipeline.study import voxels_of
+from pipeline.segmentation import Segmenter
+from pipeline.study import extent_of
 
 SHOWN_WINDOWS = 20
 """From this many windows on, a study has a progress bar of its own."""
@@ -145,7 +145,7 @@ class _Line:
         if isinstance(result, Row):
             self._finish(result)
         else:
-            self._written_bytes = result.segmentation.labels_IJK.nbytes
+            self._written_bytes = result.held_bytes
             self._writing = self._writer.submit(write, result, self._job)
 
     def _segment(
@@ -168,7 +168,7 @@ class _Line:
     def _bytes_to_load(self, index: int) -> int:
         if index >= len(self._studies):
             return 0
-        return LOADING_BYTES_PER_VOXEL * voxels_of(self._studies[index].paths)
+        return self._job.segmenter.loading_bytes(*extent_of(self._studies[index].paths))
 
     def _finish_writing(self) -> None:
         if self._writing is not None:

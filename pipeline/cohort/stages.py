@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import device_name, make_recipe
 from pipeline.cohort.study_input import StudyInput, without_folder
@@ -23,7 +24,6 @@ from pipeline.progress import timed
 from pipeline.report import (
     FileRecord,
     GridRecord,
-    OutputKind,
     ProbabilityWriter,
     Provenance,
     Recipe,
@@ -35,7 +35,8 @@ from pipeline.report import (
     write_provenance,
 )
 from pipeline.segmentation import STAGES, PreparedStudy, Segmentation, Segmenter
-from pipeline.study import read_study, voxels_of
+from pipeline.study import GeometryHeader, extent_of, read_study
+from pipeline.volume import Grid, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -47,30 +48,6 @@ LARGE_BYTES = 2**28
 _LONGEST_REASON = 400
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class SegmentOptions:
-    """What to write beside masks and provenance, and what it may take.
-
-    Attributes:
-        probabilities: Write the class probabilities.
-        pictures: Write a picture of each mask.
-        max_bytes: Of main memory that the process may take; None: all that is free.
-    """
-
-    probabilities: bool = False
-    pictures: bool = False
-    max_bytes: int | None = None
-
-    def wanted(self, outputs: Outputs) -> dict[OutputKind, Path]:
-        """Return the files that a study must have, besides its provenance."""
-        wanted: dict[OutputKind, Path] = {"mask": outputs.mask}
-        if self.probabilities:
-            wanted["probabilities"] = outputs.probabilities
-        if self.pictures:
-            wanted["picture"] = outputs.picture
-        return wanted
 
 
 @dataclass(frozen=True)
@@ -94,10 +71,20 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Segmented:
-    """A study that waits to be written."""
+    """A study that waits to be written; what the network saw of it is forgotten."""
 
-    loaded: Loaded
+    input: StudyInput
+    recipe: Recipe
+    grid: Grid
+    header: GeometryHeader
+    volume: Volume | None
     segmentation: Segmentation
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the study takes until it is written."""
+        volume_bytes = 0 if self.volume is None else self.volume.data_CIJK.nbytes
+        return self.segmentation.labels_IJK.nbytes + volume_bytes
 
 
 def load(study: StudyInput, job: Job) -> Loaded | Row:
@@ -121,7 +108,7 @@ def segment(
 def write(segmented: Segmented, job: Job) -> Row:
     """Write mask, picture and, last, the provenance."""
     taken = segmented.segmentation.seconds
-    return _attempt(segmented.loaded.input, job, lambda: _write(segmented, job), taken)
+    return _attempt(segmented.input, job, lambda: _write(segmented, job), taken)
 
 
 def _attempt(
@@ -133,13 +120,12 @@ def _attempt(
     try:
         if study.refusal is None:
             return stage()
-        status, reason = "rejected", study.refusal
-        Outputs(job.out, study.case).remove()
+        status, reason = _reject(study, job, study.refusal)
     except StudyError as error:
         status, reason = "rejected", str(error)
         # No mask may stay beside a rejection; but a share that went away takes none with it.
         if not isinstance(error.__cause__, OSError):
-            Outputs(job.out, study.case).remove()
+            status, reason = _reject(study, job, reason)
     except Exception as error:
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
         logger.debug("%s failed", study.case, exc_info=True)
@@ -151,6 +137,15 @@ def _attempt(
     )
 
 
+def _reject(study: StudyInput, job: Job, reason: str) -> tuple[Status, str]:
+    """Remove what an earlier run left of a study; if that fails, say that it is still there."""
+    try:
+        Outputs(job.out, study.case).remove()
+    except OSError as error:
+        return "failed", f"{reason} An earlier result cannot be removed: {error.strerror}."
+    return "rejected", reason
+
+
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
     start = time.perf_counter()
     outputs = Outputs(job.out, study.case)
@@ -159,7 +154,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(outputs)
     if previous is not None and previous.recipe == recipe and previous.is_intact(wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
-    job.segmenter.check_readable(study.case, voxels_of(study.paths))
+    job.segmenter.check_readable(study.case, extent_of(study.paths)[0])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         voxels = read_study(
@@ -192,19 +187,22 @@ def _segment(
         seconds = dict(segmentation.seconds)
         with timed(seconds, "write"):
             stack.close()
-    return Segmented(loaded, replace(segmentation, seconds=seconds))
+    segmentation = replace(segmentation, seconds=seconds)
+    return Segmented(
+        loaded.input, loaded.recipe, study.grid, study.header, study.volume, segmentation
+    )
 
 
 def _write(segmented: Segmented, job: Job) -> Row:
-    study, segmentation = segmented.loaded.prepared, segmented.segmentation
+    study, segmentation = segmented.input, segmented.segmentation
     outputs = Outputs(job.out, study.case)
     seconds = dict(segmentation.seconds)
     with timed(seconds, "write"):
-        if study.volume is not None:
+        if segmented.volume is not None:
             labels = job.model.description.labels
-            write_picture(study.volume, segmentation.labels_IJK, labels, outputs.picture)
-        write_mask(segmentation.labels_IJK, study.header, outputs.mask)
-    warnings = tuple(segmented.loaded.input.anonymous(text) for text in segmentation.warnings)
+            write_picture(segmented.volume, segmentation.labels_IJK, labels, outputs.picture)
+        write_mask(segmentation.labels_IJK, segmented.header, outputs.mask)
+    warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(segmented, segmentation, job)
     write_provenance(provenance, outputs.provenance)
@@ -215,20 +213,21 @@ def _write(segmented: Segmented, job: Job) -> Row:
 
 
 def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
-    study, labels = segmented.loaded.prepared, job.model.description.labels
-    wanted = job.options.wanted(Outputs(job.out, study.case))
+    case, labels, grid = segmented.input.case, job.model.description.labels, segmented.grid
+    wanted = job.options.wanted(Outputs(job.out, case))
     in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
     return Provenance(
-        case=study.case,
-        recipe=segmented.loaded.recipe,
+        case=case,
+        recipe=segmented.recipe,
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
         labels=dict(labels),
-        volumes_ml=volumes_ml(segmentation.labels_IJK, study.grid, labels),
-        grid=GridRecord.of(study.grid),
+        volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
+        grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
-        timing=Timing.of(in_order, study.grid.num_voxels),
+        timing=Timing.of(in_order, grid.num_voxels),
         memory_gb=dict(segmentation.memory_gb),
         device=device_name(job.segmenter.device),
+        arithmetic=segmentation.arithmetic,
     )
 
 

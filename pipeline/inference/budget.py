@@ -16,6 +16,10 @@ from pipeline.main_memory import (
 
 logger = logging.getLogger(__name__)
 
+LOADING_BYTES_PER_VOXEL = 12
+"""Of a study while it is read and brought to the network's grid: its stored voxels, the same as
+float32, and what resampling makes of them."""
+
 USABLE = 0.95
 """Of main memory that may be taken: what is measured is up to a twentieth more than the sum of its
 parts, since freed memory is in pieces."""
@@ -43,19 +47,43 @@ class MemoryBudget:
         if predictor.device.type == "cpu":
             # A third of the time of a window would else be spent on pages of memory.
             reuse_freed()
+        give_back_freed()
         self.at_rest = resident_bytes()
         self._of_window = predictor.measure_memory(num_channels)
+        if predictor.device.type == "cuda":
+            # The first window loads libraries that stay in main memory.
+            self.at_rest = resident_bytes()
+
+    def loading_bytes(self, num_voxels: int) -> int:
+        """Return about what a study of so many voxels takes while it is read."""
+        return LOADING_BYTES_PER_VOXEL * num_voxels
+
+    def check_loading(self, num_voxels: int) -> None:
+        """Make sure that a study can be read within a limit that was given.
+
+        Raises:
+            NotEnoughMemory: If it cannot.
+        """
+        needed = self.at_rest + self.loading_bytes(num_voxels)
+        if self.max_bytes is not None and needed > self.max_bytes:
+            raise NotEnoughMemory(needed, self.max_bytes)
 
     def max_working_voxels(self, num_channels: int) -> int:
-        """Return how large a volume may be made: it is held up to three times on the way."""
-        return max(0, (self.limit() - resident_bytes()) // (3 * 4 * num_channels))
+        """Return how large a volume may be made: it is held up to three times on the way.
 
-    def plan(self, size: Size, held_bytes: int) -> tuple[CellStorage, int]:
+        What another study takes at the moment does not count against a limit that was given: the
+        two are done at the same time only if both fit.
+        """
+        room = available_bytes() if self.max_bytes is None else self.max_bytes - self.at_rest
+        return max(0, room // (3 * 4 * num_channels))
+
+    def plan(self, size: Size, held_bytes: int, volume_bytes: int = 0) -> tuple[CellStorage, int]:
         """Choose how to keep sums of logits.
 
         Args:
             size: Of the working volume.
             held_bytes: That the working volume, the labels and other studies take.
+            volume_bytes: Of the working volume, which goes to the GPU if the networks are there.
 
         Returns:
             The storage, and the peak of main memory to expect, in bytes.
@@ -77,7 +105,7 @@ class MemoryBudget:
                 predictor.device,
                 batch_size=predictor.batch_size,
                 room=int(USABLE * limit) - fixed,
-                gpu_room=_free_on(predictor.device) - of_batch if on_gpu else 0,
+                gpu_room=_free_on(predictor.device) - of_batch - volume_bytes if on_gpu else 0,
             )
         except NotEnoughMemory as error:
             raise NotEnoughMemory(fixed + error.needed_bytes, limit) from error
@@ -92,4 +120,6 @@ class MemoryBudget:
 
 def _free_on(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    return int(GPU_SHARE * free)
+    # What torch keeps for its next tensors is free too.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(GPU_SHARE * (free + kept))

@@ -8,7 +8,8 @@
 
 Only the last of the logits and the cells grow with the outputs. Where windows overlap by half, the
 cells alive are about half a window's length times the area across the volume's longest axis, and
-a row of windows more; the length of the volume and the native grid do not matter.
+a row of windows more; the length of the volume does not matter, and of the native grid only the
+labels are held.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import torch
 from pipeline.inference.cell_layout import CellLayout
 
 CELL_TYPES = (torch.float32, torch.float16)
-"""Float16 where float32 does not fit: labels then differ only where two are within 1/1000."""
+"""Float16 where float32 does not fit. Logits beyond 20, or windows that overlap by more than half,
+can then change a probability by up to 0.03, and so labels where two are that close."""
 
 
 class NotEnoughMemory(Exception):  # noqa: N818

@@ -73,7 +73,13 @@ class Windows:
         pending: list[Size] = []
         waiting: list[tuple[tuple[int, int], int]] = []
         num_asked = num_done = 0
+        # Left-out windows must not let a batch span more columns, and so touch more cells.
+        per_column = len(grid.starts[self.layout.order.column])
         for at, windows in columns:
+            num_columns = sum(asked > num_done for _, asked in waiting)
+            if pending and num_columns * per_column >= self.batch_size:
+                pending, num_done = [], num_done + self._compute_all(pending)
+                self.stream.advance(num_done, total)
             pending += windows
             num_asked += len(windows)
             waiting.append((at, num_asked))
@@ -83,6 +89,13 @@ class Windows:
                 self.stream.advance(num_done, total)
             while waiting and waiting[0][1] <= num_done:
                 yield waiting.pop(0)[0]
+
+    def _compute_all(self, starts: list[Size]) -> int:
+        """Compute all of some windows; return how many."""
+        done = 0
+        while done < len(starts):
+            done += self._compute(starts[done:])
+        return done
 
     def _wanted(self, windows: list[Size]) -> list[Size]:
         shadows = self.stream.shadows

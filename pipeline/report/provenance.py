@@ -70,7 +70,10 @@ class GridRecord(BaseModel):
 
 
 class Timing(BaseModel):
-    """What took how long, in the order in which it happened."""
+    """What took how long, in the order in which it happened.
+
+    Other studies may have been read and written at the same time.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -117,9 +120,12 @@ class Provenance(BaseModel):
     warnings: tuple[str, ...] = Field(description="What was unusual about the input.")
     timing: Timing = Field(description="What took how long.")
     memory_gb: dict[str, float] = Field(
-        default={}, description="Peak of the process in 10^9 bytes, as predicted and as measured."
+        default={},
+        description="Peak of the process while the network ran, in 10^9 bytes, as predicted and as "
+        "measured; other studies that were read and written meanwhile included.",
     )
     device: str = Field(description="Where the network ran.")
+    arithmetic: str = Field(default="", description="What network and sums were computed in.")
     versions: dict[str, str] = Field(
         default_factory=software_versions,
         description="Version of Trivox and of what it computes with.",

@@ -5,7 +5,7 @@ outputs must repeat; `read_label_map` reads labels. Nothing is taken from free t
 no file, however broken, costs more memory than its size allows.
 """
 
-from pipeline.study.reader import read_label_map, read_study, voxels_of
+from pipeline.study.reader import extent_of, read_label_map, read_study
 from pipeline.study.study import VOLUME_SUFFIXES, GeometryHeader, Study, StudyConfig, case_name
 from pipeline.study.text_header import voxel_files
 
@@ -15,8 +15,8 @@ __all__ = [
     "Study",
     "StudyConfig",
     "case_name",
+    "extent_of",
     "read_label_map",
     "read_study",
     "voxel_files",
-    "voxels_of",
 ]

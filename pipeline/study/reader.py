@@ -78,13 +78,18 @@ def read_study(
     )
 
 
-def voxels_of(paths: Sequence[Path]) -> int:
-    """Return how many voxels the files of a study hold, by their headers; 0 if one is no volume."""
+def extent_of(paths: Sequence[Path]) -> tuple[int, float]:
+    """Return how many voxels the files of a study hold, and their volume in mm^3, by the headers.
+
+    Both summed over channels, and 0 if one file is no volume: reading it will say why.
+    """
     try:
         files = [_open_volume(Path(path), _DEFAULT_CONFIG) for path in paths]
     except StudyError:
-        return 0
-    return sum(file.grid.num_voxels * file.num_volumes for file in files)
+        return 0, 0.0
+    voxels = [file.grid.num_voxels * file.num_volumes for file in files]
+    volumes = (n * file.grid.voxel_volume_mm3 for n, file in zip(voxels, files, strict=True))
+    return sum(voxels), sum(volumes)
 
 
 def read_label_map(path: Path) -> LabelMap:

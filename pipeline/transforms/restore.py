@@ -77,14 +77,13 @@ class Restorer:
         Raises:
             FloatingPointError: If a probability is NaN or infinite.
         """
-        native = self._tiling.native_box(block)
-        size = [along.stop - along.start for along in native]
         values = block.values_CIJK
-        winner_IJK = torch.zeros(size, dtype=torch.int16, device=values.device)
-        for tile in self._tiling.tiles(block):
-            self._decide(values[:, *tile.working], tile, winner_IJK[tile.in_block])
         ras_IJK = ras_view(self._labels_IJK, self._placement.native.affine)
-        ras_IJK[native] = self._table[winner_IJK.cpu().numpy()]
+        for tile in self._tiling.tiles(block):
+            size = [along.stop - along.start for along in tile.native]
+            winner_IJK = torch.zeros(size, dtype=torch.int16, device=values.device)
+            self._decide(values[:, *tile.working], tile, winner_IJK)
+            ras_IJK[tile.native] = self._table[winner_IJK.cpu().numpy()]
 
     def labels(self) -> npt.NDArray[np.unsignedinteger]:
         """Return the labels in the study's own voxel order; background where no block was."""

@@ -26,13 +26,11 @@ class Tile:
     Attributes:
         working: In the block, with the voxel before it that interpolation needs.
         native: In the study, in RAS order.
-        in_block: Among the native voxels of its block.
         matrices: Of each axis; None where native voxels are working voxels.
     """
 
     working: Slices
     native: Slices
-    in_block: Slices
     matrices: tuple[torch.Tensor | None, ...]
 
 
@@ -52,15 +50,9 @@ class Tiling:
         self._first = [first for first, _ in placement.box]
         self.order = sorted(range(3), key=lambda axis: self._growth[axis])
 
-    def native_box(self, block: ProbabilityBlock) -> Slices:
-        """Return the native voxels that a block decides, in RAS order."""
-        ends = zip(self._axes, self._first, _own_voxels(block), strict=True)
-        return _slices((first + axis.cut(a), first + axis.cut(b)) for axis, first, (a, b) in ends)
-
     def tiles(self, block: ProbabilityBlock) -> Iterator[Tile]:
         """Cut a block; tiles without native voxels are left out."""
         device = block.values_CIJK.device
-        whole = self.native_box(block)
         along_axes = self._cuts(block)
         for parts in itertools.product(*along_axes):
             with_axis = list(zip(self._axes, parts, strict=True))
@@ -76,10 +68,6 @@ class Tiling:
                     for read, start, (_, b) in zip(read_from, block.start, parts, strict=True)
                 ),
                 native,
-                _slices(
-                    (n.start - w.start, n.stop - w.start)
-                    for n, w in zip(native, whole, strict=True)
-                ),
                 tuple(None if matrix is None else matrix.to(device) for matrix in matrices),
             )
 

@@ -435,7 +435,7 @@ def test_a_name_that_a_manifest_hides_stays_hidden(images, out, model, options):
 def watch(monkeypatch, before):
     """Call `before(stage, case)` when a study begins a stage; return what began, in order."""
     began = []
-    where = {"load": "case", "segment": "input.case", "write": "loaded.input.case"}
+    where = {"load": "case", "segment": "input.case", "write": "input.case"}
     for stage in where:
         proper = getattr(run, stage)
 

@@ -9,6 +9,7 @@ from pipeline.cohort import SegmentOptions, StudyInput, stages
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
 from pipeline.cohort.table import Row
+from pipeline.report import read_provenance
 from pipeline.segmentation import Segmenter
 
 CPU = torch.device("cpu")
@@ -91,3 +92,25 @@ def test_memory_of_a_large_study_goes_back_at_once(job, study, monkeypatch, is_l
         monkeypatch.setattr(stages, "LARGE_BYTES", 1000)
     load(study, job)
     assert returned == [True] * is_large
+
+
+def test_what_waits_to_be_written_holds_no_working_volume(model, study, out):
+    for pictures in (False, True):
+        job = Job(model, Segmenter(model, CPU), out, SegmentOptions(pictures=pictures))
+        segmented = segment(load(study, job), job, 0, ignore)
+        assert not hasattr(segmented, "working")
+        volume_bytes = 4 * segmented.grid.num_voxels * pictures
+        assert segmented.held_bytes == segmented.grid.num_voxels + volume_bytes
+
+
+def test_an_earlier_result_that_cannot_be_removed_fails_one_study_only(job, out):
+    Outputs(out, "a").mask.mkdir()
+    row = load(StudyInput("a", (), refusal="is a DICOM file"), job)
+    assert row.status == "failed"
+    assert row.reason.startswith("is a DICOM file An earlier result cannot be removed: ")
+
+
+def test_the_provenance_names_the_arithmetic(job, study, out):
+    write(segment(load(study, job), job, 0, ignore), job)
+    provenance = read_provenance(Outputs(out, "a").provenance)
+    assert provenance.arithmetic == "torch.float32, sums in torch.float32"

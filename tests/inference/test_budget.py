@@ -25,6 +25,9 @@ class Memory:
     resident, available, num_trims = RESIDENT, AVAILABLE, 0
 
 
+CONFIG = InferenceConfig(window=(8, 8, 8), precision="fp32", batch_size=BATCH)
+
+
 @pytest.fixture
 def memory(monkeypatch):
     told = Memory()
@@ -42,8 +45,7 @@ def memory(monkeypatch):
 
 @pytest.fixture
 def predictor():
-    config = InferenceConfig(window=(8, 8, 8), precision="fp32", batch_size=BATCH)
-    return Predictor([torch.nn.Conv3d(2, 4, 1)], config, CPU, 4)
+    return Predictor([torch.nn.Conv3d(2, 4, 1)], CONFIG, CPU, 4)
 
 
 @pytest.fixture
@@ -89,11 +91,11 @@ def test_what_does_not_fit_is_refused_with_both_numbers(memory, predictor, of_ce
     with pytest.raises(NotEnoughMemory) as caught:
         MemoryBudget(predictor, 2, limit_for(needed - 1)).plan(SIZE, HELD)
     assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, limit_for(needed - 1))
-    assert memory.num_trims == 0
+    assert memory.num_trims == 1, "before the process at rest is measured"
     with pytest.raises(NotEnoughMemory) as caught:
         MemoryBudget(predictor, 2, limit_for(FIXED - 1)).plan(SIZE, HELD)
     assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, limit_for(FIXED - 1))
-    assert memory.num_trims == 1, "freed memory is given back before it is refused"
+    assert memory.num_trims == 3, "and freed memory is given back before it is refused"
 
 
 def test_rest_is_measured_once(memory, predictor, of_cells):
@@ -118,7 +120,22 @@ def test_largest_volume_is_held_three_times_in_float32(memory, predictor):
     assert of_one.max_working_voxels(2) == 10_000
     assert of_one.max_working_voxels(1) == 20_000
     memory.resident = RESIDENT + 250_000
-    assert of_one.max_working_voxels(2) == 0, "never less than nothing"
+    assert of_one.max_working_voxels(2) == 10_000, "what another study takes does not count"
+    assert MemoryBudget(predictor, 2, RESIDENT).max_working_voxels(2) == 0, "nor less than nothing"
+    memory.available = 48_000
+    assert MemoryBudget(predictor, 2, None).max_working_voxels(2) == 2000
+
+
+@pytest.mark.usefixtures("memory")
+def test_reading_takes_12_bytes_a_voxel():
+    of_one = MemoryBudget(Predictor([torch.nn.Conv3d(2, 4, 1)], CONFIG, CPU, 4), 2, RESIDENT + 1200)
+    of_one.check_loading(100)
+    with pytest.raises(NotEnoughMemory) as caught:
+        of_one.check_loading(101)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (
+        RESIDENT + 1212,
+        RESIDENT + 1200,
+    )
 
 
 def test_the_window_that_is_measured_has_the_channels_of_the_data(predictor, monkeypatch):

@@ -129,13 +129,13 @@ def test_followers_by_hand():
     assert layout.voxels_of_largest == 8 * 9 * 9
 
 
-def buffers_of_a_run(layout, batch_size):
+def buffers_of_a_run(layout, batch_size, shadows=None):
     """Go through the windows in batches and count the buffers that the cells lay in."""
     cpu = torch.device("cpu")
     cells = Cells(layout, 1, "sigmoid", torch.float32, cpu)
     ensemble = Ensemble([torch.nn.Identity()], cpu, None)
     data = torch.zeros(1, *layout.grid.size)
-    stream = Stream(CellStorage(torch.float32, cpu, 0))
+    stream = Stream(CellStorage(torch.float32, cpu, 0), shadows)
     places = set()
     for at in Windows(data, layout, ensemble, cells, batch_size, stream).finished_columns():
         for index in layout.finished_by(*at):
@@ -173,3 +173,14 @@ def test_a_volume_hardly_larger_than_a_window_is_not_cut_into_slivers():
 def test_number_alive_does_not_grow_with_the_longest_axis():
     found = {laid((20, 30, length), (8, 8, 8), 0.5).num_alive(1) for length in (40, 80, 200)}
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 16])
+def test_windows_left_out_do_not_bring_more_cells_to_life(batch_size):
+    """A batch of the few windows that are left would span many columns."""
+    layout = laid((96, 96, 160), (16, 16, 16), 0.5)
+    tissue = np.zeros(layout.grid.size, bool)
+    tissue[:10] = True
+    shadows = tuple(tissue.any(axis=axis) for axis in range(3))
+    most = buffers_of_a_run(layout, batch_size, shadows)
+    assert most <= layout.num_alive(batch_size)

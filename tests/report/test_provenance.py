@@ -56,7 +56,7 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     data = json.loads((tmp_path / "a.json").read_text())
     assert set(data) == {
         "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "timing",
-        "memory_gb", "device", "versions", "created_utc",
+        "memory_gb", "device", "arithmetic", "versions", "created_utc",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],
