@@ -20,9 +20,9 @@ LOADING_BYTES_PER_VOXEL = 12
 """Of a study while it is read and brought to the network's grid: its stored voxels, the same as
 float32, and what resampling makes of them."""
 
-USABLE = 0.95
-"""Of main memory that may be taken: what is measured is up to a twentieth more than the sum of its
-parts, since freed memory is in pieces."""
+USABLE = 0.9
+"""Of main memory that may be taken: what was measured was up to 8 % more than the sum of its parts,
+since freed memory is in pieces."""
 
 GPU_SHARE = 0.9
 """Of the free memory of a GPU; the rest is for fragments."""

@@ -56,7 +56,7 @@ def of_cells(predictor):
 
 
 def limit_for(num_bytes):
-    """The smallest limit of which a twentieth less is this much."""
+    """The smallest limit of which the usable share is this much."""
     return math.ceil(num_bytes / budget.USABLE)
 
 
