@@ -73,11 +73,12 @@ class Windows:
         pending: list[Size] = []
         waiting: list[tuple[tuple[int, int], int]] = []
         num_asked = num_done = 0
-        # Left-out windows must not let a batch span more columns, and so touch more cells.
+        # Left-out windows must not let a batch span more columns, and so touch more cells, than
+        # one that waits for its last window can without them.
         per_column = len(grid.starts[self.layout.order.column])
         for at, windows in columns:
             num_columns = sum(asked > num_done for _, asked in waiting)
-            if pending and num_columns * per_column >= self.batch_size:
+            if pending and num_columns > (self.batch_size - 2) // per_column + 1:
                 pending, num_done = [], num_done + self._compute_all(pending)
                 self.stream.advance(num_done, total)
             pending += windows
