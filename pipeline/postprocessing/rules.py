@@ -17,7 +17,6 @@ from pipeline.postprocessing.components import (
     find_components,
     label_boxes,
 )
-from pipeline.postprocessing.config import PostprocessingConfig, check_rules
 from pipeline.postprocessing.contact import lying_inside, touching
 from pipeline.postprocessing.keep import VOLUME_ROUNDING
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
@@ -42,25 +41,6 @@ class Cleaned:
 
     labels_IJK: Labels
     warnings: tuple[str, ...] = ()
-
-
-def postprocess(
-    labels_IJK: Labels, grid: Grid, labels: Mapping[str, int], config: PostprocessingConfig
-) -> Cleaned:
-    """Clean up a label map as a configuration says.
-
-    Args:
-        labels_IJK: `(I, J, K)` label map; 0 is background.
-        grid: Where the voxels lie.
-        labels: Foreground labels, name to value.
-        config: What to do.
-
-    Raises:
-        ConfigError: If a rule names an unknown label.
-        ValueError: If the label map and the grid have different shapes.
-    """
-    check_rules(labels, config)
-    return apply_rules(labels_IJK, grid, labels, config.rules)
 
 
 def apply_rules(
