@@ -159,13 +159,14 @@ def _that_stay(
 def _change_shapes(labels_IJK: Labels, grid: Grid, labels: Mapping[str, int], rule: Rule) -> None:
     """Apply a rule about shapes, in place."""
     values = [labels[name] for name in _targets(rule, labels)]
+    before_IJK = labels_IJK.copy() if rule.smooth_mm and len(values) > 1 else None
     for value, box in label_boxes(labels_IJK, values).items():
         if rule.fill_holes is not None:
             fill_holes(labels_IJK, box, value, rule.fill_holes, grid)
         elif rule.close_mm is not None:
             close_gaps(labels_IJK, box, value, rule.close_mm, grid)
         elif rule.smooth_mm is not None:
-            smooth_surface(labels_IJK, box, value, rule.smooth_mm, grid)
+            smooth_surface(labels_IJK, box, value, rule.smooth_mm, grid, before_IJK)
 
 
 def _implausible(
