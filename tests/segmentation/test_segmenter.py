@@ -17,7 +17,7 @@ from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.segmentation import NOTHING_FOUND, Segmenter, segment_study
 from pipeline.study import Study, StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import CERTAIN, ChannelNormalisation, Fingerprint, Preprocessing
 from pipeline.volume import Volume
 
 CPU = torch.device("cpu")
@@ -181,7 +181,7 @@ from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.segmentation import Segmenter
 from pipeline.study import Study
 from pipeline.volume import Volume
-from tests.test_segmentation import describe
+from tests.segmentation.test_segmenter import describe
 from pipeline.model import Model
 
 class Some(torch.nn.Module):
@@ -250,7 +250,7 @@ def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spa
     windows = []
     text = r"takes 0\.\d GB of memory, but only 0\.0 GB .*--max-memory"
     with pytest.raises(StudyError, match=text):
-        segmenter.segment(prepared, advance=lambda *counts: windows.append(counts))
+        segmenter.segment(prepared, advance=lambda _what, *counts: windows.append(counts))
     assert not windows
     assert not segmenter.fits(prepared, 0)
     assert Segmenter(model, CPU).fits(prepared, 0)
@@ -291,8 +291,8 @@ def test_uncertain_voxels_are_handed_on_if_asked_for(study, spacing_mm):
     probabilities /= probabilities.sum(axis=0)
     most = probabilities.max(axis=0).ravel()
     found_at = np.isin(np.arange(most.size), found.voxel_N)
-    clear = np.abs(most - 0.95) > 1e-3
-    np.testing.assert_array_equal(found_at[clear], most[clear] < 0.95)
+    clear = np.abs(most - CERTAIN) > 1e-4
+    np.testing.assert_array_equal(found_at[clear], most[clear] < CERTAIN)
     assert found_at.any()
     expected = most[found.voxel_N]
     np.testing.assert_allclose(found.probability_NK[:, 0], expected, atol=2e-3)
