@@ -11,7 +11,7 @@ from itertools import product
 from pipeline.model import ModelDescription
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.postprocessing.crf import CrfConfig
-from pipeline.selection.decision import Choice, Space
+from pipeline.selection.choice import Choice, Space
 
 POSITION_MM = (3.0, 6.0, 10.0)
 INTENSITY = (0.25, 0.5, 1.0)

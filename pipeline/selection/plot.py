@@ -15,6 +15,7 @@ MOST_STRUCTURES = 40
 """Rows that are shown: those that change most."""
 
 _ROW_INCHES = 0.22
+_FEWEST_ROWS = 6
 _PASSES, _FAILS = "tab:green", "tab:gray"
 
 
@@ -39,7 +40,7 @@ def draw_decision(
         structures,
         key=lambda s: -abs(s.dice_after - s.dice_before) - abs(s.nsd_after - s.nsd_before),
     )[:MOST_STRUCTURES]
-    rows = max(len(candidates), 2 * len(structures), 6)
+    rows = max(len(candidates), 2 * len(structures), _FEWEST_ROWS)
     figure = Figure(figsize=(13, 1.8 + _ROW_INCHES * rows), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     _draw_candidates(left, candidates)
@@ -63,13 +64,17 @@ def _draw_candidates(axes: "Axes", candidates: Sequence[CandidateRecord]) -> Non
         axes.plot([candidate.low, candidate.high], [row, row], color=color, linewidth=2)
         axes.plot(candidate.gain, row, marker, color=color, markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [textwrap.shorten(candidate.name, 60) for candidate in candidates]
+    names = [
+        "all that is proposed" if c.kind == "proposed" else textwrap.shorten(c.name, 60)
+        for c in candidates
+    ]
     axes.set_yticks(range(len(candidates)), names, fontsize=8)
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     # A candidate that ruins everything would squeeze all others into a line.
     near = sorted(abs(end) for c in candidates for end in (c.low, c.high))
     reach = max(near[len(near) * 3 // 4] * 1.5, 1e-4)
     axes.set_xlim(-reach, reach)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("change of the mean Dice on all cases, with 95 % interval (cut at the border)")
     axes.set_title("Candidates (green: none of the labels falls, and not by chance)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
@@ -85,9 +90,13 @@ def _draw_structures(axes: "Axes", structures: Sequence[StructureRecord]) -> Non
             axes.plot([before, after], [height, height], color=color, linewidth=1.5)
             axes.plot(before, height, "o", color=color, markerfacecolor="white", markersize=6)
             axes.plot(after, height, "o", color=color, markersize=4)
+            change = f"  {after - before:+.4f}"
+            axes.text(max(before, after), height, change, va="center", fontsize=7)
     names = [textwrap.shorten(f"{s.name} (n {s.num_cases})", 40) for s in structures]
     axes.set_yticks(range(len(structures)), names, fontsize=8)
-    axes.set_ylim(len(structures) - 0.5, -0.5)
-    axes.set_xlabel("mean Dice (blue) and NSD (orange)")
-    axes.set_title("Labels: before (ring), after (dot), on cases not chosen on", fontsize=9)
+    axes.set_ylim(max(len(structures), _FEWEST_ROWS) - 0.5, -0.5)
+    axes.margins(x=0.2)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel("mean Dice (blue) and NSD (orange), on cases not chosen on")
+    axes.set_title("Labels: before (ring) and after (dot)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)

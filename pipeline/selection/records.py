@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.selection.candidates import Candidates, setting_in_words
-from pipeline.selection.decision import IDENTITY, Choice, Measure, Verdict
+from pipeline.selection.choice import IDENTITY, Choice, Measure
+from pipeline.selection.decision import Verdict
 from pipeline.selection.statistics import Comparison, Scores, compare, pair_scores
 
 

@@ -20,7 +20,7 @@ from pipeline.postprocessing import apply_rules
 from pipeline.progress import track
 from pipeline.selection.candidates import Candidates
 from pipeline.selection.changes import Labels, apply_change, gate, shares_changed
-from pipeline.selection.decision import IDENTITY, Choice
+from pipeline.selection.choice import IDENTITY, Choice
 from pipeline.selection.out_of_fold import CaseStore, SegmentedCase
 from pipeline.selection.statistics import Scores
 from pipeline.volume import LabelMap

@@ -12,7 +12,8 @@ import torch
 from pipeline import __version__
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.candidates import Candidates, make_candidates
-from pipeline.selection.decision import IDENTITY, Verdict, decide, why_off
+from pipeline.selection.choice import IDENTITY
+from pipeline.selection.decision import Verdict, decide, why_off
 from pipeline.selection.evidence import Decision, store_decision
 from pipeline.selection.finished_run import FinishedRun, open_run
 from pipeline.selection.out_of_fold import Refine, segment_cases

@@ -42,7 +42,7 @@ class Comparison:
         high: Upper end.
         dice_L: Mean change of each structure's Dice; NaN where it is never defined.
         nsd_L: Mean change of each structure's NSD.
-        dice_low_L: Lower end of the 95 % interval of `dice_L`.
+        dice_low_L: Lower end of the 95 % interval of `dice_L`, where that rises; else NaN.
         num_better: Cases whose mean Dice rises.
         num_worse: Cases whose mean Dice falls.
     """
@@ -83,26 +83,31 @@ def pair_scores(before_NLM: Scores, after_NLM: Scores) -> tuple[Scores, Scores]:
     return before, after
 
 
-def compare(before_NLM: Scores, after_NLM: Scores) -> Comparison:
+def compare(before_NLM: Scores, after_NLM: Scores, num_tests: int = 1) -> Comparison:
     """Compare two candidates case by case.
 
     Args:
         before_NLM: Scores of the one that is to be beaten, `(N, L, 2)`.
         after_NLM: Scores of the other on the same cases.
+        num_tests: Of which this is one; the interval is the wider for it, after Bonferroni.
     """
     before_NLM, after_NLM = pair_scores(before_NLM, after_NLM)
     change_NLM = after_NLM - before_NLM
     dice_NL = change_NLM[..., 0]
     case_N1 = _mean(dice_NL, axis=1)[:, None]
     gain = np.nan_to_num(_mean(case_N1, axis=0))
-    low, high = np.nan_to_num(_interval(case_N1))
+    low, high = np.nan_to_num(_interval(case_N1, num_tests))
+    dice_L = _mean(dice_NL, axis=0)
+    rises = dice_L > ROUNDING
+    dice_low_L = np.full(len(dice_L), np.nan)
+    dice_low_L[rises] = _interval(dice_NL[:, rises], num_tests)[0]
     return Comparison(
         gain=float(gain[0]),
         low=float(low[0]),
         high=float(high[0]),
-        dice_L=_mean(dice_NL, axis=0),
+        dice_L=dice_L,
         nsd_L=_mean(change_NLM[..., 1], axis=0),
-        dice_low_L=_interval(dice_NL)[0],
+        dice_low_L=dice_low_L,
         num_better=int((case_N1 > ROUNDING).sum()),
         num_worse=int((case_N1 < -ROUNDING).sum()),
     )
@@ -116,7 +121,7 @@ def _draw_weights(num_cases: int) -> npt.NDArray[np.float64]:
     return drawn.astype(np.float64)
 
 
-def _interval(values_NL: Scores) -> tuple[Scores, Scores]:
+def _interval(values_NL: Scores, num_tests: int) -> tuple[Scores, Scores]:
     """Return the ends of the interval of each column's mean; NaN are left out of it."""
     weights_RN = _draw_weights(len(values_NL))
     is_defined = ~np.isnan(values_NL)
@@ -124,7 +129,7 @@ def _interval(values_NL: Scores) -> tuple[Scores, Scores]:
     counts_RL = weights_RN @ is_defined
     means_RL = np.where(counts_RL > 0, sums_RL / np.maximum(counts_RL, 1), np.nan)
     ends = np.full((2, values_NL.shape[1]), np.nan)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - CONFIDENCE) / 2 / num_tests
     for column in np.flatnonzero(is_defined.any(axis=0)):
         # A resample may hold no case where the structure is defined.
         ends[:, column] = np.nanquantile(means_RL[:, column], [tail, 1 - tail])
