@@ -178,19 +178,19 @@ class Segmenter:
                     restorer.add(block)
         with timed(seconds, "postprocess"):
             description = self.description
-            labels_IJK = postprocess(
+            cleaned = postprocess(
                 restorer.labels(), study.grid, description.labels, description.postprocessing
             )
         memory_gb = {"predicted": predicted_gb, "measured": meter.peak_bytes / BYTES_PER_GB}
         logger.log(level, "%s: %.2f GB of memory taken", study.case, memory_gb["measured"])
-        warnings = study.warnings
+        warnings = study.warnings + cleaned.warnings
         if meter.peak_bytes > (self._budget.max_bytes or math.inf):
             warnings += (f"took {memory_gb['measured']:.2f} GB of memory, more than was allowed",)
-        if not labels_IJK.any():
+        if not cleaned.labels_IJK.any():
             warnings += (NOTHING_FOUND,)
         arithmetic = f"{self.predictor.dtype or torch.float32}, sums in {stream.storage.dtype}"
         return Segmentation(
-            labels_IJK, seconds, warnings, memory_gb, restorer.uncertain(), arithmetic
+            cleaned.labels_IJK, seconds, warnings, memory_gb, restorer.uncertain(), arithmetic
         )
 
     def _restorer(self, study: PreparedStudy, sink: ProbabilitySink | None, top_k: int) -> Restorer:

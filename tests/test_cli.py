@@ -19,7 +19,7 @@ def run_with(monkeypatch):
 
 
 def test_a_setting_may_be_longer_than_the_name_of_a_file(run_with):
-    word = f"postprocessing.components=[{', '.join(['{label: liver}'] * 30)}]"
+    word = f"postprocessing.rules=[{', '.join(['{label: liver}'] * 30)}]"
     assert run_with(lambda options: options.overrides != [word], word) == 0
 
 

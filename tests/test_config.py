@@ -91,8 +91,8 @@ def test_a_word_may_replace_a_source_of_data(path):
         ),
         ("zzz=1", r"zzz: no such key\. Valid: name"),
         (
-            "postprocessing.components=[{label: organ, keep_largst: true}]",
-            r"components\.0\.keep_largst: no such key\. Did you mean keep_largest\?",
+            "postprocessing.rules=[{label: organ, keep_largst: 1}]",
+            r"rules\.0\.keep_largst: no such key\. Did you mean keep_largest\?",
         ),
         ("training.batch_size=two", r"training\.batch_size: .*valid integer.*\(found 'two'\)"),
         (

@@ -14,7 +14,7 @@ from pipeline.errors import StudyError
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
-from pipeline.postprocessing import ComponentRule, PostprocessingConfig
+from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.segmentation import NOTHING_FOUND, Segmenter, segment_study
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
@@ -52,7 +52,7 @@ def describe(spacing_mm, rules=()):
         ),
         network=NetworkConfig(features=(2, 4, 4)),
         inference=InferenceConfig(window=(8, 8, 8), precision="fp32"),
-        postprocessing=PostprocessingConfig(components=rules),
+        postprocessing=PostprocessingConfig(rules=rules),
         fingerprint=Fingerprint(
             num_cases=1,
             spacing_mm=(1, 1, 1),
@@ -128,7 +128,7 @@ def test_probabilities_on_the_studys_own_voxels(study, spacing_mm):
 
 
 def test_clean_up_that_the_model_names_is_done(study, spacing_mm):
-    rules = (ComponentRule(label="organ", keep_largest=True),)
+    rules = (Rule(label="organ", keep_largest=1),)
     model = Model(describe(spacing_mm, rules), (Thresholds(),))
     found = segment_study(study, Segmenter(model, CPU)).labels_IJK
     expected = expected_labels(study)
@@ -136,6 +136,18 @@ def test_clean_up_that_the_model_names_is_done(study, spacing_mm):
     assert number > 1
     largest = np.bincount(components.ravel())[1:].argmax() + 1
     np.testing.assert_array_equal(found == 4, components == largest)
+
+
+def test_implausible_volumes_are_warned_of(study, spacing_mm):
+    rules = (Rule(label="lesion", volume_ml=(1000, 2000)), Rule(label="organ", volume_ml=(0, 9999)))
+    found = segment_study(
+        study, Segmenter(Model(describe(spacing_mm, rules), (Thresholds(),)), CPU)
+    )
+    np.testing.assert_array_equal(found.labels_IJK, expected_labels(study))
+    assert found.warnings[0] == study.warnings[0]
+    (warning,) = found.warnings[1:]
+    assert warning.startswith("lesion has ")
+    assert warning.endswith(" ml, which is outside of the plausible 1000 to 2000 ml")
 
 
 def test_same_study_gives_the_same_mask_and_stays_as_it_was(study, spacing_mm):

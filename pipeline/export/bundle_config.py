@@ -7,9 +7,9 @@ Source:
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.export.carried import declared_rules
 from pipeline.export.graph import window_of
 from pipeline.model import ModelDescription
-from pipeline.postprocessing import keep_rules
 from pipeline.transforms import ChannelNormalisation
 
 NETWORK_FILE = "models/model.pt2"
@@ -181,11 +181,7 @@ def _inferer(description: ModelDescription) -> Config:
 def _postprocessing(description: ModelDescription) -> list[Config]:
     labels = description.labels
     values = [labels[region.writes] for region in description.regions] or description.label_values
-    rules = keep_rules(labels, description.postprocessing)
-    kept = [
-        {"value": value, "keep_largest": rule.largest, "min_volume_mm3": rule.min_volume_mm3}
-        for value, rule in rules.items()
-    ]
+    kept = declared_rules(description)
     clean_up = {"_target_": "scripts.clean_up.KeepComponentsd", "keys": PRED, "rules": kept}
     return [
         {"_target_": "Activationsd", "keys": PRED, description.activation: True},

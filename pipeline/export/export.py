@@ -1,13 +1,17 @@
 """Write a model in the format of another tool, all of it or nothing."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.export.bundle import write_bundle
+from pipeline.export.carried import left_out
 from pipeline.export.onnx_folder import write_onnx
 from pipeline.files import atomic_folder
 from pipeline.model import Model
+
+logger = logging.getLogger(__name__)
 
 FORMATS: Mapping[str, Callable[[Model, Path], None]] = {
     "bundle": write_bundle,
@@ -34,3 +38,5 @@ def export_model(model: Model, to: str, out: Path) -> None:
         raise ConfigError(out, "exists already", "Choose another folder with --out, or remove it.")
     with atomic_folder(out) as temporary:
         FORMATS[to](model, temporary)
+    for what in left_out(model.description):
+        logger.warning("%s does not carry %s; see its README", out, what)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pipeline.export.carried import left_out
 from pipeline.export.graph import window_of
 from pipeline.model import ModelDescription
 
@@ -33,7 +34,7 @@ The same as `trivox segment` with the same precision. The masks are the same, bu
 are equally probable up to rounding either may win, and Trivox computes no windows of air around
 the body, where it writes background. Not carried along: Trivox refuses label maps
 given in place of images, and volumes of impossible size; this bundle does not look.
-
+{left_out}
 | value | label |
 |---|---|
 {labels}
@@ -81,8 +82,12 @@ it. A batch may be of any size; a window has {window} voxels.
   output writes its entry in `values` where it is above `threshold`, later ones over earlier ones.
   Outside the crop is `outside`. Undo the flips and the permutation.
 - `components`: Of each label value listed, drop the components (of voxels that share a face, an
-  edge or a corner) that are smaller than `min_volume_mm3`, and all but the largest where
-  `keep_largest` is true. The measure is that of the label map before any were dropped.
+  edge or a corner) that are smaller than `min_volume_mm3`, and all but the `keep_largest` largest,
+  unless that is null. Of components of equal size, the one that holds the voxel with the smallest
+  index, compared axis by axis in the order of the file, comes first. The measure is that of the
+  label map before any were dropped.
+- `left_out`: Other parts of Trivox's clean-up, in words, that this file does not declare. Its masks
+  differ from yours where those change them.
 
 | value | label |
 |---|---|
@@ -99,6 +104,7 @@ def bundle_readme(description: ModelDescription) -> str:
         torch=torch.__version__.partition("+")[0],
         channels=several if len(description.channels) > 1 else "",
         labels=_table(description),
+        left_out=_left_out(description),
     )
 
 
@@ -109,6 +115,17 @@ def onnx_readme(description: ModelDescription) -> str:
         what=_what(description),
         window=" x ".join(map(str, window_of(description))),
         labels=_table(description),
+    )
+
+
+def _left_out(description: ModelDescription) -> str:
+    missing = left_out(description)
+    if not missing:
+        return ""
+    listed = "\n".join(f"- {what}" for what in missing)
+    return (
+        "\nParts of the clean-up are not carried along either. The masks differ from those of "
+        f"`trivox segment` where\nthese change or judge them:\n\n{listed}\n"
     )
 
 

@@ -5,15 +5,15 @@ The README beside an exported network, from `pipeline.export.readme`, says what 
 
 from typing import Any
 
+from pipeline.export.carried import declared_rules, left_out
 from pipeline.export.graph import window_of
 from pipeline.export.scripts.foreground import AIR_HU
 from pipeline.model import ChannelDescription, ModelDescription
-from pipeline.postprocessing import keep_rules
 from pipeline.transforms import ChannelNormalisation
 from pipeline.transforms.placement import SAME_SPACING
 from pipeline.transforms.restore import REGION_THRESHOLD
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GAUSSIAN_SIGMA = 0.125
 """Of the weights, as a share of a window's edge; MONAI's default, which inference uses."""
 SMALLEST_WEIGHT = 1e-3
@@ -61,7 +61,8 @@ def onnx_spec(description: ModelDescription) -> dict[str, Any]:
         },
         "activation": description.activation,
         "restore": _restore(description),
-        "components": _components(description),
+        "components": declared_rules(description),
+        "left_out": left_out(description),
     }
 
 
@@ -79,11 +80,3 @@ def _restore(description: ModelDescription) -> dict[str, Any]:
         return {"method": "most_probable", "values": description.label_values, **common}
     written = [labels[region.writes] for region in description.regions]
     return {"method": "regions", "values": written, "threshold": REGION_THRESHOLD, **common}
-
-
-def _components(description: ModelDescription) -> list[dict[str, Any]]:
-    rules = keep_rules(description.labels, description.postprocessing)
-    return [
-        {"value": value, "keep_largest": rule.largest, "min_volume_mm3": rule.min_volume_mm3}
-        for value, rule in rules.items()
-    ]

@@ -1,14 +1,19 @@
 """Clean up a label map after the network, as the model's configuration says.
 
-`postprocess()` applies the rules; `check_rules()` tells beforehand whether they fit a label set.
+`postprocess()` applies a configuration, `apply_rules()` a list of rules; `check_rules()` tells
+beforehand whether they fit a label set.
 """
 
-from pipeline.postprocessing.components import (
-    ComponentRule,
-    PostprocessingConfig,
-    check_rules,
-    keep_rules,
-    postprocess,
-)
+from pipeline.postprocessing.config import PostprocessingConfig, check_rules
+from pipeline.postprocessing.rule import EACH_LABEL, Rule
+from pipeline.postprocessing.rules import Cleaned, apply_rules, postprocess
 
-__all__ = ["ComponentRule", "PostprocessingConfig", "check_rules", "keep_rules", "postprocess"]
+__all__ = [
+    "EACH_LABEL",
+    "Cleaned",
+    "PostprocessingConfig",
+    "Rule",
+    "apply_rules",
+    "check_rules",
+    "postprocess",
+]

@@ -1,117 +1,167 @@
-"""Drop connected components that are not the organ: all but the largest, or those too small.
+"""The connected components of all labels at once, and what is known of each.
 
-Axes: I, J, K = voxel axes.
+One pass over the volume numbers them and one measures them; rules then work on the table, whatever
+the number of labels; one more pass writes what they removed.
+
+Axes: I, J, K = voxel axes; N counts components, where 0 is what belongs to none of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from scipy import ndimage
 
-from pipeline.errors import ConfigError
-from pipeline.postprocessing.keep import Keep, keep_components
-from pipeline.volume import Grid
-
-EACH_LABEL = "*"
-"""The name in a rule that stands for each label."""
+from pipeline.volume import Slices
 
 CONNECTIVITY = 26
 """Voxels that share a face, an edge or a corner belong together."""
 
-
-class ComponentRule(BaseModel):
-    """Which connected components of a label to keep."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str = Field(description='Name of a label, or "*" for each label on its own.')
-    keep_largest: bool = Field(default=False, description="Keep only the largest component.")
-    min_volume_mm3: float = Field(
-        default=0.0, ge=0, allow_inf_nan=False, description="Smallest component to keep, in mm^3."
-    )
-
-    @model_validator(mode="after")
-    def _does_something(self) -> "ComponentRule":
-        if not self.keep_largest and self.min_volume_mm3 == 0:
-            raise ValueError("a rule needs keep_largest: true or a min_volume_mm3 above 0")
-        return self
+Labels = npt.NDArray[np.unsignedinteger]
+Indices = npt.NDArray[np.intp]
+"""Numbers of components."""
 
 
-class PostprocessingConfig(BaseModel):
-    """How labels are cleaned up after the network."""
+@dataclass(frozen=True)
+class Components:
+    """The components of some labels of a label map.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    components: tuple[ComponentRule, ...] = Field(
-        default=(), description="All rules that name a label apply to it; their order is no matter."
-    )
-
-
-def check_rules(labels: Mapping[str, int], config: PostprocessingConfig) -> None:
-    """Make sure that each rule names a label that exists.
-
-    Raises:
-        ConfigError: If a rule names an unknown label.
+    Attributes:
+        box: Around all of them.
+        numbers_IJK: `(I, J, K)` number of each voxel's component, in the box.
+        label_N: `(N,)` label value of each component.
+        num_voxels_N: `(N,)` number of its voxels.
+        first_N3: `(N, 3)` smallest index of its voxels along each axis, and
+        last_N3: `(N, 3)` the largest, in the whole volume.
+        centroid_N3: `(N, 3)` mean index of its voxels, in the whole volume.
     """
-    for number, rule in enumerate(config.components):
-        if rule.label != EACH_LABEL and rule.label not in labels:
-            raise ConfigError(
-                f"postprocessing.components[{number}].label",
-                f"unknown label {rule.label!r}",
-                f'Use one of {", ".join(labels)}, or "{EACH_LABEL}" for each.',
-            )
+
+    box: Slices
+    numbers_IJK: npt.NDArray[np.unsignedinteger]
+    label_N: Labels
+    num_voxels_N: npt.NDArray[np.int64]
+    first_N3: npt.NDArray[np.int64]
+    last_N3: npt.NDArray[np.int64]
+    centroid_N3: npt.NDArray[np.float64]
+
+    def largest(self, among: Indices, number: int) -> Indices:
+        """Return the `number` largest of some components.
+
+        Of components of equal size, the one that holds the voxel with the smallest index
+        `(i, j, k)`, compared in that order, comes first.
+        """
+        if len(among) <= number:
+            return among
+        sizes = self.num_voxels_N[among]
+        least = np.partition(sizes, -number)[-number]
+        equal = among[sizes == least]
+        chosen = among[sizes > least]
+        missing = number - len(chosen)
+        if len(equal) > missing:
+            equal = np.array(sorted(equal, key=self._first_voxel)[:missing], np.intp)
+        return np.concatenate([chosen, equal])
+
+    def _first_voxel(self, component: int) -> tuple[int, int, int]:
+        start = self.first_N3[component] - [along.start for along in self.box]
+        stop = self.last_N3[component] - [along.start for along in self.box] + 1
+        (i, j, k), (_, j_stop, k_stop) = start.tolist(), stop.tolist()
+        is_there_JK = self.numbers_IJK[i, j:j_stop, k:k_stop] == component
+        j_first, k_first = divmod(int(np.argmax(is_there_JK)), k_stop - k)
+        return i, j + j_first, k + k_first
+
+    def remove(self, labels_IJK: Labels, removed_N: npt.NDArray[np.bool_]) -> None:
+        """Set the voxels of the components that are marked in `(N,)` to background, in place."""
+        if removed_N.any():
+            for labels, numbers in _slabs(labels_IJK[self.box], self.numbers_IJK):
+                labels[removed_N[numbers]] = 0
 
 
-def postprocess(
-    labels_IJK: npt.NDArray[np.unsignedinteger],
-    grid: Grid,
-    labels: Mapping[str, int],
-    config: PostprocessingConfig,
-) -> npt.NDArray[np.unsignedinteger]:
-    """Set to background the components that the rules do not keep.
+def find_components(labels_IJK: Labels, values: Collection[int]) -> Components | None:
+    """Find the components of some labels, each label on its own.
 
-    Each label is cleaned on its own, so structures that touch never merge. Where several rules
-    apply to a label, a component must pass them all: a label whose largest component is below
-    `min_volume_mm3` vanishes. Of several largest components of equal size, the one that holds the
-    voxel with the smallest index `(i, j, k)`, compared in that order, is kept.
+    Memory: four bytes a voxel of the box around these labels, and one more label map if there are
+    other labels in the box.
 
     Args:
         labels_IJK: `(I, J, K)` label map; 0 is background.
-        grid: Where the voxels lie; gives the volume of one.
-        labels: Foreground labels, name to value.
-        config: The rules.
+        values: The labels.
 
     Returns:
-        A new `(I, J, K)` label map of the same type; the input is not changed.
-
-    Raises:
-        ConfigError: If a rule names an unknown label.
-        ValueError: If the label map and the grid have different shapes.
+        The components; None if none of the labels is there.
     """
-    if labels_IJK.shape != grid.shape:
-        raise ValueError(f"Label map {labels_IJK.shape} does not fit the grid {grid.shape}.")
-    check_rules(labels, config)
-    rules = keep_rules(labels, config)
-    return keep_components(labels_IJK, rules, grid.voxel_volume_mm3, _find_components)
-
-
-def keep_rules(labels: Mapping[str, int], config: PostprocessingConfig) -> dict[int, Keep]:
-    """Return what components of each label value must be, of the labels that have a rule."""
-    rules = {}
-    for name, value in labels.items():
-        of_label = [rule for rule in config.components if rule.label in (name, EACH_LABEL)]
-        if of_label:
-            largest = any(rule.keep_largest for rule in of_label)
-            rules[value] = Keep(largest, max(rule.min_volume_mm3 for rule in of_label))
-    return rules
-
-
-def _find_components(mask_IJK: npt.NDArray[np.bool_]) -> npt.NDArray[np.integer]:
-    import cc3d
-
-    # As uint8: cc3d 4.1.1 fails on booleans one voxel wide, such as [1, 0, 1].
-    components: npt.NDArray[np.integer] = cc3d.connected_components(
-        mask_IJK.view(np.uint8), connectivity=CONNECTIVITY
+    box = _box_around(labels_IJK, values)
+    if box is None:
+        return None
+    chosen_IJK = _choose(labels_IJK[box], values)
+    numbers_IJK, num_components = cc3d.connected_components(
+        chosen_IJK, connectivity=CONNECTIVITY, return_N=True
     )
-    return components
+    measured = cc3d.statistics(numbers_IJK, no_slice_conversion=True)
+    label_N = np.zeros(num_components + 1, labels_IJK.dtype)
+    for labels, numbers in _slabs(chosen_IJK, numbers_IJK):
+        label_N[numbers] = labels
+    start = np.array([along.start for along in box], np.int64)
+    bounds = measured["bounding_boxes"].astype(np.int64)
+    return Components(
+        box,
+        numbers_IJK,
+        label_N,
+        measured["voxel_counts"].astype(np.int64),
+        bounds[:, 0::2] + start,
+        bounds[:, 1::2] + start,
+        measured["centroids"] + start,
+    )
+
+
+def count_voxels(labels_IJK: Labels, values: Collection[int]) -> dict[int, int]:
+    """Return the number of voxels of each of some labels."""
+    length = max(values, default=0) + 1
+    total = np.zeros(length, np.int64)
+    for (labels,) in _slabs(labels_IJK):
+        total += np.bincount(labels.ravel(), minlength=length)[:length]
+    return {value: int(total[value]) for value in values}
+
+
+def label_boxes(labels_IJK: Labels, values: Collection[int]) -> dict[int, Slices]:
+    """Return the box around each of some labels that is there."""
+    found = ndimage.find_objects(labels_IJK, max(values, default=1))
+    boxes: dict[int, Slices] = {}
+    for value in sorted(values):
+        box = found[value - 1]
+        if box is not None:
+            i, j, k = box
+            boxes[value] = i, j, k
+    return boxes
+
+
+def _box_around(labels_IJK: Labels, values: Collection[int]) -> Slices | None:
+    boxes = list(label_boxes(labels_IJK, values).values())
+    if not boxes:
+        return None
+    i, j, k = (
+        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes))
+        for axis in range(3)
+    )
+    return i, j, k
+
+
+def _choose(labels_IJK: Labels, values: Collection[int]) -> Labels:
+    """Return the labels with all but `values` as background."""
+    # All values above the largest wanted one are looked up at the end.
+    table = np.zeros(max(values) + 2, labels_IJK.dtype)
+    table[list(values)] = list(values)
+    chosen_IJK = np.empty_like(labels_IJK)
+    for chosen, labels in _slabs(chosen_IJK, labels_IJK):
+        np.take(table, labels, mode="clip", out=chosen)
+    return chosen_IJK
+
+
+def _slabs(*arrays: npt.NDArray[np.unsignedinteger]) -> Iterator[tuple[Labels, ...]]:
+    """Yield matching views of arrays of one shape, slice by slice, along their slowest axis.
+
+    Tables are looked up by 8 bytes a voxel, which must not be those of the whole volume at once.
+    """
+    axis = int(np.argmax(np.abs(arrays[0].strides)))
+    yield from zip(*(np.moveaxis(array, axis, 0) for array in arrays), strict=True)

@@ -29,7 +29,7 @@ MAY_CHANGE = {
     "inference.batch_size",
     "inference.precision",
     "inference.mirror",
-    "postprocessing.components",
+    "postprocessing",
     "evaluation.nsd_tolerance_mm",
     "evaluation.num_resamples",
     "training.max_minutes",
@@ -43,10 +43,9 @@ MAY_CHANGE = {
     "training.num_validation_cases",
     "training.validate_every_epochs",
     "estimate",
-    "estimate.memory_gb",
-    "estimate.seconds_per_iteration",
 }
-"""Settings that a resumed run may change: they do not touch what was learnt so far."""
+"""Settings that a resumed run may change, all below them included: they do not touch what was
+learnt so far."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class RunFolder:
         old = _flatten(yaml.safe_load(self.config.read_text("utf-8")))
         new = _flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):
-            if key not in MAY_CHANGE and old.get(key) != new.get(key):
+            if old.get(key) != new.get(key) and not _may_change(key):
                 found = f"the run was started with {key}={old.get(key)}, now {new.get(key)}"
                 remedy = "Resume with the same settings, or choose another name=..."
                 raise ConfigError(self.config, found, remedy)
@@ -206,6 +205,10 @@ class RunFolder:
 
 def _names(cases: Sequence[Case]) -> list[str]:
     return [case.name for case in cases]
+
+
+def _may_change(key: str) -> bool:
+    return any(key == setting or key.startswith(f"{setting}.") for setting in MAY_CHANGE)
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -55,7 +55,7 @@ def build_model(
         mirror_axes=mirror_axes,
         num_members=members,
         inference=InferenceConfig(window=WINDOW, precision="fp32", mirror=bool(mirror_axes)),
-        postprocessing=PostprocessingConfig(components=rules),
+        postprocessing=PostprocessingConfig(rules=rules),
         fingerprint=Fingerprint(
             num_cases=1,
             spacing_mm=(1, 1, 1),

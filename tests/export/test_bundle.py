@@ -12,7 +12,7 @@ import torch
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
 from pipeline.export.bundle import write_bundle
 from pipeline.manifest import Region
-from pipeline.postprocessing import ComponentRule
+from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
 
 CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
@@ -75,7 +75,7 @@ def assert_same_masks(found, expected):
 
 def test_masks_of_an_ensemble_are_those_of_segment(make_model, save_study, run_bundle, tmp_path):
     """Two channels of unlike scales, two members, mirrored windows, clean-up."""
-    rules = (ComponentRule(label="organ", keep_largest=True),)
+    rules = (Rule(label="organ", keep_largest=1),)
     model = make_model(channels=(CT, MR), members=2, mirror_axes=("R", "A"), rules=rules)
     for channel in range(2):
         save_study(tmp_path / "scans" / f"case_000{channel}.nii.gz", seed=channel)

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.export.bundle_config import inference_config
 from pipeline.inference import InferenceConfig
-from pipeline.postprocessing import ComponentRule
+from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
 
 CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
@@ -62,13 +62,14 @@ def test_components_are_cleaned_up_only_by_rules(make_model):
         inference_config(make_model().description)["postprocessing"]
     )
     rules = (
-        ComponentRule(label="*", min_volume_mm3=5),
-        ComponentRule(label="lesion", keep_largest=True, min_volume_mm3=9),
+        Rule(label="*", min_volume_mm3=5),
+        Rule(label="lesion", keep_largest=1),
+        Rule(label="lesion", min_volume_mm3=9),
     )
     clean_up = inference_config(make_model(rules=rules).description)["postprocessing"]
     assert clean_up["transforms"][2]["rules"] == [
-        {"value": 4, "keep_largest": False, "min_volume_mm3": 5},
-        {"value": 9, "keep_largest": True, "min_volume_mm3": 9},
+        {"value": 4, "keep_largest": None, "min_volume_mm3": 5},
+        {"value": 9, "keep_largest": 1, "min_volume_mm3": 9},
     ]
 
 

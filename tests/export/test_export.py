@@ -2,6 +2,7 @@ import pytest
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.export import FORMATS, export_model
+from pipeline.postprocessing import Rule
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_all_of_it_or_nothing(make_model, tmp_path):
     export_model(make_model(), "good", out)
     assert (out / "below" / "a.txt").read_text() == "whole"
     assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.usefixtures("formats")
+def test_says_what_is_not_carried(make_model, tmp_path, caplog):
+    rules = (Rule(label="organ", keep_largest=1), Rule(label="organ", fill_holes="3d"))
+    export_model(make_model(rules=rules[:1]), "good", tmp_path / "all")
+    assert caplog.messages == []
+    export_model(make_model(rules=rules), "good", tmp_path / "part")
+    (message,) = caplog.messages
+    assert message.endswith("part does not carry the rule `organ: fill_holes 3d`; see its README")
 
 
 @pytest.mark.usefixtures("formats")

@@ -14,7 +14,7 @@ from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
 from pipeline.export.onnx_folder import write_onnx
 from pipeline.export.spec import onnx_spec
 from pipeline.manifest import Region
-from pipeline.postprocessing import ComponentRule
+from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
 
 CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
@@ -139,7 +139,8 @@ def clean_up(labels, rules, voxel_mm3):
         sizes = np.bincount(components.ravel(), minlength=number + 1)[1:]
         for index, size in enumerate(sizes, start=1):
             small = size * voxel_mm3 < rule["min_volume_mm3"]
-            if small or (rule["keep_largest"] and size < sizes.max()):
+            rank = np.count_nonzero(sizes > size) + np.count_nonzero(sizes[: index - 1] == size)
+            if small or (rule["keep_largest"] is not None and rank >= rule["keep_largest"]):
                 cleaned[components == index] = 0
     return cleaned
 
@@ -147,7 +148,7 @@ def clean_up(labels, rules, voxel_mm3):
 @pytest.mark.parametrize("kind", ["labels", "regions"])
 def test_the_declaration_is_enough(make_model, save_study, tmp_path, kind):
     if kind == "labels":
-        rules = (ComponentRule(label="*", min_volume_mm3=30),)
+        rules = (Rule(label="*", min_volume_mm3=30), Rule(label="lesion", keep_largest=2))
         model = make_model(channels=(CT, MR), mirror_axes=("R",), rules=rules)
     else:
         model = make_model("light_unet", channels=(MR,), regions=REGIONS)
@@ -169,5 +170,6 @@ def test_it_is_plain_json(make_model):
     spec = onnx_spec(make_model().description)
     assert json.loads(json.dumps(spec)) == spec
     assert spec["windows"]["step"] == [8, 8, 4]
+    assert spec["left_out"] == []
     assert spec["channels"] == [{"name": "C0", "modality": "CT"}]
     assert spec["network"]["outputs"] == ["background", "organ", "lesion"]

@@ -5,7 +5,7 @@ from pipeline.inference import InferenceConfig
 from pipeline.manifest import Region
 from pipeline.model import ChannelDescription, ModelDescription
 from pipeline.network import NetworkConfig
-from pipeline.postprocessing import ComponentRule, PostprocessingConfig
+from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.study import StudyConfig
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 
@@ -29,9 +29,7 @@ def describe(**changes):
         ),
         "network": NetworkConfig(features=(2, 4, 4)),
         "inference": InferenceConfig(window=(8, 8, 12)),
-        "postprocessing": PostprocessingConfig(
-            components=(ComponentRule(label="liver", keep_largest=True),)
-        ),
+        "postprocessing": PostprocessingConfig(rules=(Rule(label="liver", keep_largest=1),)),
         "fingerprint": Fingerprint(
             num_cases=2,
             spacing_mm=(1, 1, 1),

@@ -90,6 +90,9 @@ def test_changed_settings_are_refused_with_both_values(folder, make_config, tmp_
         "data.cache=elsewhere",
         "estimate={memory_gb: 1.5, seconds_per_iteration: 0.25}",
         "output=moved",
+        "postprocessing.rules=[{label: organ, close_mm: 2}]",
+        "postprocessing.crf={iterations: 3}",
+        "postprocessing={largest_change: {organ: 0.1}, crf_labels: []}",
     ],
 )
 def test_budgets_device_and_workers_may_change(folder, make_config, tmp_path, word):
@@ -98,6 +101,21 @@ def test_budgets_device_and_workers_may_change(folder, make_config, tmp_path, wo
     folder.record_settings(changed)
     recorded = yaml.safe_load(folder.config.read_text())
     assert build_config(RunConfig, recorded, [], where="test") == changed
+
+
+def test_a_run_begun_before_there_were_rules_goes_on(folder, config):
+    recorded = yaml.safe_load(folder.config.read_text())
+    recorded["postprocessing"] = {"components": [{"label": "organ", "keep_largest": True}]}
+    folder.config.write_text(yaml.safe_dump(recorded))
+    folder.check_settings(config, resume=True)
+
+
+def test_only_whole_names_may_change(folder, make_config, tmp_path):
+    recorded = yaml.safe_load(folder.config.read_text())
+    recorded["estimated"] = 3
+    folder.config.write_text(yaml.safe_dump(recorded))
+    with pytest.raises(ConfigError, match="estimated=3, now None"):
+        folder.check_settings(make_config(tmp_path), resume=True)
 
 
 def test_other_cases_are_refused(folder, split):

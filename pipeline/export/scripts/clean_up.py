@@ -8,7 +8,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import MapTransform
 
-from pipeline.postprocessing.keep import Keep, find_with_scipy, keep_components
+from pipeline.postprocessing.keep import Keep, keep_components
 from pipeline.volume import Grid
 
 
@@ -38,8 +38,6 @@ class KeepComponentsd(MapTransform):  # type: ignore[misc]
             labels_IJK = labels.as_tensor()[0].numpy()
             i, j, k = labels_IJK.shape
             grid = Grid((i, j, k), np.asarray(labels.affine, dtype=np.float64))
-            cleaned_IJK = keep_components(
-                labels_IJK, self._rules, grid.voxel_volume_mm3, find_with_scipy
-            )
+            cleaned_IJK = keep_components(labels_IJK, self._rules, grid.voxel_volume_mm3)
             result[key] = MetaTensor(torch.from_numpy(cleaned_IJK)[None], meta=labels.meta)
         return result
