@@ -32,6 +32,7 @@ from pipeline.selection.statistics import Comparison, Scores, compare
 MIN_CASES = 10
 """With fewer, nothing is chosen: intervals over so few cases say little."""
 
+
 @dataclass(frozen=True)
 class Verdict:
     """What was decided, and on what grounds.
@@ -96,7 +97,7 @@ class _Judge:
 
     def pool(self, choices: Sequence[Choice]) -> Scores:
         """Return the scores `(N, L, M)` of choices, the first of which is of no fold."""
-        pooled_NLM = self.measure([IDENTITY])[0].copy()
+        pooled_NLM: Scores = self.measure([IDENTITY])[0].copy()
         for fold, choice in zip(np.unique(self.fold_N), choices[1:], strict=True):
             is_held_out = self.fold_N == fold
             pooled_NLM[is_held_out] = self.measure([choice])[0][is_held_out]
@@ -150,8 +151,7 @@ def _with_rules(
     fields: Sequence[Choice], measure: Measure, space: Space, splits: Sequence[Cases]
 ) -> list[Choice]:
     return [
-        add_rules(field, measure, space, cases)
-        for field, cases in zip(fields, splits, strict=True)
+        add_rules(field, measure, space, cases) for field, cases in zip(fields, splits, strict=True)
     ]
 
 

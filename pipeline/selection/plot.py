@@ -14,6 +14,9 @@ MOST_CANDIDATES = 40
 MOST_STRUCTURES = 40
 """Rows that are shown: those that change most."""
 
+SUMS = {"proposed": "all that is proposed", "accepted": "what is accepted of it"}
+"""Names of rows that are several candidates together."""
+
 _ROW_INCHES = 0.22
 _FEWEST_ROWS = 6
 _PASSES, _FAILS = "tab:green", "tab:gray"
@@ -52,7 +55,7 @@ def draw_decision(
 def _that_change_most(candidates: Sequence[CandidateRecord]) -> list[CandidateRecord]:
     if len(candidates) <= MOST_CANDIDATES:
         return list(candidates)
-    ranked = sorted(candidates, key=lambda c: (c.kind != "proposed", -abs(c.gain)))
+    ranked = sorted(candidates, key=lambda c: (c.kind not in SUMS, -abs(c.gain)))
     shown = {id(candidate) for candidate in ranked[:MOST_CANDIDATES]}
     return [candidate for candidate in candidates if id(candidate) in shown]
 
@@ -60,14 +63,11 @@ def _that_change_most(candidates: Sequence[CandidateRecord]) -> list[CandidateRe
 def _draw_candidates(axes: "Axes", candidates: Sequence[CandidateRecord]) -> None:
     for row, candidate in enumerate(candidates):
         color = _PASSES if candidate.passes else _FAILS
-        marker = "D" if candidate.kind == "proposed" else "o"
+        marker = "D" if candidate.kind in SUMS else "o"
         axes.plot([candidate.low, candidate.high], [row, row], color=color, linewidth=2)
         axes.plot(candidate.gain, row, marker, color=color, markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [
-        "all that is proposed" if c.kind == "proposed" else textwrap.shorten(c.name, 60)
-        for c in candidates
-    ]
+    names = [SUMS.get(c.kind, textwrap.shorten(c.name, 60)) for c in candidates]
     axes.set_yticks(range(len(candidates)), names, fontsize=8)
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     # A candidate that ruins everything would squeeze all others into a line.

@@ -12,6 +12,7 @@ from pipeline.model import ModelDescription, hash_model, read_description
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.candidates import setting_in_words
 from pipeline.selection.evidence import PICTURE, Decision, read_decision
+from pipeline.selection.plot import SUMS
 from pipeline.selection.records import CandidateRecord
 
 MOST_CANDIDATES = 12
@@ -112,9 +113,8 @@ def _candidate_table(decision: Decision) -> Table:
     table = _table("candidate", "Dice change", "95 % interval", "worst label", "better / worse", "")
     shown = _best(decision.candidates)
     for candidate in shown:
-        name = "all of it" if candidate.kind == "proposed" else candidate.name
         table.add_row(
-            Text(name),
+            Text(SUMS.get(candidate.kind, candidate.name)),
             f"{candidate.gain:+.4f}",
             Text(f"[{candidate.low:+.4f}, {candidate.high:+.4f}]"),
             Text(f"{candidate.worst_label} {candidate.worst_change:+.4f}"),
@@ -128,7 +128,7 @@ def _candidate_table(decision: Decision) -> Table:
 
 
 def _best(candidates: tuple[CandidateRecord, ...]) -> list[CandidateRecord]:
-    ranked = sorted(candidates, key=lambda c: (c.kind != "proposed", not c.passes, -c.gain))
+    ranked = sorted(candidates, key=lambda c: (c.kind not in SUMS, not c.passes, -c.gain))
     return ranked[:MOST_CANDIDATES]
 
 

@@ -13,13 +13,16 @@ from pipeline.selection.decision import Verdict
 from pipeline.selection.statistics import Comparison, Scores, compare, pair_scores
 
 
+Kind = Literal["setting", "rule", "proposed", "accepted"]
+
+
 class CandidateRecord(BaseModel):
     """How a candidate does on all validation cases.
 
     Attributes:
         name: What it does.
         kind: A setting of the conditional random field on all labels; a rule, on top of the setting
-            that was proposed; or all that was proposed together.
+            that was proposed; all that was proposed together; or the part of it that was accepted.
         gain: Mean change of Dice.
         low: Lower end of its 95 % interval.
         high: Upper end.
@@ -32,7 +35,7 @@ class CandidateRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["setting", "rule", "proposed"]
+    kind: Kind
     gain: float
     low: float
     high: float
@@ -70,7 +73,7 @@ class StructureRecord(BaseModel):
 def candidate_records(
     candidates: Candidates, verdict: Verdict, measure: Measure, structures: Sequence[str]
 ) -> tuple[CandidateRecord, ...]:
-    """Return how each candidate does on all cases: settings, then rules, then what is proposed."""
+    """Return how each candidate does on all cases: settings, rules, what is proposed and taken."""
     return tuple(_candidate_records(candidates, verdict, measure, structures))
 
 
@@ -89,6 +92,9 @@ def _candidate_records(
     if proposed != IDENTITY:
         found = _compare(measure, IDENTITY, proposed)
         yield _record(candidates.in_words(proposed), "proposed", found, structures)
+    if verdict.choice not in (IDENTITY, proposed):
+        found = _compare(measure, IDENTITY, verdict.choice)
+        yield _record(candidates.in_words(verdict.choice), "accepted", found, structures)
 
 
 def structure_records(
@@ -123,7 +129,7 @@ def _compare(measure: Measure, one: Choice, other: Choice) -> Comparison:
 
 def _record(
     name: str,
-    kind: Literal["setting", "rule", "proposed"],
+    kind: Kind,
     found: Comparison,
     structures: Sequence[str],
 ) -> CandidateRecord:

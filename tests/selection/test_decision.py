@@ -15,7 +15,9 @@ def test_a_setting_that_helps_one_label_and_hurts_another_is_gated_to_the_one():
 
 
 def test_what_harms_everything_leaves_labels_as_they_are():
-    verdict = decide(FakeMeasure("ab", flat(20, 2), [effect(20, -0.3, -0.2)]), space(2, 1), folds(20))
+    verdict = decide(
+        FakeMeasure("ab", flat(20, 2), [effect(20, -0.3, -0.2)]), space(2, 1), folds(20)
+    )
     assert verdict.choice == verdict.proposed == IDENTITY
     assert "labels stay as they are" in verdict.reason
 

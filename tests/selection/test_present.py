@@ -77,7 +77,7 @@ def test_a_decision_shows_the_best_candidates_and_each_label(folder):
     assert "refused was: crf of some sort" in text
     assert "post-processing: none" in text
     assert "replaced: inner: keep_largest 2" in text
-    assert "all of it" in text
+    assert "all that is proposed" in text
     assert "[setting] 14" in text
     assert "[setting] 4 " in text
     assert "[setting] 3 " not in text

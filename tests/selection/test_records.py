@@ -39,6 +39,14 @@ def test_candidates_are_compared_with_nothing_and_rules_with_the_proposed_settin
     assert together.passes
 
 
+def test_what_is_accepted_of_it_has_its_own_row():
+    verdict = Verdict(Choice(rules=(0,)), Choice(0, frozenset("a"), (0,)), "")
+    *_, together, accepted = candidate_records(CANDIDATES, verdict, measure, ("a", "b"))
+    assert (together.kind, accepted.kind) == ("proposed", "accepted")
+    assert accepted.name == "a: keep_largest 1"
+    assert accepted.gain == pytest.approx(0.02)
+
+
 def test_nothing_proposed_has_no_row_of_its_own():
     records = candidate_records(CANDIDATES, Verdict(IDENTITY, IDENTITY, ""), measure, ("a", "b"))
     assert [record.kind for record in records] == ["setting", "rule"]
