@@ -72,7 +72,8 @@ def _draw_candidates(axes: "Axes", candidates: Sequence[CandidateRecord]) -> Non
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     # A candidate that ruins everything would squeeze all others into a line.
     near = sorted(abs(end) for c in candidates for end in (c.low, c.high))
-    reach = max(near[len(near) * 3 // 4] * 1.5, 1e-4)
+    sums = [abs(end) for c in candidates if c.kind in SUMS for end in (c.low, c.high)]
+    reach = 1.1 * max(near[len(near) * 3 // 4], *sums, 1e-4)
     axes.set_xlim(-reach, reach)
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("change of the mean Dice on all cases, with 95 % interval (cut at the border)")
@@ -97,6 +98,6 @@ def _draw_structures(axes: "Axes", structures: Sequence[StructureRecord]) -> Non
     axes.set_ylim(max(len(structures), _FEWEST_ROWS) - 0.5, -0.5)
     axes.margins(x=0.2)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("mean Dice (blue) and NSD (orange), on cases not chosen on")
-    axes.set_title("Labels: before (ring) and after (dot)", fontsize=9)
+    axes.set_xlabel("mean Dice (blue) and NSD (orange)")
+    axes.set_title("Before (ring), after (dot), by choices of other folds", fontsize=9)
     axes.grid(axis="x", alpha=0.3)

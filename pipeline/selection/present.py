@@ -143,9 +143,10 @@ def _structure_table(decision: Decision) -> Table:
             f"{row.nsd_before:.4f}",
             f"{row.nsd_after:.4f}",
         )
-    table.caption = (
-        f"each fold by what was chosen on the others; NSD at {decision.nsd_tolerance_mm:g} mm"
+    way = (
+        "each fold by what was chosen on the others" if decision.of_folds else "nothing was chosen"
     )
+    table.caption = f"{way}; NSD at {decision.nsd_tolerance_mm:g} mm"
     return table
 
 

@@ -12,7 +12,6 @@ from pipeline.selection.choice import IDENTITY, Choice, Measure
 from pipeline.selection.decision import Verdict
 from pipeline.selection.statistics import Comparison, Scores, compare, pair_scores
 
-
 Kind = Literal["setting", "rule", "proposed", "accepted"]
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pipeline import __version__
 from pipeline.postprocessing import PostprocessingConfig
+from pipeline.postprocessing.crf import CrfConfig
 from pipeline.selection.candidates import Candidates, make_candidates
+from pipeline.selection.changes import Labels
 from pipeline.selection.choice import IDENTITY
 from pipeline.selection.decision import Verdict, decide, why_off
 from pipeline.selection.evidence import Decision, store_decision
@@ -20,6 +23,7 @@ from pipeline.selection.out_of_fold import Refine, segment_cases
 from pipeline.selection.records import candidate_records, structure_records
 from pipeline.selection.scoring import StoreMeasure
 from pipeline.selection.statistics import CONFIDENCE, NUM_RESAMPLES
+from pipeline.transforms import Uncertain
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,8 @@ def search_postprocessing(
         decision = _record(run, Verdict(IDENTITY, IDENTITY, reason), candidates, None, started)
     else:
         device = device or torch.device("cpu")
-        store = segment_cases(run, candidates.settings, refine or _default_refine(), device)
+        refine = refine or _random_field(device)
+        store = segment_cases(run, candidates.settings, refine, device)
         measure = StoreMeasure(store, run.description, candidates, run.evaluation)
         verdict = decide(measure, candidates.space(measure.structures), run.fold_N)
         decision = _record(run, verdict, candidates, measure, started)
@@ -60,10 +65,22 @@ def search_postprocessing(
     return decision
 
 
-def _default_refine() -> Refine:
-    from pipeline.postprocessing.crf import refine_uncertain
+def _random_field(device: torch.device) -> Refine:
+    """Return the conditional random field that segmenting applies."""
+    from pipeline.postprocessing.crf import Crf
 
-    return refine_uncertain
+    def refine(
+        image_CIJK: npt.NDArray[np.float32],
+        labels_IJK: Labels,
+        uncertain: Uncertain,
+        label_values: Sequence[int],
+        spacing_mm: tuple[float, float, float],
+        config: CrfConfig,
+    ) -> Labels:
+        crf = Crf(config, device=device)
+        return crf.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
+
+    return refine
 
 
 def _record(

@@ -145,7 +145,7 @@ def test_stopped_in_the_middle_it_goes_on_there_and_ends_alike(run, searched):
 
 
 def test_the_verbs_search_and_show(run, monkeypatch, capsys):
-    monkeypatch.setattr(search, "_default_refine", lambda: restore_inner)
+    monkeypatch.setattr(search, "_random_field", lambda device: restore_inner)
     model = str(run / "model")
     assert main(["show", model]) == 0
     assert "not chosen on validation" in capsys.readouterr().out
