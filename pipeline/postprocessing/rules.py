@@ -83,14 +83,14 @@ def apply_rules(
         rules: The rules.
 
     Returns:
-        A new label map of the same type, and warnings; the input is not changed.
+        A new label map of the same type, in C order, and warnings; the input is not changed.
 
     Raises:
         ValueError: If the label map and the grid have different shapes.
     """
     if labels_IJK.shape != grid.shape:
         raise ValueError(f"Label map {labels_IJK.shape} does not fit the grid {grid.shape}.")
-    cleaned_IJK = labels_IJK.copy(order="K")
+    cleaned_IJK = labels_IJK.copy(order="C")
     warnings: list[str] = []
     for kind, group in groupby(rules, key=_kind):
         if kind == "shape":

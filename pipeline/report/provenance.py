@@ -117,7 +117,7 @@ class Provenance(BaseModel):
     labels: dict[str, int] = Field(description="Label name to the value it has in the mask.")
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
     grid: GridRecord = Field(description="Grid of input and mask.")
-    warnings: tuple[str, ...] = Field(description="What was unusual about the input.")
+    warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")
     timing: Timing = Field(description="What took how long.")
     memory_gb: dict[str, float] = Field(
         default={},

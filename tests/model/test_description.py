@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -58,6 +60,15 @@ def test_outputs_are_background_and_labels_by_value_or_the_regions():
     assert with_regions.output_names == ["both", "spleen"]
     assert (with_regions.num_outputs, with_regions.activation) == (2, "sigmoid")
     assert ModelDescription.model_validate_json(with_regions.model_dump_json()) == with_regions
+
+
+def test_clean_up_from_before_there_were_rules_is_read():
+    old = json.loads(describe().model_dump_json())
+    old["postprocessing"] = {
+        "components": [{"label": "*", "keep_largest": False, "min_volume_mm3": 20.0}]
+    }
+    config = PostprocessingConfig(rules=(Rule(label="*", min_volume_mm3=20),))
+    assert ModelDescription.model_validate_json(json.dumps(old)).postprocessing == config
 
 
 def test_mirroring_needs_a_model_that_was_trained_with_it():

@@ -2,9 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Normalisation = Literal["row", "symmetric"]
+
+FEW_CLASSES = 8
+"""Up to so many classes, each voxel that may change keeps the probabilities of all of them."""
 
 
 class CrfConfig(BaseModel):
@@ -21,6 +24,9 @@ class CrfConfig(BaseModel):
         iterations: Rounds of messages.
         normalisation: Of the messages: `row` makes each a mean over the voxels around;
             `symmetric` divides by the root of both voxels' neighbourhoods, as pydensecrf does.
+        compatibility: Row by class, column by class, background first: what it costs a voxel to be
+            of the row's class beside voxels of the column's. None: the Potts model, 1 for different
+            classes. For at most eight classes.
 
     Source:
         Krähenbühl and Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge
@@ -36,3 +42,23 @@ class CrfConfig(BaseModel):
     weight_smoothness: float = Field(default=2.0, ge=0, allow_inf_nan=False)
     iterations: PositiveInt = 5
     normalisation: Normalisation = "row"
+    compatibility: tuple[tuple[float, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _is_square(self) -> "CrfConfig":
+        rows = self.compatibility or ()
+        if any(len(row) != len(rows) for row in rows):
+            raise ValueError("compatibility needs as many columns as rows, one for each class")
+        if len(rows) > FEW_CLASSES:
+            raise ValueError(f"compatibility is for at most {FEW_CLASSES} classes")
+        return self
+
+    def check_classes(self, num_classes: int) -> None:
+        """Make sure that the compatibility fits a number of classes, background included.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        if self.compatibility is not None and len(self.compatibility) != num_classes:
+            found = len(self.compatibility)
+            raise ValueError(f"compatibility is for {found} classes, not for {num_classes}")

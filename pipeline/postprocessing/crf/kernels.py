@@ -1,0 +1,66 @@
+"""Which code spreads and reads values: numba on a CPU where it is installed, else torch.
+
+Axes: as in `lattice.py`.
+"""
+
+import importlib.util
+from typing import Literal, Protocol
+
+import torch
+
+from pipeline.postprocessing.crf import torch_kernels
+from pipeline.postprocessing.crf.lattice import Lattice
+
+Backend = Literal["auto", "torch", "numba"]
+
+
+class Rows(Protocol):
+    """The places of rows on a lattice."""
+
+    def splat(self, values_NW: torch.Tensor, grid_GW: torch.Tensor) -> None:
+        """Add the values to the corners of their cells."""
+
+    def gather(
+        self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor
+    ) -> None:
+        """Add to the values what the grid has at their places, times a scale."""
+
+
+class Kernels(Protocol):
+    """What a backend offers."""
+
+    def place(self, lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> Rows:
+        """Find the places of rows on a lattice; see `torch_kernels.place`."""
+
+    def splat_volume(
+        self,
+        lattice: Lattice,
+        first_plane: int,
+        feature_MIJK: torch.Tensor,
+        class_IJK: torch.Tensor,
+        column_C: torch.Tensor,
+        weight_IJK: torch.Tensor | None,
+        grid_GW: torch.Tensor,
+    ) -> None:
+        """Add the voxels of a slab; see `torch_kernels.splat_volume`."""
+
+
+def choose_kernels(backend: Backend, device: torch.device, dtype: torch.dtype) -> Kernels:
+    """Return the fastest code that there is.
+
+    Args:
+        backend: Which to use; `auto`: numba if it is installed and can.
+        device: To compute on.
+        dtype: To compute in.
+
+    Raises:
+        ValueError: If numba is asked for where it cannot compute.
+    """
+    can = device.type == "cpu" and dtype == torch.float32
+    if backend == "numba" and not can:
+        raise ValueError(f"numba computes on the CPU in float32, not on {device} in {dtype}.")
+    if backend == "torch" or not can or importlib.util.find_spec("numba") is None:
+        return torch_kernels
+    from pipeline.postprocessing.crf import numba_kernels
+
+    return numba_kernels

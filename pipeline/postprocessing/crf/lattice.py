@@ -1,0 +1,162 @@
+"""A coarse lattice over position and intensity, on which far-reaching messages are cheap.
+
+A Gaussian filter over millions of voxels in the space of position and intensity becomes: spread
+each voxel's value to the corners of its lattice cell, blur the lattice along each axis, and read
+each voxel from the corners again. A cell is one standard deviation wide.
+
+Axes: I, J, K = voxel axes; M = intensity channels; N = rows, the voxels that take part; W = columns
+(classes); G = cells, in the order of `Lattice.sizes`, the last axis fastest.
+
+Source:
+    Chen, Paris and Durand, Real-time Edge-Aware Image Processing with the Bilateral Grid, SIGGRAPH
+    2007, doi:10.1145/1276377.1276506.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+REACH = 3
+"""Cells over which the blur goes to each side; beyond it weighs less than 1/800."""
+
+_BLURRED_AT_ONCE = 2**18
+"""Values of which there is a copy while they are blurred."""
+
+_SPREAD = 1 / 3
+"""Variance, in cells, that linear spreading and reading add together."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of voxels on the lattice.
+
+    Attributes:
+        first: Voxel index that the axis begins with.
+        num_voxels: From there on.
+        cell_voxels: Width of a cell in voxels, not necessarily whole.
+    """
+
+    first: int
+    num_voxels: int
+    cell_voxels: float
+
+    @property
+    def first_cell(self) -> int:
+        """The cell of the first voxel, counted from that of voxel 0."""
+        return math.floor(self.first / self.cell_voxels)
+
+    @property
+    def num_cells(self) -> int:
+        """Cell borders that the voxels spread to."""
+        last = math.floor((self.first + self.num_voxels - 1) / self.cell_voxels)
+        return last - self.first_cell + 2
+
+    def places(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the cell of each voxel from `first` on, and how far it lies into the cell."""
+        voxels = torch.arange(self.first, self.first + self.num_voxels, dtype=torch.float64)
+        position = voxels / self.cell_voxels
+        cell = position.floor()
+        return (cell - self.first_cell).long().to(device), (position - cell).to(device, dtype)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The cells over a box of voxels.
+
+    Attributes:
+        axes: Of position, along I, J, K.
+        intensity_cells: Number of cell borders of each intensity channel; none for position only.
+        device: Where its grids lie.
+        dtype: Of its grids.
+    """
+
+    axes: tuple[Axis, Axis, Axis]
+    intensity_cells: tuple[int, ...]
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of cells along each axis, those of intensity last."""
+        return (*(axis.num_cells for axis in self.axes), *self.intensity_cells)
+
+    @property
+    def num_cells(self) -> int:
+        """Of the whole lattice."""
+        return math.prod(self.sizes)
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Cells from one to the next along each axis."""
+        return tuple(math.prod(self.sizes[axis + 1 :]) for axis in range(len(self.sizes)))
+
+    @cached_property
+    def places(self) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+        """Cell of each voxel along I, J, K, times the stride, and how far it lies into the cell."""
+        found = (axis.places(self.device, self.dtype) for axis in self.axes)
+        return tuple((cell * s, part) for (cell, part), s in zip(found, self.strides, strict=False))
+
+    def around(self, box: Sequence[tuple[int, int]]) -> "Lattice":
+        """Return the part of the lattice that blurs into a box of voxels, on the same cells."""
+        i, j, k = (_around(axis, ends) for axis, ends in zip(self.axes, box, strict=True))
+        return Lattice((i, j, k), self.intensity_cells, self.device, self.dtype)
+
+
+class Scratch:
+    """Memory for one grid at a time, since fresh memory costs more than the work on it."""
+
+    def __init__(self) -> None:
+        self._flat = torch.empty(0)
+
+    def zeros(self, lattice: Lattice, num_columns: int) -> torch.Tensor:
+        """Return an empty grid `(G, W)`; the one before it is lost."""
+        number = lattice.num_cells * num_columns
+        if len(self._flat) < number:
+            self._flat = torch.empty(0)
+            self._flat = torch.empty(number, dtype=lattice.dtype, device=lattice.device)
+        return self._flat[:number].zero_().view(-1, num_columns)
+
+
+def _around(axis: Axis, ends: tuple[int, int]) -> Axis:
+    margin = math.ceil((REACH + 1) * axis.cell_voxels)
+    first = max(axis.first, ends[0] - margin)
+    stop = min(axis.first + axis.num_voxels, ends[1] + margin)
+    return Axis(first, stop - first, axis.cell_voxels)
+
+
+def blur(lattice: Lattice, grid_GW: torch.Tensor) -> None:
+    """Blur a grid along each axis, in place."""
+    weights = _taps()
+    for axis, size in enumerate(lattice.sizes):
+        grid_AXB = grid_GW.view(-1, size, lattice.strides[axis] * grid_GW.shape[1])
+        # One of the two is short; cut along the other.
+        cut = 0 if len(grid_AXB) > 1 else 2
+        at_once = max(1, _BLURRED_AT_ONCE * grid_AXB.shape[cut] // grid_AXB.numel())
+        for part in grid_AXB.split(at_once, dim=cut):
+            blurred = part * weights[0]
+            for step, weight in enumerate(weights[1:], start=1):
+                blurred[:, step:].add_(part[:, :-step], alpha=weight)
+                blurred[:, :-step].add_(part[:, step:], alpha=weight)
+            part.copy_(blurred)
+
+
+def splat_ones(lattice: Lattice) -> torch.Tensor:
+    """Return the grid `(G, 1)` of a lattice without intensity to which each voxel added one."""
+    along = []
+    for axis in lattice.axes:
+        ones = torch.zeros(axis.num_cells, dtype=lattice.dtype, device=lattice.device)
+        cell, parts = axis.places(lattice.device, lattice.dtype)
+        ones.index_add_(0, cell, 1 - parts)
+        ones.index_add_(0, cell + 1, parts)
+        along.append(ones)
+    i, j, k = along
+    return torch.einsum("i,j,k->ijk", i, j, k).reshape(-1, 1)
+
+
+def _taps() -> list[float]:
+    """Return the weights of the blur for a cell itself and those up to `REACH` from it."""
+    variance = 1 - _SPREAD
+    return [math.exp(-(step**2) / (2 * variance)) for step in range(REACH + 1)]

@@ -1,0 +1,165 @@
+"""The operations on a lattice in torch: on any device, in any precision, in a fixed order.
+
+Axes: as in `lattice.py`; P = corners of a cell, D = axes of the lattice, U = cells that hold rows.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.nn.functional import embedding_bag
+
+from pipeline.postprocessing.crf.lattice import Lattice
+
+CHUNK = {"cpu": 2**14, "cuda": 2**20}
+"""Rows whose corners are held at once: what stays in a cache; what keeps a GPU busy."""
+
+SLAB = 2**18
+"""Voxels of a volume that are added at once."""
+
+
+def place(lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> "TorchRows":
+    """Find the places of rows on a lattice.
+
+    Args:
+        lattice: On which they lie.
+        index_N3: `(N, 3)` voxel indices along I, J, K, from the lattice's first voxel on.
+        feature_NM: `(N, M)` intensities in cells, from 0 to below the last cell border.
+    """
+    return TorchRows(lattice, index_N3, feature_NM)
+
+
+class TorchRows:
+    """The rows' places on a lattice; see `place`."""
+
+    def __init__(self, lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> None:
+        self._lattice = lattice
+        cell_N = torch.empty(len(index_N3), dtype=torch.int32, device=lattice.device)
+        for start in range(0, len(index_N3), SLAB):
+            part = slice(start, start + SLAB)
+            cell_N[part] = _cells(lattice, index_N3[part], feature_NM[part])
+        # Rows of a cell side by side: sums over them are sums over a range.
+        cell_N, order_N = cell_N.sort(stable=True)
+        self._index_N3, self._feature_NM, self._order_N = index_N3, feature_NM, order_N.int()
+        cell_U, number_U = cell_N.unique_consecutive(return_counts=True)
+        self._cell_U, self._stop_U = cell_U, number_U.cumsum(0).int()
+        self._steps_P = _steps(lattice)
+
+    def splat(self, values_NW: torch.Tensor, grid_GW: torch.Tensor) -> None:
+        """Add the values to the corners of their cells."""
+        columns_W = torch.arange(values_NW.shape[1], device=values_NW.device)
+        for cells, rows in self._ranges():
+            first_UW = self._cell_U[cells, None].long() * len(columns_W) + columns_W
+            offset_U = self._stop_U[cells] - rows.start
+            offset_U = torch.nn.functional.pad(offset_U[:-1], (1, 0)).int()
+            order_N = self._order_N[rows]
+            index_N3 = self._index_N3.index_select(0, order_N)
+            feature_NM = self._feature_NM.index_select(0, order_N)
+            weights = _weights_of(_parts(self._lattice, index_N3, feature_NM))
+            for weight_N, step in zip(weights, self._steps_P.tolist(), strict=True):
+                sums_UW = embedding_bag(
+                    order_N,
+                    values_NW,
+                    offset_U,
+                    per_sample_weights=weight_N,
+                    mode="sum",
+                )
+                # Each cell occurs once, so that additions keep their order on a GPU too.
+                flat_UW = first_UW + step * len(columns_W)
+                grid_GW.view(-1).index_add_(0, flat_UW.view(-1), sums_UW.view(-1))
+
+    def gather(
+        self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor
+    ) -> None:
+        """Add to the values what the grid has at their places, times a scale."""
+        chunk = _chunk(self._lattice)
+        for start in range(0, len(self._index_N3), chunk):
+            rows = slice(start, start + chunk)
+            index_N3, feature_NM = self._index_N3[rows], self._feature_NM[rows]
+            cell_NP = _cells(self._lattice, index_N3, feature_NM)[:, None] + self._steps_P
+            weights = _weights_of(_parts(self._lattice, index_N3, feature_NM))
+            weight_NP = torch.stack(list(weights)).T.contiguous()
+            found_NW = embedding_bag(cell_NP, grid_GW, per_sample_weights=weight_NP, mode="sum")
+            values_NW[rows] += found_NW.mul_(scale_N[rows, None])
+
+    def _ranges(self) -> Iterator[tuple[slice, slice]]:
+        """Yield ranges of cells, and of the rows in them, about `CHUNK` rows each."""
+        chunk = _chunk(self._lattice)
+        wanted = chunk * torch.arange(1, -(-len(self._order_N) // chunk))
+        cuts = torch.searchsorted(self._stop_U, wanted.to(self._stop_U)).unique().tolist()
+        ends = [0, *(cut for cut in cuts if cut), len(self._cell_U)]
+        for first, last in itertools.pairwise(ends):
+            start = int(self._stop_U[first - 1]) if first else 0
+            yield slice(first, last), slice(start, int(self._stop_U[last - 1]))
+
+
+def splat_volume(
+    lattice: Lattice,
+    first_plane: int,
+    feature_MIJK: torch.Tensor,
+    class_IJK: torch.Tensor,
+    column_C: torch.Tensor,
+    weight_IJK: torch.Tensor | None,
+    grid_GW: torch.Tensor,
+) -> None:
+    """Add the voxels of a slab, each to one column of the grid.
+
+    Args:
+        lattice: Of the grid.
+        first_plane: Index along I of the slab's first plane, from the lattice's first voxel on.
+        feature_MIJK: `(M, i, J, K)` intensities in cells.
+        class_IJK: `(i, J, K)` class of each voxel.
+        column_C: Column of each class; voxels of those with -1 are left out.
+        weight_IJK: What each adds; None: 1.
+        grid_GW: Takes it.
+    """
+    column_IJK = column_C[class_IJK.int()]
+    index_N3 = (column_IJK >= 0).nonzero()
+    for start in range(0, len(index_N3), SLAB):
+        i_N, j_N, k_N = index_N3[start : start + SLAB].unbind(1)
+        values_NW = grid_GW.new_zeros(len(i_N), grid_GW.shape[1])
+        ones = 1 if weight_IJK is None else weight_IJK[i_N, j_N, k_N][:, None]
+        values_NW.scatter_(1, column_IJK[i_N, j_N, k_N].long()[:, None], ones)
+        rows_N3 = torch.stack([i_N + first_plane, j_N, k_N], dim=1)
+        TorchRows(lattice, rows_N3, feature_MIJK[:, i_N, j_N, k_N].T).splat(values_NW, grid_GW)
+
+
+def _cells(lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> torch.Tensor:
+    """Return the first corner of each row's cell."""
+    cell_N = torch.zeros(len(index_N3), dtype=torch.int64, device=lattice.device)
+    for (cells, _), index_N in zip(lattice.places, index_N3.unbind(1), strict=True):
+        cell_N += cells.index_select(0, index_N.int())
+    for stride, feature_N in zip(lattice.strides[3:], feature_NM.unbind(1), strict=True):
+        cell_N += stride * feature_N.long()
+    return cell_N.int()
+
+
+def _parts(
+    lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return how far rows lie into their cells, along each axis."""
+    columns = zip(lattice.places, index_N3.T.int().contiguous(), strict=True)
+    of_position = [parts.index_select(0, index_N) for (_, parts), index_N in columns]
+    return of_position + list(feature_NM.T.frac())
+
+
+def _chunk(lattice: Lattice) -> int:
+    return CHUNK.get(lattice.device.type, CHUNK["cuda"])
+
+
+def _steps(lattice: Lattice) -> torch.Tensor:
+    """Return the way from a cell's first corner to each; the last axis changes fastest."""
+    steps = [0]
+    for stride in lattice.strides:
+        steps = [step + side for step in steps for side in (0, stride)]
+    return torch.tensor(steps, dtype=torch.int32, device=lattice.device)
+
+
+def _weights_of(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield the weights of each corner, in the order of `_steps`."""
+    first_N, *others = parts
+    for side_N in (1 - first_N, first_N):
+        if others:
+            yield from (side_N * weight_N for weight_N in _weights_of(others))
+        else:
+            yield side_N
