@@ -97,7 +97,7 @@ def test_selection_among_candidates_without_effect_hardly_ever_accepts():
     Choosing without nested folds would accept nearly always: it is shown not to be vacuous.
     """
     accepted = proposed = 0
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         settings, rules = (rng.normal(0, 0.02, (20, 30, 2, 2)) for _ in range(2))
         for number, rule in enumerate(rules):
@@ -106,8 +106,8 @@ def test_selection_among_candidates_without_effect_hardly_ever_accepts():
         verdict = decide(measure, space(2, 20, [f"{n % 2}" for n in range(20)]), folds(30))
         proposed += verdict.proposed != IDENTITY
         accepted += verdict.choice != IDENTITY
-    assert proposed > 20
-    assert accepted <= 2
+    assert proposed > 10
+    assert accepted <= 1
 
 
 def test_a_real_gain_among_candidates_without_effect_is_found():
