@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
@@ -28,11 +28,11 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import CohortTable, Row, Status
 from pipeline.model import Model
 from pipeline.progress import make_progress
-from pipeline.segmentation import Segmenter
+from pipeline.segmentation import Advance, Segmenter
 from pipeline.study import extent_of
 
-SHOWN_WINDOWS = 20
-"""From this many windows on, a study has a progress bar of its own."""
+SHOWN_STEPS = 20
+"""From this many windows or class groups on, a study has a progress bar of its own."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def segment_cohort(
         task = progress.add_task("Segmenting", total=len(studies), note="")
         for number, study in enumerate(studies, start=1):
             progress.update(task, note=escape(f"{number} of {len(studies)}: {study.case}"))
-            line.advance(number - 1, _bar_of_windows(progress))
+            line.advance(number - 1, _bar_of_steps(progress))
             progress.advance(task)
         progress.update(task, note="")
     return CohortResult(tuple(rows))
@@ -133,7 +133,7 @@ class _Line:
         self._finish_writing()
         self._writer.shutdown()
 
-    def advance(self, index: int, advance: Callable[[int, int], None]) -> None:
+    def advance(self, index: int, advance: Advance) -> None:
         """Bring one more study to the point where it is being written."""
         loaded = self._load(index).result()
         del self._loading[index]
@@ -148,9 +148,7 @@ class _Line:
             self._written_bytes = result.held_bytes
             self._writing = self._writer.submit(write, result, self._job)
 
-    def _segment(
-        self, index: int, loaded: Loaded, advance: Callable[[int, int], None]
-    ) -> Segmented | Row:
+    def _segment(self, index: int, loaded: Loaded, advance: Advance) -> Segmented | Row:
         """Segment a study, and load the next one meanwhile if both fit in memory."""
         elsewhere = self._written_bytes + self._bytes_to_load(index + 1)
         if self._job.segmenter.fits(loaded.prepared, elsewhere):
@@ -177,18 +175,17 @@ class _Line:
             self._finish(row)
 
 
-def _bar_of_windows(progress: Progress) -> Callable[[int, int], None]:
-    """Return what shows the windows of a study, if it has many, until the last is done."""
-    task = None
+def _bar_of_steps(progress: Progress) -> Advance:
+    """Return what shows the steps of a study, if they are many, until the last is done."""
+    tasks: dict[str, TaskID] = {}
 
-    def show(done: int, total: int) -> None:
-        nonlocal task
-        if total < SHOWN_WINDOWS:
+    def show(what: str, done: int, total: int) -> None:
+        if total < SHOWN_STEPS:
             return
-        if task is None:
-            task = progress.add_task("  windows", total=total, note="")
-        progress.update(task, completed=done)
+        if what not in tasks:
+            tasks[what] = progress.add_task(f"  {what}", total=total, note="")
+        progress.update(tasks[what], completed=done)
         if done == total:
-            progress.remove_task(task)
+            progress.remove_task(tasks.pop(what))
 
     return show

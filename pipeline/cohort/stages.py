@@ -34,7 +34,7 @@ from pipeline.report import (
     write_picture,
     write_provenance,
 )
-from pipeline.segmentation import STAGES, PreparedStudy, Segmentation, Segmenter
+from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation, Segmenter
 from pipeline.study import GeometryHeader, extent_of, read_study
 from pipeline.volume import Grid, Volume
 
@@ -96,7 +96,7 @@ def segment(
     loaded: Loaded,
     job: Job,
     elsewhere_bytes: int,
-    advance: Callable[[int, int], None],
+    advance: Advance,
 ) -> Segmented | Row:
     """Segment a loaded study; write its probabilities on the way if they are wanted."""
     taken = loaded.prepared.seconds
@@ -170,9 +170,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
 
 
-def _segment(
-    loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Callable[[int, int], None]
-) -> Segmented:
+def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
     study, sink = loaded.prepared, None
     Outputs(job.out, study.case).remove()
     with ExitStack() as stack:
@@ -188,9 +186,8 @@ def _segment(
         with timed(seconds, "write"):
             stack.close()
     segmentation = replace(segmentation, seconds=seconds)
-    return Segmented(
-        loaded.input, loaded.recipe, study.grid, study.header, study.volume, segmentation
-    )
+    volume = study.volume if job.options.pictures else None
+    return Segmented(loaded.input, loaded.recipe, study.grid, study.header, volume, segmentation)
 
 
 def _write(segmented: Segmented, job: Job) -> Row:

@@ -71,6 +71,8 @@ class ModelDescription(BaseModel):
         if len(set(self.labels.values())) < len(self.labels):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
         check_rules(self.labels, self.postprocessing)
+        if self.regions and self.postprocessing.crf is not None:
+            raise ValueError("a conditional random field needs labels, not regions that overlap")
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
         self.inference.check_mirror(self.mirror_axes)

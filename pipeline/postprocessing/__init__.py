@@ -1,19 +1,25 @@
 """Clean up a label map after the network, as the model's configuration says.
 
-`postprocess()` applies a configuration, `apply_rules()` a list of rules; `check_rules()` tells
-beforehand whether they fit a label set.
+`postprocess()` applies a configuration: the conditional random field in `crf`, then rules.
+`apply_rules()` applies a list of rules; `check_rules()` tells beforehand whether they fit a label
+set.
 """
 
+from pipeline.postprocessing.apply import Evidence, postprocess
 from pipeline.postprocessing.config import PostprocessingConfig, check_rules
+from pipeline.postprocessing.limits import allow_labels, change_shares
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
-from pipeline.postprocessing.rules import Cleaned, apply_rules, postprocess
+from pipeline.postprocessing.rules import Cleaned, apply_rules
 
 __all__ = [
     "EACH_LABEL",
     "Cleaned",
+    "Evidence",
     "PostprocessingConfig",
     "Rule",
+    "allow_labels",
     "apply_rules",
+    "change_shares",
     "check_rules",
     "postprocess",
 ]

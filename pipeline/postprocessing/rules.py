@@ -17,7 +17,6 @@ from pipeline.postprocessing.components import (
     find_components,
     label_boxes,
 )
-from pipeline.postprocessing.config import PostprocessingConfig, check_rules
 from pipeline.postprocessing.contact import lying_inside, touching
 from pipeline.postprocessing.keep import VOLUME_ROUNDING
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
@@ -42,25 +41,6 @@ class Cleaned:
 
     labels_IJK: Labels
     warnings: tuple[str, ...] = ()
-
-
-def postprocess(
-    labels_IJK: Labels, grid: Grid, labels: Mapping[str, int], config: PostprocessingConfig
-) -> Cleaned:
-    """Clean up a label map as a configuration says.
-
-    Args:
-        labels_IJK: `(I, J, K)` label map; 0 is background.
-        grid: Where the voxels lie.
-        labels: Foreground labels, name to value.
-        config: What to do.
-
-    Raises:
-        ConfigError: If a rule names an unknown label.
-        ValueError: If the label map and the grid have different shapes.
-    """
-    check_rules(labels, config)
-    return apply_rules(labels_IJK, grid, labels, config.rules)
 
 
 def apply_rules(
@@ -179,13 +159,14 @@ def _that_stay(
 def _change_shapes(labels_IJK: Labels, grid: Grid, labels: Mapping[str, int], rule: Rule) -> None:
     """Apply a rule about shapes, in place."""
     values = [labels[name] for name in _targets(rule, labels)]
+    before_IJK = labels_IJK.copy() if rule.smooth_mm and len(values) > 1 else None
     for value, box in label_boxes(labels_IJK, values).items():
         if rule.fill_holes is not None:
             fill_holes(labels_IJK, box, value, rule.fill_holes, grid)
         elif rule.close_mm is not None:
             close_gaps(labels_IJK, box, value, rule.close_mm, grid)
         elif rule.smooth_mm is not None:
-            smooth_surface(labels_IJK, box, value, rule.smooth_mm, grid)
+            smooth_surface(labels_IJK, box, value, rule.smooth_mm, grid, before_IJK)
 
 
 def _implausible(

@@ -81,7 +81,12 @@ def close_gaps(labels_IJK: Labels, box: Slices, value: int, radius_mm: float, gr
 
 
 def smooth_surface(
-    labels_IJK: Labels, box: Slices, value: int, sigma_mm: float, grid: Grid
+    labels_IJK: Labels,
+    box: Slices,
+    value: int,
+    sigma_mm: float,
+    grid: Grid,
+    before_IJK: Labels | None = None,
 ) -> None:
     """Smooth, in place, the surface between a label and background.
 
@@ -95,6 +100,8 @@ def smooth_surface(
         value: Of the label.
         sigma_mm: Standard deviation.
         grid: Where the voxels lie; its axes are taken to be at right angles.
+        before_IJK: `(I, J, K)` label map before other labels were smoothed, if any were: what
+            they left or took meanwhile is not to be taken.
     """
     sigmas = [sigma_mm / spacing for spacing in grid.spacing_mm]
     reaches = [math.ceil(SMOOTHING_REACH * sigma) for sigma in sigmas]
@@ -104,10 +111,12 @@ def smooth_surface(
         for along, reach in zip(box, reaches, strict=True)
     )
     part_IJK = labels_IJK[i, j, k]
-    balance_IJK = (part_IJK == value).astype(np.float32)
-    balance_IJK -= part_IJK == 0
+    seen_IJK = part_IJK if before_IJK is None else before_IJK[i, j, k]
+    was_background_IJK = seen_IJK == 0
+    balance_IJK = (seen_IJK == value).astype(np.float32)
+    balance_IJK -= was_background_IJK
     balance_IJK = ndimage.gaussian_filter(balance_IJK, sigmas, mode="constant", radius=reaches)
-    part_IJK[(balance_IJK > UNDECIDED) & (part_IJK == 0)] = value
+    part_IJK[(balance_IJK > UNDECIDED) & was_background_IJK & (part_IJK == 0)] = value
     part_IJK[(balance_IJK < -UNDECIDED) & (part_IJK == value)] = 0
 
 

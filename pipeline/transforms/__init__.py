@@ -24,9 +24,10 @@ from pipeline.transforms.preprocess import (
 )
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.restore import Restorer
-from pipeline.transforms.uncertainty import Uncertain
+from pipeline.transforms.uncertainty import CERTAIN, Uncertain
 
 __all__ = [
+    "CERTAIN",
     "MAX_WORKING_VOXELS",
     "Augmentation",
     "AugmentationConfig",

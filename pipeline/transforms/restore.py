@@ -20,7 +20,7 @@ from pipeline.transforms.orientation import native_part, ras_view
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.tiles import Tile, Tiling
-from pipeline.transforms.uncertainty import Uncertain, UncertainVoxels
+from pipeline.transforms.uncertainty import LEAST, Uncertain, UncertainVoxels
 from pipeline.volume import PROBABILITY_STEPS, smallest_label_type
 
 REGION_THRESHOLD = 0.5
@@ -155,13 +155,15 @@ class Restorer:
             number = int(is_enough.int().argmax()) + 1 if is_enough.any() else len(most_C)
             matters = torch.zeros(len(most_C), dtype=torch.bool)
             matters[order[:number]] = True
-        if self._wants_all:
+        if self._sink is not None:
             matters |= most_C * PROBABILITY_STEPS >= 0.5
+        if self._uncertain is not None:
+            matters |= most_C >= LEAST
         return [int(index) for index in matters.nonzero()]
 
     @property
     def _wants_all(self) -> bool:
-        """Whether outputs that win nowhere are wanted too, unless they round to 0."""
+        """Whether outputs that win nowhere are wanted too, unless they are next to 0."""
         return self._sink is not None or self._uncertain is not None
 
     def _put(self, index: int, tile: Tile, steps: npt.NDArray[np.uint8] | int) -> None:

@@ -80,18 +80,18 @@ def test_of_equal_components_those_with_the_smallest_index_come_first(order):
         assert sorted(map(tuple, found.first_N3[chosen].tolist())) == sorted(expected[:number])
 
 
-def test_the_first_voxel_is_not_the_corner_of_the_box():
-    # Two diagonal lines of equal size and with the same box along I; the first begins at J = 2.
-    labels = np.zeros((3, 7, 3), np.uint8)
-    for step in range(3):
-        labels[step, 2 - step, 0] = 1
-        labels[step, 4 + step, 2] = 1
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_first_voxel_is_not_the_corner_of_the_box(axis):
+    """A line from I, J, K = 0, 0, 9 to 9, 0, 0, and one that begins between these ends."""
+    labels = np.zeros((10, 10, 10), np.uint8)
+    in_plane = labels if axis == 2 else labels.swapaxes(1, 2)
+    for step in range(10):
+        in_plane[step, 0, 9 - step] = 1
+        in_plane[step, step, 4] = 1
     found = find_components(labels, {1})
     (chosen,) = found.largest(np.flatnonzero(found.label_N == 1), 1)
-    assert found.last_N3[chosen].tolist() == [2, 2, 0]
-    flipped = find_components(labels[:, ::-1], {1})
-    (chosen,) = flipped.largest(np.flatnonzero(flipped.label_N == 1), 1)
-    assert flipped.last_N3[chosen].tolist() == [2, 2, 2]
+    assert found.num_voxels_N[1:].tolist() == [10, 10]
+    assert found.last_N3[chosen][[0, axis]].tolist() == [9, 4]
 
 
 @settings(deadline=None)

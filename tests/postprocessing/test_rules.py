@@ -159,6 +159,15 @@ def test_background_that_two_labels_would_take_goes_to_the_smaller_value():
     assert clean(labels, Rule(label="spleen", close_mm=1))[3, 3, 3] == 2
 
 
+def test_what_one_label_leaves_when_it_is_smoothed_no_other_takes():
+    labels = np.full((5, 4, 4), 2, np.uint8)
+    labels[0, 0] = [2, 0, 1, 0]
+    cleaned = clean(labels, Rule(label="*", smooth_mm=2))
+    # The speck of the liver goes to background; the background of before goes to the spleen.
+    assert cleaned[0, 0].tolist() == [2, 2, 0, 2]
+    assert (cleaned[1:] == 2).all()
+
+
 def test_volumes_are_only_warned_of():
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:5] = 1  # 500 voxels of 20 mm^3: 10 ml.

@@ -198,6 +198,17 @@ class TestSmoothSurface:
         labels[:5] = 1
         np.testing.assert_array_equal(apply(smooth_surface, labels, 2.0), labels)
 
+    def test_all_that_a_voxel_sees_counts(self):
+        """Also background that lies further from the label than the Gaussian reaches."""
+        labels = np.full((9, 9, 9), 2, np.uint8)
+        labels[2, 4:7, 4] = 1
+        labels[3, 4, 4] = 0
+        # By weights of voxels: 0.0385 + 0.0234 + 0.0052 of the label, 0.0635 of background.
+        assert apply(smooth_surface, labels, 1.0)[3, 4, 4] == 1
+        # 0.0044 more of background tip the balance.
+        labels[6] = 0
+        assert apply(smooth_surface, labels, 1.0)[3, 4, 4] == 0
+
     def test_mm(self):
         """A plate of 3 mm goes where the Gaussian is wide against it, and only there."""
         labels = np.zeros((31, 3, 3), np.uint8)

@@ -1,8 +1,7 @@
 """A fully connected conditional random field that moves boundaries to where the image has them."""
 
-from pipeline.postprocessing.crf.band import CERTAIN
 from pipeline.postprocessing.crf.config import CrfConfig, Normalisation
 from pipeline.postprocessing.crf.hard import BAND_MM
 from pipeline.postprocessing.crf.refine import Crf
 
-__all__ = ["BAND_MM", "CERTAIN", "Crf", "CrfConfig", "Normalisation"]
+__all__ = ["BAND_MM", "Crf", "CrfConfig", "Normalisation"]

@@ -14,14 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline.postprocessing.crf.config import FEW_CLASSES
-from pipeline.transforms import Uncertain
-
-CERTAIN = 0.999
-"""Probability from which on a voxel keeps its class.
-
-A message changes log-odds by at most the weight of its kernel; of the voxels that messages flipped
-in trials, one in a hundred was more certain than this.
-"""
+from pipeline.transforms import CERTAIN, Uncertain
 
 LEAST_PROBABILITY = 1e-5
 """What smaller probabilities count as, so that no class is impossible; pydensecrf's, too."""
@@ -54,7 +47,7 @@ class Band:
         class_NS = None if self.class_NS is None else self.class_NS.to(device)
         return Band(self.voxel_N.to(device), class_NS, self.log_NS.to(device))
 
-    def index_N3(self, shape: Sequence[int]) -> torch.Tensor:
+    def indices(self, shape: Sequence[int]) -> torch.Tensor:
         """Return the `(N, 3)` voxel indices along I, J, K, as int16."""
         index_N3 = torch.empty(len(self.voxel_N), 3, dtype=torch.int16, device=self.voxel_N.device)
         for start in range(0, len(index_N3), _AT_ONCE):

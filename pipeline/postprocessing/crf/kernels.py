@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 
 from pipeline.postprocessing.crf import torch_kernels
-from pipeline.postprocessing.crf.lattice import Lattice
+from pipeline.postprocessing.crf.lattice import Lattice, Slab
 
 Backend = Literal["auto", "torch", "numba"]
 
@@ -20,9 +20,7 @@ class Rows(Protocol):
     def splat(self, values_NW: torch.Tensor, grid_GW: torch.Tensor) -> None:
         """Add the values to the corners of their cells."""
 
-    def gather(
-        self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor
-    ) -> None:
+    def gather(self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor) -> None:
         """Add to the values what the grid has at their places, times a scale."""
 
 
@@ -33,14 +31,7 @@ class Kernels(Protocol):
         """Find the places of rows on a lattice; see `torch_kernels.place`."""
 
     def splat_volume(
-        self,
-        lattice: Lattice,
-        first_plane: int,
-        feature_MIJK: torch.Tensor,
-        class_IJK: torch.Tensor,
-        column_C: torch.Tensor,
-        weight_IJK: torch.Tensor | None,
-        grid_GW: torch.Tensor,
+        self, lattice: Lattice, slab: Slab, column_C: torch.Tensor, grid_GW: torch.Tensor
     ) -> None:
         """Add the voxels of a slab; see `torch_kernels.splat_volume`."""
 

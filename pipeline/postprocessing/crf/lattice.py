@@ -105,6 +105,23 @@ class Lattice:
         return Lattice((i, j, k), self.intensity_cells, self.device, self.dtype)
 
 
+@dataclass(frozen=True)
+class Slab:
+    """Some planes of a volume.
+
+    Attributes:
+        first_plane: Index of the first along I, from the lattice's first voxel on.
+        feature_MIJK: `(M, i, J, K)` intensities in cells.
+        class_IJK: `(i, J, K)` class of each voxel.
+        weight_IJK: What each voxel counts for; None: 1.
+    """
+
+    first_plane: int
+    feature_MIJK: torch.Tensor
+    class_IJK: torch.Tensor
+    weight_IJK: torch.Tensor | None = None
+
+
 class Scratch:
     """Memory for one grid at a time, since fresh memory costs more than the work on it."""
 
@@ -135,7 +152,7 @@ def blur(lattice: Lattice, grid_GW: torch.Tensor) -> None:
         # One of the two is short; cut along the other.
         cut = 0 if len(grid_AXB) > 1 else 2
         at_once = max(1, _BLURRED_AT_ONCE * grid_AXB.shape[cut] // grid_AXB.numel())
-        for part in grid_AXB.split(at_once, dim=cut):
+        for part in torch.split(grid_AXB, at_once, dim=cut):
             blurred = part * weights[0]
             for step, weight in enumerate(weights[1:], start=1):
                 blurred[:, step:].add_(part[:, :-step], alpha=weight)

@@ -7,7 +7,7 @@ Axes: as in `lattice.py` and `groups.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,7 +15,7 @@ from pipeline.postprocessing.crf.config import Normalisation
 from pipeline.postprocessing.crf.features import Intensities
 from pipeline.postprocessing.crf.groups import Group
 from pipeline.postprocessing.crf.kernels import Kernels, Rows
-from pipeline.postprocessing.crf.lattice import Lattice, Scratch, blur, splat_ones
+from pipeline.postprocessing.crf.lattice import Lattice, Scratch, Slab, blur, splat_ones
 
 SLAB_VOXELS = 2**19
 """Voxels, in whole planes, that are added to a grid at once."""
@@ -83,7 +83,9 @@ class Messages:
 
     def total_of(self, start: int, stop: int) -> torch.Tensor | float:
         """Return what the messages of all classes sum to, for some voxels of the band."""
-        return self._total_N if isinstance(self._total_N, float) else self._total_N[start:stop, None]
+        return (
+            self._total_N if isinstance(self._total_N, float) else self._total_N[start:stop, None]
+        )
 
     def add_of_frozen(self, number: int, message_RW: torch.Tensor) -> None:
         """Add what the voxels outside the band tell a group's voxels."""
@@ -114,7 +116,9 @@ class Messages:
             return self._whole, all_rows
         lattice = self._whole.around(group.box)
         scene = self._scene
-        return lattice, self._place(lattice, scene.index_N3[group.row_R], scene.voxel_N[group.row_R])
+        return lattice, self._place(
+            lattice, scene.index_N3[group.row_R], scene.voxel_N[group.row_R]
+        )
 
     def _place(self, lattice: Lattice, index_R3: torch.Tensor, voxel_R: torch.Tensor) -> Rows:
         first = index_R3.new_tensor([axis.first for axis in lattice.axes])
@@ -140,18 +144,15 @@ class Messages:
         """Return the blurred `(G, W)` grid of all voxels whose class has a column."""
         column_C = column_C.to(lattice.device)
         grid_GW = self._scene.scratch.zeros(lattice, width)
-        for first, feature_MIJK, class_IJK in self._slabs(lattice):
-            weight_IJK = None
+        for slab in self._slabs(lattice):
             if is_weighted and self._around_G1 is not None:
-                weight_IJK = self._weights(lattice, first, feature_MIJK, column_C[class_IJK.int()])
-            self._scene.kernels.splat_volume(
-                lattice, first, feature_MIJK, class_IJK, column_C, weight_IJK, grid_GW
-            )
+                slab = replace(slab, weight_IJK=self._weights(lattice, slab, column_C))
+            self._scene.kernels.splat_volume(lattice, slab, column_C, grid_GW)
         blur(lattice, grid_GW)
         return grid_GW
 
-    def _slabs(self, lattice: Lattice) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Yield intensities and classes of some planes at a time, and the first one's index."""
+    def _slabs(self, lattice: Lattice) -> Iterator[Slab]:
+        """Yield the voxels that a lattice is about, some planes at a time."""
         along_i, along_j, along_k = (slice(a.first, a.first + a.num_voxels) for a in lattice.axes)
         planes = max(1, SLAB_VOXELS // (lattice.axes[1].num_voxels * lattice.axes[2].num_voxels))
         for start in range(along_i.start, along_i.stop, planes):
@@ -161,19 +162,17 @@ class Messages:
                 feature_MIJK = torch.empty(0, *class_IJK.shape, device=lattice.device)
             else:
                 feature_MIJK = self._intensities.of_box(box)
-            yield start - along_i.start, feature_MIJK, class_IJK
+            yield Slab(start - along_i.start, feature_MIJK, class_IJK)
 
-    def _weights(
-        self, lattice: Lattice, first: int, feature_MIJK: torch.Tensor, column_IJK: torch.Tensor
-    ) -> torch.Tensor:
+    def _weights(self, lattice: Lattice, slab: Slab, column_C: torch.Tensor) -> torch.Tensor:
         """Return the weights that make messages symmetric, where voxels have a column."""
         assert self._around_G1 is not None
-        i_R, j_R, k_R = (column_IJK >= 0).nonzero(as_tuple=True)
-        starts = [axis.first for axis in lattice.axes]
-        index_R3 = torch.stack([i_R + first + starts[0], j_R + starts[1], k_R + starts[2]], dim=1)
-        feature_RM = feature_MIJK[:, i_R, j_R, k_R].T
-        rows = self._scene.kernels.place(self._whole, index_R3.short(), feature_RM)
-        weight_IJK = torch.zeros_like(column_IJK, dtype=lattice.dtype)
+        i_R, j_R, k_R = (column_C[slab.class_IJK.int()] >= 0).nonzero(as_tuple=True)
+        i, j, k = (axis.first for axis in lattice.axes)
+        index_R3 = torch.stack([i_R + slab.first_plane + i, j_R + j, k_R + k], dim=1).short()
+        feature_RM = slab.feature_MIJK[:, i_R, j_R, k_R].T
+        rows = self._scene.kernels.place(self._whole, index_R3, feature_RM)
+        weight_IJK = torch.zeros_like(slab.class_IJK, dtype=lattice.dtype)
         weight_IJK[i_R, j_R, k_R] = _gather_one(rows, self._around_G1, len(i_R)).rsqrt_()
         return weight_IJK
 

@@ -5,10 +5,10 @@ They compute what `torch_kernels.py` computes, row by row and so in a fixed orde
 Axes: as in `lattice.py`; P = corners of a cell along the intensity axes.
 """
 
-# Compiled functions have neither types nor classes; indices are unsigned since numba would else look
-# at each whether it counts from the end.
+# Compiled functions have neither types nor classes; indices are unsigned since numba would else ask
+# of each whether it counts from the end.
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN202, PLR0913
 
 from collections.abc import Callable
 from functools import cache
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from numba import njit, uint64
 
-from pipeline.postprocessing.crf.lattice import Lattice
+from pipeline.postprocessing.crf.lattice import Lattice, Slab
 
 WIDTHS = (1, 2, 4, 8)
 """Numbers of columns that there is code for: so few that they fit a processor's registers."""
@@ -47,41 +47,34 @@ class NumbaRows:
         """Add the values to the corners of their cells."""
         width = values_NW.shape[1]
         strides = _strides(self._lattice, width)
-        splat, _, _ = _kernels(width, self._num_channels)
+        splat = _splat(width, self._num_channels)
         splat(*self._rows, *self._places, strides, values_NW.numpy(), grid_GW.numpy().ravel())
 
-    def gather(
-        self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor
-    ) -> None:
+    def gather(self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor) -> None:
         """Add to the values what the grid has at their places, times a scale."""
         width = grid_GW.shape[1]
         strides = _strides(self._lattice, width)
-        _, gather, _ = _kernels(width, self._num_channels)
+        gather = _gather(width, self._num_channels)
         grid = grid_GW.numpy().ravel()
         gather(*self._rows, *self._places, strides, grid, scale_N.numpy(), values_NW.numpy())
 
 
 def splat_volume(
-    lattice: Lattice,
-    first_plane: int,
-    feature_MIJK: torch.Tensor,
-    class_IJK: torch.Tensor,
-    column_C: torch.Tensor,
-    weight_IJK: torch.Tensor | None,
-    grid_GW: torch.Tensor,
+    lattice: Lattice, slab: Slab, column_C: torch.Tensor, grid_GW: torch.Tensor
 ) -> None:
-    """Add voxels of a slab, each to one column of the grid; see `torch_kernels.splat_volume`."""
+    """Add the voxels of a slab, each to one column; see `torch_kernels.splat_volume`."""
     width = grid_GW.shape[1]
-    weight = np.ones((1, 1, 1), np.float32) if weight_IJK is None else weight_IJK.numpy()
-    _, _, splat = _kernels(width, len(feature_MIJK))
+    weight_IJK = np.ones((1, 1, 1), np.float32)
+    if slab.weight_IJK is not None:
+        weight_IJK = slab.weight_IJK.numpy()
+    arrays = slab.feature_MIJK.numpy(), slab.class_IJK.numpy(), weight_IJK
+    splat = _splat_volume(len(slab.feature_MIJK))
     splat(
-        first_plane,
-        feature_MIJK.numpy(),
-        class_IJK.numpy(),
+        (slab.first_plane, *arrays),
         column_C.numpy(),
-        weight,
         *_places(lattice),
         _strides(lattice, width),
+        width,
         grid_GW.numpy().ravel(),
     )
 
@@ -100,30 +93,55 @@ def _strides(lattice: Lattice, width: int) -> npt.NDArray[np.uint64]:
     return np.array(lattice.strides, np.uint64) * np.uint64(width)
 
 
-@cache
-def _kernels(width: int, num_channels: int) -> tuple[Callable[..., None], ...]:
-    """Compile splat, gather and volume splat for a number of columns and intensity channels.
+@njit(**_OPTIONS)
+def _weight(corner, part_i, part_j, part_k):
+    """Return the weight of one of the eight corners of a cell in space."""
+    one = np.float32(1)
+    weight_i = part_i if corner & 4 else one - part_i
+    weight_j = part_j if corner & 2 else one - part_j
+    return weight_i * weight_j * (part_k if corner & 1 else one - part_k)
 
-    Both numbers are constants to the compiler, so that it can unroll the innermost loops.
+
+@njit(**_OPTIONS)
+def _step(corner, strides):
+    """Return the way from the first of those corners to another, in the flattened grid."""
+    step = strides[0] if corner & 4 else uint64(0)
+    step += strides[1] if corner & 2 else uint64(0)
+    return step + (strides[2] if corner & 1 else uint64(0))
+
+
+@cache
+def _intensity_corners(num_channels: int) -> Callable[..., None]:
+    """Compile what fills in the corners of a cell along the intensity axes.
+
+    The number of channels is a constant to the compiler, as in all that follows, so that it can
+    unroll the innermost loops.
     """
-    num_corners = 2**num_channels
     one = np.float32(1)
 
     @njit(**_OPTIONS)
-    def find_corners(feature, strides, step_P, weight_P):
-        """Fill in the corners along the intensity axes: steps from the first one, and weights."""
-        step_P[0], weight_P[0] = 0, one
+    def find(feature_M, strides, step_P, weight_P):
+        step_P[0], weight_P[0] = uint64(0), one
         number = 1
         for channel in range(num_channels):
-            cell = int(feature[channel])
-            part = feature[channel] - np.float32(cell)
-            stride = strides[3 + channel]
+            cell = int(feature_M[channel])
+            part = feature_M[channel] - np.float32(cell)
             for corner in range(number):
-                step_P[corner] += uint64(cell) * stride
-                step_P[number + corner] = step_P[corner] + stride
+                step_P[corner] += uint64(cell) * strides[3 + channel]
+                step_P[number + corner] = step_P[corner] + strides[3 + channel]
                 weight_P[number + corner] = weight_P[corner] * part
                 weight_P[corner] *= one - part
             number *= 2
+
+    compiled: Callable[..., None] = find
+    return compiled
+
+
+@cache
+def _splat(width: int, num_channels: int) -> Callable[..., None]:
+    """Compile the adding of rows for a number of columns and channels."""
+    find_corners = _intensity_corners(num_channels)
+    num_corners = 2**num_channels
 
     @njit(**_OPTIONS)
     def splat(index_N3, feature_NM, cells, parts, strides, value_NW, grid):
@@ -131,24 +149,28 @@ def _kernels(width: int, num_channels: int) -> tuple[Callable[..., None], ...]:
         value_W = np.empty(width, np.float32)
         for row in range(index_N3.shape[0]):
             i, j, k = index_N3[row, 0], index_N3[row, 1], index_N3[row, 2]
-            find_corners(feature_NM[row], strides, step_P, weight_P)
             first = uint64(width) * (cells[0, i] + cells[1, j] + cells[2, k])
+            part_i, part_j, part_k = parts[0, i], parts[1, j], parts[2, k]
+            find_corners(feature_NM[row], strides, step_P, weight_P)
             for column in range(width):
                 value_W[column] = value_NW[row, column]
-            for di in range(2):
-                weight_i = parts[0, i] if di else one - parts[0, i]
-                at_i = first + strides[0] * uint64(di)
-                for dj in range(2):
-                    weight_j = weight_i * (parts[1, j] if dj else one - parts[1, j])
-                    at_j = at_i + strides[1] * uint64(dj)
-                    for dk in range(2):
-                        weight_k = weight_j * (parts[2, k] if dk else one - parts[2, k])
-                        at_k = at_j + strides[2] * uint64(dk)
-                        for corner in range(num_corners):
-                            weight = weight_k * weight_P[corner]
-                            at = at_k + step_P[corner]
-                            for column in range(width):
-                                grid[at + uint64(column)] += weight * value_W[column]
+            for corner in range(8):
+                at_corner = first + _step(corner, strides)
+                weight = _weight(corner, part_i, part_j, part_k)
+                for other in range(num_corners):
+                    at, share = at_corner + step_P[other], weight * weight_P[other]
+                    for column in range(width):
+                        grid[at + uint64(column)] += share * value_W[column]
+
+    compiled: Callable[..., None] = splat
+    return compiled
+
+
+@cache
+def _gather(width: int, num_channels: int) -> Callable[..., None]:
+    """Compile the reading of rows for a number of columns and channels."""
+    find_corners = _intensity_corners(num_channels)
+    num_corners = 2**num_channels
 
     @njit(**_OPTIONS)
     def gather(index_N3, feature_NM, cells, parts, strides, grid, scale_N, value_NW):
@@ -156,57 +178,55 @@ def _kernels(width: int, num_channels: int) -> tuple[Callable[..., None], ...]:
         value_W = np.empty(width, np.float32)
         for row in range(index_N3.shape[0]):
             i, j, k = index_N3[row, 0], index_N3[row, 1], index_N3[row, 2]
-            find_corners(feature_NM[row], strides, step_P, weight_P)
             first = uint64(width) * (cells[0, i] + cells[1, j] + cells[2, k])
-            value_W[:] = 0
-            for di in range(2):
-                weight_i = parts[0, i] if di else one - parts[0, i]
-                at_i = first + strides[0] * uint64(di)
-                for dj in range(2):
-                    weight_j = weight_i * (parts[1, j] if dj else one - parts[1, j])
-                    at_j = at_i + strides[1] * uint64(dj)
-                    for dk in range(2):
-                        weight_k = weight_j * (parts[2, k] if dk else one - parts[2, k])
-                        at_k = at_j + strides[2] * uint64(dk)
-                        for corner in range(num_corners):
-                            weight = weight_k * weight_P[corner]
-                            at = at_k + step_P[corner]
-                            for column in range(width):
-                                value_W[column] += weight * grid[at + uint64(column)]
+            part_i, part_j, part_k = parts[0, i], parts[1, j], parts[2, k]
+            find_corners(feature_NM[row], strides, step_P, weight_P)
+            for column in range(width):
+                value_W[column] = np.float32(0)
+            for corner in range(8):
+                at_corner = first + _step(corner, strides)
+                weight = _weight(corner, part_i, part_j, part_k)
+                for other in range(num_corners):
+                    at, share = at_corner + step_P[other], weight * weight_P[other]
+                    for column in range(width):
+                        value_W[column] += share * grid[at + uint64(column)]
             for column in range(width):
                 value_NW[row, column] += scale_N[row] * value_W[column]
 
+    compiled: Callable[..., None] = gather
+    return compiled
+
+
+@cache
+def _splat_volume(num_channels: int) -> Callable[..., None]:
+    """Compile the adding of a slab for a number of channels."""
+    find_corners = _intensity_corners(num_channels)
+    num_corners = 2**num_channels
+
     @njit(**_OPTIONS)
-    def splat_voxels(
-        first_plane, feature_MIJK, class_IJK, column_C, weight_IJK, cells, parts, strides, grid
-    ):
+    def splat(slab, column_C, cells, parts, strides, width, grid):
+        first_plane, feature_MIJK, class_IJK, weight_IJK = slab
         step_P, weight_P = np.empty(num_corners, np.uint64), np.empty(num_corners, np.float32)
-        feature = np.empty(num_channels, np.float32)
-        is_weighted = weight_IJK.size > 1
-        size_i, size_j, size_k = class_IJK.shape
-        for plane in range(size_i):
+        feature_M = np.empty(num_channels, np.float32)
+        is_weighted = weight_IJK.shape == class_IJK.shape
+        for plane in range(class_IJK.shape[0]):
             i = plane + first_plane
-            for j in range(size_j):
-                at_ij = cells[0, i] + cells[1, j]
-                for k in range(size_k):
+            for j in range(class_IJK.shape[1]):
+                first_ij, part_ij = cells[0, i] + cells[1, j], (parts[0, i], parts[1, j])
+                for k in range(class_IJK.shape[2]):
                     column = column_C[class_IJK[plane, j, k]]
                     if column < 0:
                         continue
+                    first = uint64(width) * (first_ij + cells[2, k]) + uint64(column)
                     for channel in range(num_channels):
-                        feature[channel] = feature_MIJK[channel, plane, j, k]
-                    find_corners(feature, strides, step_P, weight_P)
-                    first = uint64(width) * (at_ij + cells[2, k]) + uint64(column)
-                    value = weight_IJK[plane, j, k] if is_weighted else one
-                    for di in range(2):
-                        weight_i = value * (parts[0, i] if di else one - parts[0, i])
-                        at_i = first + strides[0] * uint64(di)
-                        for dj in range(2):
-                            weight_j = weight_i * (parts[1, j] if dj else one - parts[1, j])
-                            at_j = at_i + strides[1] * uint64(dj)
-                            for dk in range(2):
-                                weight_k = weight_j * (parts[2, k] if dk else one - parts[2, k])
-                                at_k = at_j + strides[2] * uint64(dk)
-                                for corner in range(num_corners):
-                                    grid[at_k + step_P[corner]] += weight_k * weight_P[corner]
+                        feature_M[channel] = feature_MIJK[channel, plane, j, k]
+                    find_corners(feature_M, strides, step_P, weight_P)
+                    value = weight_IJK[plane, j, k] if is_weighted else np.float32(1)
+                    for corner in range(8):
+                        at_corner = first + _step(corner, strides)
+                        weight = value * _weight(corner, part_ij[0], part_ij[1], parts[2, k])
+                        for other in range(num_corners):
+                            grid[at_corner + step_P[other]] += weight * weight_P[other]
 
-    return splat, gather, splat_voxels
+    compiled: Callable[..., None] = splat
+    return compiled

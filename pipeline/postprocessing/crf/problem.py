@@ -97,7 +97,7 @@ def infer_band(
     class_IJK.view(-1)[band.voxel_N.long()] = problem.num_classes
     terms = _terms(problem, config, limits.intensity_unit)
     lattices = [lattice for lattice, _, _ in terms]
-    index_N3 = band.index_N3(class_IJK.shape)
+    index_N3 = band.indices(class_IJK.shape)
     band, groups = _plan(band, index_N3, order, lattices, limits.max_bytes)
     scene = Scene(
         class_IJK, problem.num_classes, band.voxel_N, index_N3, groups, kernels, Scratch()
@@ -182,9 +182,7 @@ def _grid_bytes(groups: Sequence[Group], lattices: Sequence[Lattice]) -> int:
     return max(sizes, default=0) + max((4 * whole.num_cells for whole in lattices), default=0)
 
 
-def _by_place(
-    class_IJK: torch.Tensor, num_classes: int, spacing_mm: Sequence[float]
-) -> list[int]:
+def _by_place(class_IJK: torch.Tensor, num_classes: int, spacing_mm: Sequence[float]) -> list[int]:
     """Return the classes but the background, neighbours along the volume's longest axis together.
 
     Classes that no voxel has come last.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import embedding_bag
 
-from pipeline.postprocessing.crf.lattice import Lattice
+from pipeline.postprocessing.crf.lattice import Lattice, Slab
 
 CHUNK = {"cpu": 2**14, "cuda": 2**20}
 """Rows whose corners are held at once: what stays in a cache; what keeps a GPU busy."""
@@ -41,7 +41,7 @@ class TorchRows:
         # Rows of a cell side by side: sums over them are sums over a range.
         cell_N, order_N = cell_N.sort(stable=True)
         self._index_N3, self._feature_NM, self._order_N = index_N3, feature_NM, order_N.int()
-        cell_U, number_U = cell_N.unique_consecutive(return_counts=True)
+        cell_U, number_U = torch.unique_consecutive(cell_N, return_counts=True)
         self._cell_U, self._stop_U = cell_U, number_U.cumsum(0).int()
         self._steps_P = _steps(lattice)
 
@@ -68,9 +68,7 @@ class TorchRows:
                 flat_UW = first_UW + step * len(columns_W)
                 grid_GW.view(-1).index_add_(0, flat_UW.view(-1), sums_UW.view(-1))
 
-    def gather(
-        self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor
-    ) -> None:
+    def gather(self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor) -> None:
         """Add to the values what the grid has at their places, times a scale."""
         chunk = _chunk(self._lattice)
         for start in range(0, len(self._index_N3), chunk):
@@ -86,7 +84,8 @@ class TorchRows:
         """Yield ranges of cells, and of the rows in them, about `CHUNK` rows each."""
         chunk = _chunk(self._lattice)
         wanted = chunk * torch.arange(1, -(-len(self._order_N) // chunk))
-        cuts = torch.searchsorted(self._stop_U, wanted.to(self._stop_U)).unique().tolist()
+        found = torch.searchsorted(self._stop_U, wanted.to(self._stop_U))
+        cuts = sorted(set(found.tolist()))
         ends = [0, *(cut for cut in cuts if cut), len(self._cell_U)]
         for first, last in itertools.pairwise(ends):
             start = int(self._stop_U[first - 1]) if first else 0
@@ -94,34 +93,26 @@ class TorchRows:
 
 
 def splat_volume(
-    lattice: Lattice,
-    first_plane: int,
-    feature_MIJK: torch.Tensor,
-    class_IJK: torch.Tensor,
-    column_C: torch.Tensor,
-    weight_IJK: torch.Tensor | None,
-    grid_GW: torch.Tensor,
+    lattice: Lattice, slab: Slab, column_C: torch.Tensor, grid_GW: torch.Tensor
 ) -> None:
     """Add the voxels of a slab, each to one column of the grid.
 
     Args:
         lattice: Of the grid.
-        first_plane: Index along I of the slab's first plane, from the lattice's first voxel on.
-        feature_MIJK: `(M, i, J, K)` intensities in cells.
-        class_IJK: `(i, J, K)` class of each voxel.
-        column_C: Column of each class; voxels of those with -1 are left out.
-        weight_IJK: What each adds; None: 1.
-        grid_GW: Takes it.
+        slab: Of the voxels that the lattice is about.
+        column_C: `(C,)` int8 column of each class; voxels of those with -1 are left out.
+        grid_GW: Takes them.
     """
-    column_IJK = column_C[class_IJK.int()]
+    column_IJK = column_C[slab.class_IJK.int()]
     index_N3 = (column_IJK >= 0).nonzero()
     for start in range(0, len(index_N3), SLAB):
         i_N, j_N, k_N = index_N3[start : start + SLAB].unbind(1)
         values_NW = grid_GW.new_zeros(len(i_N), grid_GW.shape[1])
-        ones = 1 if weight_IJK is None else weight_IJK[i_N, j_N, k_N][:, None]
+        ones = 1 if slab.weight_IJK is None else slab.weight_IJK[i_N, j_N, k_N][:, None]
         values_NW.scatter_(1, column_IJK[i_N, j_N, k_N].long()[:, None], ones)
-        rows_N3 = torch.stack([i_N + first_plane, j_N, k_N], dim=1)
-        TorchRows(lattice, rows_N3, feature_MIJK[:, i_N, j_N, k_N].T).splat(values_NW, grid_GW)
+        rows_N3 = torch.stack([i_N + slab.first_plane, j_N, k_N], dim=1)
+        feature_NM = slab.feature_MIJK[:, i_N, j_N, k_N].T
+        TorchRows(lattice, rows_N3, feature_NM).splat(values_NW, grid_GW)
 
 
 def _cells(lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> torch.Tensor:

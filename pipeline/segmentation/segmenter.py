@@ -5,81 +5,39 @@ The command line, the cohort runner and the validation during training all take 
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipeline.errors import StudyError
 from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream
-from pipeline.main_memory import PeakMeter
+from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.model import Model
-from pipeline.postprocessing import postprocess
+from pipeline.postprocessing import Cleaned, Evidence, postprocess
 from pipeline.progress import timed
-from pipeline.study import GeometryHeader, Study
+from pipeline.segmentation.study import BYTES_PER_GB, PreparedStudy, Segmentation
+from pipeline.study import Study
 from pipeline.transforms import (
     MAX_WORKING_VOXELS,
     ProbabilitySink,
     Restorer,
-    Uncertain,
-    Working,
     preprocess,
 )
-from pipeline.volume import Grid, Volume, smallest_label_type
+from pipeline.volume import smallest_label_type
 
 logger = logging.getLogger(__name__)
 
 NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of view of the study"
 
-STAGES = ("load", "preprocess", "network", "stitch", "resample", "postprocess", "write")
-"""What the time of a study is made of, in this order."""
+TOP_K = 8
+"""Probabilities of an uncertain voxel that the conditional random field weighs, at most."""
 
-BYTES_PER_GB = 10**9
+UNCERTAIN_BYTES = 5
+"""That a voxel takes on average to remember which voxels are uncertain: about a tenth of them."""
 
-
-@dataclass(frozen=True)
-class PreparedStudy:
-    """A study on the network's grid, and what its outputs must repeat.
-
-    Attributes:
-        case: Its name.
-        grid: Its own, and `header` its geometry fields, for its outputs.
-        working: What the network sees.
-        warnings: What was odd but acceptable.
-        volume: Its own voxels, if they are still needed; else their memory is free.
-        seconds: Time of each stage so far.
-    """
-
-    case: str
-    grid: Grid
-    header: GeometryHeader
-    working: Working
-    warnings: tuple[str, ...]
-    volume: Volume | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A study's labels on its own grid.
-
-    Attributes:
-        labels_IJK: `(I, J, K)` label values in the voxel order of the study's file.
-        seconds: Time of each stage.
-        warnings: What the user should know before trusting the mask.
-        memory_gb: Peak of the process while the network ran, as `predicted` and as `measured`.
-        uncertain: Voxels whose label is not clear, if they were asked for.
-        arithmetic: Of the network, and what its sums were stored in.
-    """
-
-    labels_IJK: npt.NDArray[np.unsignedinteger]
-    seconds: Mapping[str, float]
-    warnings: tuple[str, ...]
-    memory_gb: Mapping[str, float] = field(default_factory=dict)
-    uncertain: Uncertain | None = None
-    arithmetic: str = ""
+Advance = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps of it are done, and how many there are."""
 
 
 class Segmenter:
@@ -103,6 +61,7 @@ class Segmenter:
             description.activation,
         )
         self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
+        self._has_field = description.postprocessing.crf is not None
 
     def loading_bytes(self, num_voxels: int, volume_mm3: float) -> int:
         """Return about what a study takes while it is read and brought to the network's grid."""
@@ -121,7 +80,7 @@ class Segmenter:
 
         Args:
             study: From `read_study`.
-            keep_volume: Whether its own voxels will still be needed.
+            keep_volume: Whether its own voxels will still be needed after it is segmented.
 
         Raises:
             StudyError: If it would not fit in memory on the network's grid.
@@ -140,7 +99,7 @@ class Segmenter:
             header=study.header,
             working=working,
             warnings=study.warnings,
-            volume=study.volume if keep_volume else None,
+            volume=study.volume if keep_volume or self._has_field else None,
             seconds=seconds,
         )
 
@@ -151,7 +110,7 @@ class Segmenter:
         *,
         top_k: int = 0,
         elsewhere_bytes: int = 0,
-        advance: Callable[[int, int], None] = lambda _done, _total: None,
+        advance: Advance = lambda _what, _done, _total: None,
     ) -> Segmentation:
         """Segment a study.
 
@@ -160,15 +119,15 @@ class Segmenter:
             sink: Takes the probabilities of each class or region on the study's grid, if given.
             top_k: Keep that many probabilities of each voxel whose label is uncertain.
             elsewhere_bytes: Memory that other studies take meanwhile.
-            advance: Called with the number of windows done, and of all.
+            advance: Called with `windows` or `refining`, the number of steps done, and of all.
 
         Raises:
             StudyError: If it does not fit in memory.
         """
         seconds = dict(study.seconds)
         stream, predicted_bytes = self._plan(study, elsewhere_bytes)
-        stream.seconds, stream.advance = seconds, advance
-        restorer = self._restorer(study, sink, top_k)
+        stream.seconds, stream.advance = seconds, partial(advance, "windows")
+        restorer = self._restorer(study, sink, max(top_k, TOP_K * self._has_field))
         level = logging.INFO if predicted_bytes > BYTES_PER_GB else logging.DEBUG
         predicted_gb = predicted_bytes / BYTES_PER_GB
         logger.log(level, "%s: about %.2f GB of memory expected", study.case, predicted_gb)
@@ -177,10 +136,7 @@ class Segmenter:
                 with timed(seconds, "resample"):
                     restorer.add(block)
         with timed(seconds, "postprocess"):
-            description = self.description
-            cleaned = postprocess(
-                restorer.labels(), study.grid, description.labels, description.postprocessing
-            )
+            cleaned = self._clean(study, restorer, elsewhere_bytes, partial(advance, "refining"))
         memory_gb = {"predicted": predicted_gb, "measured": meter.peak_bytes / BYTES_PER_GB}
         logger.log(level, "%s: %.2f GB of memory taken", study.case, memory_gb["measured"])
         warnings = study.warnings + cleaned.warnings
@@ -189,8 +145,39 @@ class Segmenter:
         if not cleaned.labels_IJK.any():
             warnings += (NOTHING_FOUND,)
         arithmetic = f"{self.predictor.dtype or torch.float32}, sums in {stream.storage.dtype}"
-        return Segmentation(
-            cleaned.labels_IJK, seconds, warnings, memory_gb, restorer.uncertain(), arithmetic
+        uncertain = restorer.uncertain() if top_k else None
+        return Segmentation(cleaned.labels_IJK, seconds, warnings, memory_gb, uncertain, arithmetic)
+
+    def _clean(
+        self,
+        study: PreparedStudy,
+        restorer: Restorer,
+        elsewhere_bytes: int,
+        advance: Callable[[int, int], None],
+    ) -> Cleaned:
+        """Post-process the labels, by the image too if the model says so."""
+        description, evidence = self.description, None
+        if self._has_field:
+            assert study.volume is not None, "`prepare` keeps it for the field"
+            uncertain = restorer.uncertain()
+            assert uncertain is not None, "the field asks for them"
+            max_bytes = self._budget.max_bytes
+            if max_bytes is not None:
+                max_bytes = max(0, max_bytes - resident_bytes() - elsewhere_bytes)
+            evidence = Evidence(
+                study.volume,
+                uncertain,
+                description.label_values,
+                self.device,
+                max_bytes,
+                advance,
+            )
+        return postprocess(
+            restorer.labels(),
+            study.grid,
+            description.labels,
+            description.postprocessing,
+            evidence,
         )
 
     def _restorer(self, study: PreparedStudy, sink: ProbabilitySink | None, top_k: int) -> Restorer:
@@ -212,6 +199,7 @@ class Segmenter:
         label_type = smallest_label_type(max(self.description.labels.values()))
         held_bytes = elsewhere_bytes + label_type.itemsize * study.grid.num_voxels
         held_bytes += study.working.data_CIJK.nbytes
+        held_bytes += UNCERTAIN_BYTES * study.grid.num_voxels * self._has_field
         held_bytes += 0 if study.volume is None else study.volume.data_CIJK.nbytes
         size = study.working.placement.working.shape
         padded = self.predictor.lay(size).grid.size

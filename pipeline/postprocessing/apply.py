@@ -1,0 +1,106 @@
+"""Post-processing as a configuration says: the field, then the rules, within what was validated.
+
+Axes: I, J, K = voxel axes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from pipeline.inference import NotEnoughMemory
+from pipeline.postprocessing.config import PostprocessingConfig, check_rules
+from pipeline.postprocessing.crf import Crf
+from pipeline.postprocessing.limits import Labels, allow_labels, beyond, change_shares
+from pipeline.postprocessing.rules import Cleaned, apply_rules
+from pipeline.transforms import Uncertain
+from pipeline.volume import Grid, Volume
+
+BYTES_PER_GB = 1e9
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the conditional random field looks at.
+
+    Attributes:
+        volume: The study's own voxels.
+        uncertain: Those whose label is not clear.
+        label_values: Label value of each class, background first.
+        device: To compute on.
+        max_bytes: Of memory that it may take; None: all that is free.
+        advance: Called with the number of steps done, and of all.
+    """
+
+    volume: Volume
+    uncertain: Uncertain
+    label_values: Sequence[int]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    max_bytes: int | None = None
+    advance: Callable[[int, int], None] = lambda _done, _total: None
+
+
+def postprocess(
+    labels_IJK: Labels,
+    grid: Grid,
+    labels: Mapping[str, int],
+    config: PostprocessingConfig,
+    evidence: Evidence | None = None,
+) -> Cleaned:
+    """Clean up a label map as a configuration says.
+
+    A change of any label beyond what validation saw gives back the labels as they were, with a
+    warning; so does a field that does not fit in memory, without the field only.
+
+    Args:
+        labels_IJK: `(I, J, K)` label map; 0 is background.
+        grid: Where the voxels lie.
+        labels: Foreground labels, name to value.
+        config: What to do.
+        evidence: For the conditional random field; without it, there is none.
+
+    Raises:
+        ConfigError: If a rule names an unknown label.
+        ValueError: If the label map and the grid have different shapes.
+    """
+    check_rules(labels, config)
+    refined = Cleaned(labels_IJK)
+    if config.crf is not None and evidence is not None:
+        refined = _refine(labels_IJK, labels, config, evidence)
+    cleaned = apply_rules(refined.labels_IJK, grid, labels, config.rules)
+    if config.largest_change:
+        shares = change_shares(labels_IJK, cleaned.labels_IJK, labels)
+        if too_much := beyond(shares, config.largest_change):
+            return Cleaned(labels_IJK.copy(order="C"), tuple(too_much))
+    return replace(cleaned, warnings=refined.warnings + cleaned.warnings)
+
+
+def _refine(
+    labels_IJK: Labels,
+    labels: Mapping[str, int],
+    config: PostprocessingConfig,
+    evidence: Evidence,
+) -> Cleaned:
+    assert config.crf is not None
+    crf = Crf(
+        config.crf,
+        evidence.device,
+        max_bytes=evidence.max_bytes,
+        advance=evidence.advance,
+    )
+    try:
+        refined_IJK = crf.refine_uncertain(
+            evidence.volume.data_CIJK,
+            labels_IJK,
+            evidence.uncertain,
+            evidence.label_values,
+            evidence.volume.grid.spacing_mm,
+        )
+    except NotEnoughMemory as error:
+        needed_gb = error.needed_bytes / BYTES_PER_GB
+        warning = f"no conditional random field was applied: it needs {needed_gb:.1f} GB of memory"
+        return Cleaned(labels_IJK, (warning,))
+    if config.crf_labels is not None:
+        values = [labels[name] for name in config.crf_labels]
+        refined_IJK = allow_labels(labels_IJK, refined_IJK, values)
+    return Cleaned(refined_IJK)
