@@ -29,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check(choices, common)
     _add_plan(choices, common)
     _add_export(choices, common)
+    _add_postprocess_search(choices, common)
+    _add_show(choices, common)
     return parser
 
 
@@ -170,3 +172,36 @@ def _add_export(choices: Choices, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.set_defaults(verb=verbs.export)
+
+
+def _add_postprocess_search(choices: Choices, common: argparse.ArgumentParser) -> None:
+    parser = choices.add_parser(
+        "postprocess-search",
+        parents=[common],
+        usage="trivox postprocess-search MODEL [--device DEVICE] [data.root=DIR] [--verbose]",
+        help="choose a model's post-processing on cases it never saw",
+        description="Try settings of a conditional random field and rules for each label on the "
+        "validation cases of the run that left MODEL, and store in MODEL what is accepted: the "
+        "mean Dice rises, no label falls in Dice or NSD, not by chance, and also on cases that it "
+        "was not chosen on. Otherwise masks stay as the network makes them. Cross-validation "
+        "(fold=all) does this at its end. Stopped, the same command goes on where it was.",
+        epilog="Replaces the post-processing that MODEL has. With fewer than ten cases nothing is "
+        "chosen. data.root=DIR says where the data lies by now. "
+        "Example: trivox postprocess-search runs/liver/model",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a finished run's model/")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(verb=verbs.postprocess_search)
+
+
+def _add_show(choices: Choices, common: argparse.ArgumentParser) -> None:
+    parser = choices.add_parser(
+        "show",
+        parents=[common],
+        help="say what a model is",
+        description="Print a model's labels, channels, spacing, network, training, precision and "
+        "post-processing, and on what evidence the post-processing was chosen.",
+        epilog="Example: trivox show runs/phantom_ct/model",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a run's model/")
+    parser.set_defaults(verb=verbs.show)

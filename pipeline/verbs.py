@@ -2,14 +2,19 @@
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import CONSOLE
+
+if TYPE_CHECKING:
+    from pipeline.selection.present import Line
+    from pipeline.training import RunConfig
 
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -45,7 +50,28 @@ def train(options: argparse.Namespace) -> int:
         # A cross-validation has the curves of each fold, but none of its own.
         if path.exists():
             console.print(f"{what}: {path}", soft_wrap=True, markup=False)
+    if config.data.fold == "all" and result.summaries and config.training.search_postprocessing:
+        return _search_after_training(config, folder.model)
     return DONE
+
+
+def _search_after_training(config: "RunConfig", model: Path) -> int:
+    """Choose post-processing after a cross-validation, which stays whatever becomes of that."""
+    from pipeline.postprocessing import PostprocessingConfig
+
+    again = f"trivox postprocess-search {shlex.quote(str(model))}"
+    if config.postprocessing != PostprocessingConfig():
+        text = f"post-processing is as configured; choose it on validation with: {again}"
+        _results().print(text, soft_wrap=True, markup=False)
+        return DONE
+    try:
+        return _search(model, (), config.device)
+    except (PipelineError, OSError, RuntimeError, MemoryError) as error:
+        text, code = f"choosing its post-processing failed: {error}\ntry again", SOME_FAILED
+    except KeyboardInterrupt:
+        text, code = "go on choosing its post-processing", INTERRUPTED
+    CONSOLE.print(f"the model is finished; {text} with: {again}", soft_wrap=True, markup=False)
+    return code
 
 
 def _spell_out(word: str, aliases: Mapping[str, str]) -> str:
@@ -185,6 +211,35 @@ def export(options: argparse.Namespace) -> int:
     readme = next(options.out.rglob("README.md"))
     _results().print(f"{options.to}: see {readme}", soft_wrap=True, markup=False)
     return DONE
+
+
+def postprocess_search(options: argparse.Namespace) -> int:
+    """Choose a model's post-processing on cases it never saw; print the evidence."""
+    return _search(options.model, options.overrides, options.device)
+
+
+def _search(model: Path, overrides: Sequence[str], device: str) -> int:
+    from pipeline.inference import choose_device
+    from pipeline.selection import describe_decision, search_postprocessing
+
+    decision = search_postprocessing(model, overrides, choose_device(device))
+    _print_lines(describe_decision(decision, model))
+    return DONE
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print what a model is and how its post-processing was chosen."""
+    from pipeline.selection import describe_model
+
+    if options.overrides:
+        raise ConfigError(options.overrides[0], "`show` takes no settings", "Leave it out.")
+    _print_lines(describe_model(options.model))
+    return DONE
+
+
+def _print_lines(lines: "Sequence[Line]") -> None:
+    for line in lines:
+        _results().print(line, soft_wrap=isinstance(line, str), markup=False)
 
 
 def _results() -> Console:

@@ -15,7 +15,10 @@ def test_help_does_not_import_what_is_heavy():
     assert loaded.isdisjoint({"torch", "monai", "ignite", "nibabel", "scipy", "matplotlib"})
 
 
-@pytest.mark.parametrize("verb", ["train", "segment", "evaluate", "check", "plan", "export"])
+@pytest.mark.parametrize(
+    "verb",
+    ["train", "segment", "evaluate", "check", "plan", "export", "postprocess-search", "show"],
+)
 def test_each_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args([verb, "--help"])

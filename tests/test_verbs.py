@@ -9,8 +9,13 @@ import pytest
 import torch
 
 from pipeline.cli import main
+from pipeline.errors import ModelError
+from pipeline.evaluation import Summary
+from pipeline.evaluation.aggregate import METRICS
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
+from pipeline.selection import Decision
+from pipeline.training import RunFolder
 
 DESCRIPTION = {
     "name": "test",
@@ -184,3 +189,82 @@ def test_export_takes_settings_of_use_and_says_where_to_read_on(tmp_path, capsys
     assert config["inferer"]["overlap"] == 0.25
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+class Finished:
+    """What a finished cross-validation leaves, as far as `train` looks at it."""
+
+    def __init__(self, folder):
+        self.folder = RunFolder(folder)
+        self.summaries = [Summary("organ", metric, 0.5, 0.4, 0.6, 3) for metric in METRICS]
+        self.is_finished = True
+
+
+@pytest.fixture
+def after_training(tiny_run, tmp_path, monkeypatch):
+    """Call `train` as if its training were done, with another search; return the code."""
+
+    def call(search, *words):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        monkeypatch.setattr("pipeline.training.cross_validate", lambda *_, **__: Finished(tmp_path))
+        monkeypatch.setattr("pipeline.training.train", lambda *_, **__: Finished(tmp_path))
+        monkeypatch.setattr("pipeline.selection.search_postprocessing", search)
+        return main(["train", str(tiny_run / "tiny.yaml"), *words])
+
+    return call
+
+
+def never(*_):
+    raise AssertionError("nothing is searched")
+
+
+def test_cross_validation_ends_with_choosing_post_processing(after_training, tmp_path, capsys):
+    decision = Decision(
+        verdict="off",
+        reason="off: 5 validation cases",
+        num_cases=5,
+        num_folds=5,
+        nsd_tolerance_mm=1,
+        confidence=0.95,
+        num_resamples=1,
+        versions={},
+        seconds=1,
+    )
+    calls = []
+    assert after_training(lambda *args: calls.append(args) or decision, "fold=all") == 0
+    assert calls[0][0] == tmp_path / "model"
+    assert "decision on 5 validation cases: off" in capsys.readouterr().out
+    assert after_training(never, "fold=2") == 0
+    assert after_training(never, "fold=all", "training.search_postprocessing=false") == 0
+
+
+def test_post_processing_that_was_configured_is_left_alone(after_training, capsys):
+    rules = "postprocessing.rules=[{label: liver, keep_largest: 1}]"
+    assert after_training(never, "fold=all", rules) == 0
+    assert "choose it on validation with: trivox postprocess-search" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ModelError("model", "it is torn", "Do this."), 1, "it is torn. Do this."),
+        (OSError(28, "no space left"), 1, "no space left"),
+        (KeyboardInterrupt(), 130, "go on choosing"),
+    ],
+)
+def test_a_finished_training_survives_its_search(after_training, capsys, error, code, words):
+    def fail(*_):
+        raise error
+
+    assert after_training(fail, "fold=all") == code
+    printed = capsys.readouterr()
+    assert "0.500" in printed.out
+    assert words in printed.err
+    assert "the model is finished" in printed.err
+    assert "trivox postprocess-search" in printed.err
+
+
+def test_show_and_search_name_what_is_no_model(tmp_path, capsys):
+    for verb in ("show", "postprocess-search"):
+        assert main([verb, str(tmp_path)]) == 1
+        assert "no model here" in capsys.readouterr().err

@@ -8,6 +8,8 @@ from pipeline.model.folder import (
     load_model,
     metadata,
     named_weights,
+    read_description,
+    save_description,
     save_model,
 )
 
@@ -20,5 +22,7 @@ __all__ = [
     "load_model",
     "metadata",
     "named_weights",
+    "read_description",
+    "save_description",
     "save_model",
 ]

@@ -3,6 +3,7 @@
     model/configs/metadata.json      what MONAI bundles say of a network, and Trivox's description
     model/models/model.safetensors   the weights; loading them cannot execute code
     model/models/member_0.safetensors, member_1.safetensors, ...   instead, where there are several
+    model/postprocessing/            how post-processing was chosen, if it was: files to look at
 
 The layout and the metadata are those of a MONAI Bundle; only the weights, which a bundle keeps as a
 pickle, are safetensors.
@@ -12,6 +13,7 @@ Source:
 """
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ from pipeline.network import build_network
 
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.safetensors")
+EVIDENCE = Path("postprocessing")
+"""Folder of what belongs to the model but is not needed to use it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,13 @@ def save_model(model: Model, folder: Path) -> None:
         weights = {name: weight.detach().contiguous() for name, weight in named_weights(network)}
         with atomic_path(folder / path) as temporary:
             safetensors.torch.save_file(weights, temporary)
-    description = model.description.model_copy(update={"num_members": len(model.networks)})
+    save_description(
+        model.description.model_copy(update={"num_members": len(model.networks)}), folder
+    )
+
+
+def save_description(description: ModelDescription, folder: Path) -> None:
+    """Describe the model in a folder anew; its weights stay as they are."""
     write_text(folder / METADATA, json.dumps(metadata(description), indent=2))
 
 
@@ -68,21 +78,22 @@ def load_model(folder: Path, device: torch.device) -> Model:
     Raises:
         ModelError: If the folder is no model, is torn, or does not fit this version.
     """
-    description = _read_description(folder)
+    description = read_description(folder)
     paths = weight_files(description.num_members)
     networks = tuple(_load_member(description, folder / path, device) for path in paths)
     return Model(description, networks, _hash(folder, description))
 
 
 def copy_model(folder: Path, target: Path) -> None:
-    """Copy a model folder, without what else may lie in it.
+    """Copy a model folder with its evidence, without what else may lie in it.
 
     Raises:
         ModelError: If the folder is no model.
     """
-    description = _read_description(folder)
+    description = read_description(folder)
     _remove_model(target)
-    for path in (*weight_files(description.num_members), METADATA):
+    evidence = [path.relative_to(folder) for path in sorted((folder / EVIDENCE).glob("*.*"))]
+    for path in (*weight_files(description.num_members), *evidence, METADATA):
         link_or_copy(folder / path, target / path)
 
 
@@ -92,7 +103,7 @@ def hash_model(folder: Path) -> str:
     Raises:
         ModelError: If the folder is no model.
     """
-    return _hash(folder, _read_description(folder))
+    return _hash(folder, read_description(folder))
 
 
 def weight_files(num_members: int) -> tuple[Path, ...]:
@@ -112,6 +123,8 @@ def _remove_model(folder: Path) -> None:
     (folder / METADATA).unlink(missing_ok=True)
     for path in (folder / WEIGHTS).parent.glob("*.safetensors"):
         path.unlink()
+    # It is about the model that was there.
+    shutil.rmtree(folder / EVIDENCE, ignore_errors=True)
 
 
 def _hash(folder: Path, description: ModelDescription) -> str:
@@ -147,7 +160,12 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
         raise ModelError(path, found, "Copy the folder anew, or train again.") from error
 
 
-def _read_description(folder: Path) -> ModelDescription:
+def read_description(folder: Path) -> ModelDescription:
+    """Read what a model folder says of its model, without the weights.
+
+    Raises:
+        ModelError: If the folder is no model, or does not fit this version.
+    """
     path = folder / METADATA
     if not path.is_file():
         remedy = "Give the folder `model` of a finished run, for example runs/phantom_ct/model."

@@ -132,6 +132,11 @@ class TrainingConfig(BaseModel):
         description="Keep the probabilities of cross-validation (fold=all), a byte a voxel and "
         "class before compression, to choose post-processing by.",
     )
+    search_postprocessing: bool = Field(
+        default=True,
+        description="At the end of cross-validation (fold=all), choose post-processing on the "
+        "cases that each member never saw.",
+    )
     checkpoint_minutes: float = Field(
         default=2.0, gt=0, description="Time between checkpoints: what a killed run loses at most."
     )

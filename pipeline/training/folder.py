@@ -38,6 +38,7 @@ MAY_CHANGE = {
     "training.deterministic",
     "training.num_workers",
     "training.out_of_fold_probabilities",
+    "training.search_postprocessing",
     "training.checkpoint_minutes",
     "training.num_validation_cases",
     "training.validate_every_epochs",

@@ -1,0 +1,115 @@
+"""What is stored of a decision: in the model's folder, beside what it decided.
+
+model/postprocessing/decision.json    the decision and all numbers that it rests on
+model/postprocessing/candidates.csv   a row a candidate
+model/postprocessing/decision.png     the same as a picture
+"""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.errors import ModelError
+from pipeline.files import atomic_path, write_text
+from pipeline.model import ModelDescription, save_description
+from pipeline.model.folder import EVIDENCE
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.selection.plot import draw_decision
+from pipeline.selection.records import CandidateRecord, StructureRecord
+
+DECISION = EVIDENCE / "decision.json"
+CANDIDATES = EVIDENCE / "candidates.csv"
+PICTURE = EVIDENCE / "decision.png"
+
+
+class Decision(BaseModel):
+    """What was decided on post-processing, and on what grounds.
+
+    Attributes:
+        verdict: Accepted: `postprocessing` is used. Refused: the best candidate did not hold on
+            other cases. Nothing: there was none. Off: there were too few cases.
+        reason: Why, in words.
+        proposed: The best candidate on all cases, in words, whether or not it is used.
+        postprocessing: What the model does from now on.
+        replaced: What it did before, where that was something else.
+        num_cases: Validation cases.
+        num_folds: Folds that confirmed the choice, each by cases it was not made on.
+        of_folds: Their choices, in words.
+        gain: Mean change of Dice by these choices on these cases, with its 95 % interval from `low`
+            to `high`.
+        structures: What became of each, on these cases too.
+        candidates: How each candidate does on all cases.
+        nsd_tolerance_mm: Of the NSD.
+        confidence: Of the intervals, two-sided.
+        num_resamples: Bootstrap resamples behind them.
+        versions: Of what computed it.
+        seconds: It took.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Literal["accepted", "refused", "nothing", "off"]
+    reason: str
+    proposed: str = "nothing"
+    postprocessing: PostprocessingConfig = PostprocessingConfig()
+    replaced: PostprocessingConfig | None = None
+    num_cases: int
+    num_folds: int
+    of_folds: tuple[str, ...] = ()
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    structures: tuple[StructureRecord, ...] = ()
+    candidates: tuple[CandidateRecord, ...] = ()
+    nsd_tolerance_mm: float
+    confidence: float
+    num_resamples: int
+    versions: Mapping[str, str]
+    seconds: float
+
+
+def store_decision(decision: Decision, description: ModelDescription, folder: Path) -> None:
+    """Put a decision into effect in a model folder, and its evidence beside it.
+
+    The description goes last. Killed before, the model is used as it was.
+    """
+    shutil.rmtree(folder / EVIDENCE, ignore_errors=True)
+    write_text(folder / CANDIDATES, _as_csv(decision))
+    if decision.candidates:
+        with atomic_path(folder / PICTURE) as temporary:
+            draw_decision(decision.candidates, decision.structures, decision.reason, temporary)
+    write_text(folder / DECISION, decision.model_dump_json(indent=2))
+    described = description.model_copy(update={"postprocessing": decision.postprocessing})
+    save_description(described, folder)
+
+
+def read_decision(folder: Path) -> Decision | None:
+    """Return the decision that is stored in a model folder; None if there is none.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
+    path = folder / DECISION
+    if not path.is_file():
+        return None
+    try:
+        return Decision.model_validate(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        found = f"the decision cannot be read ({type(error).__name__})"
+        raise ModelError(path, found, "Run `trivox postprocess-search` again.") from error
+
+
+def _as_csv(decision: Decision) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(CandidateRecord.model_fields), lineterminator="\n")
+    writer.writeheader()
+    for candidate in decision.candidates:
+        row = candidate.model_dump()
+        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+    return buffer.getvalue()

@@ -1,0 +1,156 @@
+"""A model and the decision on its post-processing, for the terminal."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.model import ModelDescription, hash_model, read_description
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.selection.candidates import setting_in_words
+from pipeline.selection.evidence import PICTURE, Decision, read_decision
+from pipeline.selection.plot import SUMS
+from pipeline.selection.records import CandidateRecord
+
+MOST_CANDIDATES = 12
+"""Candidates in the table; the CSV file has all of them."""
+
+Line: TypeAlias = str | Table
+
+
+def describe_model(folder: Path) -> list[Line]:
+    """Return what the model in a folder is, and how its post-processing was chosen.
+
+    Raises:
+        ModelError: If the folder is no model.
+    """
+    description = read_description(folder)
+    lines = [f"{name}: {value}" for name, value in _facts(description, folder)]
+    decision = read_decision(folder)
+    if decision is None:
+        return [*lines, "post-processing was not chosen on validation: trivox postprocess-search"]
+    lines.append("")
+    if decision.postprocessing != description.postprocessing:
+        lines.append("the post-processing above is not the one that was decided on here:")
+    return [*lines, *describe_decision(decision, folder)]
+
+
+def describe_decision(decision: Decision, folder: Path) -> list[Line]:
+    """Return a decision with its evidence.
+
+    Args:
+        decision: From `search_postprocessing` or `read_decision`.
+        folder: Of the model, where the picture lies.
+    """
+    lines: list[Line] = []
+    if decision.candidates:
+        lines.append(_candidate_table(decision))
+    if decision.structures:
+        lines.append(_structure_table(decision))
+    lines.append(f"decision on {decision.num_cases} validation cases: {decision.reason}")
+    if decision.verdict == "refused":
+        lines.append(f"refused was: {decision.proposed}")
+    lines += [f"post-processing: {words}" for words in _in_words(decision.postprocessing)]
+    if decision.replaced is not None:
+        lines.append(f"replaced: {'; '.join(_in_words(decision.replaced))}")
+    if (folder / PICTURE).is_file():
+        lines.append(f"evidence: {folder / PICTURE}, and the files beside it")
+    return lines
+
+
+def _facts(description: ModelDescription, folder: Path) -> Iterator[tuple[str, str]]:
+    training = description.training
+    yield "model", f"{description.name} ({folder}, sha256 {hash_model(folder)[:12]})"
+    yield "labels", ", ".join(f"{name} {value}" for name, value in description.labels.items())
+    if description.regions:
+        yield (
+            "regions",
+            ", ".join(
+                f"{region.name} ({' + '.join(region.labels)})" for region in description.regions
+            ),
+        )
+    channels = [f"{channel.name} ({channel.modality})" for channel in description.channels]
+    yield "channels", ", ".join(channels)
+    yield "spacing", _by_axis(description.preprocessing.spacing_mm) + " mm"
+    features = "-".join(map(str, description.network.features))
+    patch = description.patch_size
+    size = f", patches of {_by_axis(patch)} voxels" if patch else ""
+    yield "network", f"{description.network.name}, features {features}{size}"
+    yield "members", str(description.num_members)
+    data = training.get("data", "not recorded")
+    fold = f"fold {training['fold']} of {training['folds']}" if "fold" in training else ""
+    yield (
+        "trained on",
+        f"{description.fingerprint.num_cases} cases of {data}" + f", {fold}" * bool(fold),
+    )
+    changes = [f"{name} changes {share:.2%}" for name, share in description.label_change.items()]
+    measured = f" (of foreground labels, {', '.join(changes)})" if changes else ""
+    yield "precision", description.inference.precision + measured
+    for words in _in_words(description.postprocessing):
+        yield "post-processing", words
+
+
+def _in_words(config: PostprocessingConfig) -> list[str]:
+    words = []
+    if config.crf is not None:
+        labels = "all labels" if config.crf_labels is None else ", ".join(config.crf_labels)
+        words.append(f"{setting_in_words(config.crf)}, on {labels}")
+    words += [str(rule) for rule in config.rules]
+    if config.largest_change:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in config.largest_change.items())
+        words.append(f"largest change seen on validation: {shares}")
+    return words or ["none"]
+
+
+def _by_axis(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
+
+
+def _candidate_table(decision: Decision) -> Table:
+    table = _table("candidate", "Dice change", "95 % interval", "worst label", "better / worse", "")
+    shown = _best(decision.candidates)
+    for candidate in shown:
+        table.add_row(
+            Text(SUMS.get(candidate.kind, candidate.name)),
+            f"{candidate.gain:+.4f}",
+            Text(f"[{candidate.low:+.4f}, {candidate.high:+.4f}]"),
+            Text(f"{candidate.worst_label} {candidate.worst_change:+.4f}"),
+            f"{candidate.num_better} / {candidate.num_worse}",
+            "passes" if candidate.passes else "",
+        )
+    hidden = len(decision.candidates) - len(shown)
+    more = f"; {hidden} more in candidates.csv" if hidden else ""
+    table.caption = f"on all cases, against no post-processing; rules on top of the field{more}"
+    return table
+
+
+def _best(candidates: tuple[CandidateRecord, ...]) -> list[CandidateRecord]:
+    ranked = sorted(candidates, key=lambda c: (c.kind not in SUMS, not c.passes, -c.gain))
+    return ranked[:MOST_CANDIDATES]
+
+
+def _structure_table(decision: Decision) -> Table:
+    table = _table("label", "n", "Dice before", "after", "NSD before", "after")
+    for row in decision.structures:
+        table.add_row(
+            Text(row.name),
+            str(row.num_cases),
+            f"{row.dice_before:.4f}",
+            f"{row.dice_after:.4f}",
+            f"{row.nsd_before:.4f}",
+            f"{row.nsd_after:.4f}",
+        )
+    way = (
+        "each fold by what was chosen on the others" if decision.of_folds else "nothing was chosen"
+    )
+    table.caption = f"{way}; NSD at {decision.nsd_tolerance_mm:g} mm"
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.columns[0].overflow = "fold"
+    return table

@@ -1,0 +1,51 @@
+"""Scores without cases, for tests of what is chosen among them."""
+
+import numpy as np
+
+from pipeline.selection.choice import Space
+
+
+class FakeMeasure:
+    """Scores of settings and rules that add up, where a setting acts on the accepted labels only.
+
+    Args:
+        before_NLM: Scores of doing nothing.
+        settings_CNLM: What each setting adds.
+        rules_RNLM: What each rule adds.
+    """
+
+    def __init__(self, structures, before_NLM, settings_CNLM=(), rules_RNLM=()):
+        self.structures = structures
+        self.before, self.settings, self.rules = before_NLM, settings_CNLM, rules_RNLM
+
+    def __call__(self, choices):
+        return np.stack([self._score(choice) for choice in choices])
+
+    def _score(self, choice):
+        scores = self.before.copy()
+        if choice.setting is not None:
+            is_open = [name in choice.labels for name in self.structures]
+            scores[:, is_open] += self.settings[choice.setting][:, is_open]
+        for number in choice.rules:
+            scores += self.rules[number]
+        return scores
+
+
+def flat(num_cases, num_labels, value=0.8):
+    return np.full((num_cases, num_labels, 2), value)
+
+
+def effect(num_cases, *of_labels, noise=0.0, seed=0):
+    """Change each label's Dice and NSD by a mean and noise."""
+    rng = np.random.default_rng(seed)
+    change = rng.normal(0, noise, (num_cases, len(of_labels), 2))
+    change -= change.mean(axis=0)
+    return change + np.array(of_labels)[:, None]
+
+
+def space(num_labels, num_settings, groups=()):
+    return Space(tuple("abcdefgh"[:num_labels]), num_settings, tuple(groups))
+
+
+def folds(num_cases, number=5):
+    return np.arange(num_cases) % number

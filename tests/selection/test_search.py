@@ -1,0 +1,165 @@
+"""The whole way, on random networks and with a refinement that knows the truth."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.cli import main
+from pipeline.errors import ConfigError
+from pipeline.model import hash_model, load_model, read_description
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.selection import read_decision, search, search_postprocessing
+from pipeline.selection.candidates import SMOOTHNESS_ONLY
+
+CPU = torch.device("cpu")
+
+
+def sabotage(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm, config):
+    """Make a mess of everything."""
+    assert image_CIJK.dtype == np.float32
+    assert len(uncertain.voxel_N)
+    assert label_values == [0, 1, 2]
+    assert spacing_mm == (1, 1, 1)
+    return np.roll(labels_IJK, 5, axis=0)
+
+
+def restore_inner(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm, config):
+    """Find the label `inner` where it is, and lose nearly all of `outer`, with one setting only."""
+    if config != SMOOTHNESS_ONLY:
+        return sabotage(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm, config)
+    after_IJK = labels_IJK.copy()
+    is_inner = np.abs(image_CIJK[0] - 1) < 0.5
+    after_IJK[labels_IJK == 1] = 0
+    after_IJK[is_inner] = 1
+    after_IJK[(labels_IJK == 2) & (image_CIJK[0] > 1.6)] = 0
+    return after_IJK
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def searched(finished_run, tmp_path_factory):
+    run = tmp_path_factory.mktemp("searched") / "run"
+    shutil.copytree(finished_run, run)
+    return run, search_postprocessing(run / "model", refine=restore_inner)
+
+
+def test_what_helps_one_label_is_chosen_for_that_label(searched):
+    _, decision = searched
+    assert decision.verdict == "accepted"
+    assert decision.postprocessing.crf == SMOOTHNESS_ONLY
+    assert decision.postprocessing.crf_labels == ("inner",)
+    assert (decision.num_cases, decision.num_folds, len(decision.of_folds)) == (12, 3, 3)
+    assert 0 < decision.low <= decision.gain <= decision.high
+    inner, outer = decision.structures
+    assert (inner.may_change, outer.may_change) == (True, False)
+    assert inner.dice_after > inner.dice_before
+    assert decision.postprocessing.largest_change["inner"] > 0
+
+
+def test_the_model_uses_it_from_then_on_and_keeps_its_weights(searched, finished_run):
+    run, decision = searched
+    before, after = (load_model(path / "model", CPU) for path in (finished_run, run))
+    assert after.description == before.description.model_copy(
+        update={"postprocessing": decision.postprocessing}
+    )
+    for network, same in zip(after.networks, before.networks, strict=True):
+        assert all(torch.equal(v, same.state_dict()[k]) for k, v in network.state_dict().items())
+    assert after.sha256 != before.sha256
+    assert read_decision(run / "model") == decision
+    assert {path.name for path in (run / "model" / "postprocessing").iterdir()} == {
+        "decision.json", "candidates.csv", "decision.png",
+    }  # fmt: skip
+    assert not (run / "selection").exists()
+
+
+def test_sabotage_is_refused_and_the_model_stays_as_it_is(run):
+    before = read_description(run / "model")
+    decision = search_postprocessing(run / "model", refine=sabotage)
+    assert decision.postprocessing.crf is None
+    settings = [c for c in decision.candidates if c.kind == "setting"]
+    assert len(settings) == 19
+    assert not any(candidate.passes for candidate in settings)
+    unchanged = before.model_copy(update={"postprocessing": decision.postprocessing})
+    assert read_description(run / "model") == unchanged
+
+
+def test_nine_cases_leave_it_off_and_say_so(make_run, tmp_path):
+    run = make_run(tmp_path, 9)
+    before = hash_model(run / "model")
+
+    def never(*_):
+        raise AssertionError("no case is segmented")
+
+    decision = search_postprocessing(run / "model", refine=never)
+    assert decision.verdict == "off"
+    assert "9 validation cases" in decision.reason
+    assert hash_model(run / "model") == before
+    assert read_decision(run / "model") == decision
+
+
+def test_post_processing_of_old_is_replaced_and_recorded(make_run, tmp_path):
+    run = make_run(tmp_path, 9)
+    path = run / "model" / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    old = {"rules": [{"label": "inner", "keep_largest": 1}]}
+    metadata["trivox"]["postprocessing"] = old
+    path.write_text(json.dumps(metadata))
+    decision = search_postprocessing(run / "model")
+    assert decision.replaced == PostprocessingConfig.model_validate(old)
+    assert read_description(run / "model").postprocessing == PostprocessingConfig()
+
+
+def test_stopped_in_the_middle_it_goes_on_there_and_ends_alike(run, searched):
+    calls = []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) > 5 * 19:
+            raise KeyboardInterrupt
+        return restore_inner(*arguments)
+
+    before = hash_model(run / "model")
+    with pytest.raises(KeyboardInterrupt):
+        search_postprocessing(run / "model", refine=stop)
+    assert hash_model(run / "model") == before
+    assert len(list((run / "selection" / "cases").glob("*.npz"))) == 5
+
+    def count(*arguments):
+        calls.append(1)
+        return restore_inner(*arguments)
+
+    calls.clear()
+    decision = search_postprocessing(run / "model", refine=count)
+    assert len(calls) == 7 * 19, "the five finished cases are not done again"
+    assert decision.model_copy(update={"seconds": 0}) == searched[1].model_copy(
+        update={"seconds": 0}
+    )
+
+
+def test_the_verbs_search_and_show(run, monkeypatch, capsys):
+    monkeypatch.setattr(search, "_random_field", lambda device: restore_inner)
+    model = str(run / "model")
+    assert main(["show", model]) == 0
+    assert "not chosen on validation" in capsys.readouterr().out
+    assert main(["postprocess-search", model, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "decision on 12 validation cases: accepted" in said
+    assert "decision.png" in said
+    assert main(["show", model]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert "members: 3" in shown
+    assert main(["show", model, "data.root=x"]) == 2
+
+
+def test_settings_that_would_change_the_cases_are_refused(run):
+    with pytest.raises(ConfigError, match=r"data\.fold=1: .*data\.root"):
+        search_postprocessing(run / "model", ["data.fold=1"], refine=sabotage)
