@@ -7,6 +7,7 @@ set.
 
 from pipeline.postprocessing.apply import Evidence, postprocess
 from pipeline.postprocessing.config import PostprocessingConfig, check_rules
+from pipeline.postprocessing.crf import num_slots
 from pipeline.postprocessing.limits import allow_labels, change_shares
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
 from pipeline.postprocessing.rules import Cleaned, apply_rules
@@ -21,5 +22,6 @@ __all__ = [
     "apply_rules",
     "change_shares",
     "check_rules",
+    "num_slots",
     "postprocess",
 ]

@@ -14,7 +14,7 @@ from pipeline.errors import StudyError
 from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream
 from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.model import Model
-from pipeline.postprocessing import Cleaned, Evidence, postprocess
+from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
 from pipeline.progress import timed
 from pipeline.segmentation.study import BYTES_PER_GB, PreparedStudy, Segmentation
 from pipeline.study import Study
@@ -29,9 +29,6 @@ from pipeline.volume import smallest_label_type
 logger = logging.getLogger(__name__)
 
 NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of view of the study"
-
-TOP_K = 8
-"""Probabilities of an uncertain voxel that the conditional random field weighs, at most."""
 
 UNCERTAIN_BYTES = 5
 """That a voxel takes on average to remember which voxels are uncertain: about a tenth of them."""
@@ -62,6 +59,7 @@ class Segmenter:
         )
         self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
         self._has_field = description.postprocessing.crf is not None
+        self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
     def loading_bytes(self, num_voxels: int, volume_mm3: float) -> int:
         """Return about what a study takes while it is read and brought to the network's grid."""
@@ -127,7 +125,7 @@ class Segmenter:
         seconds = dict(study.seconds)
         stream, predicted_bytes = self._plan(study, elsewhere_bytes)
         stream.seconds, stream.advance = seconds, partial(advance, "windows")
-        restorer = self._restorer(study, sink, max(top_k, TOP_K * self._has_field))
+        restorer = self._restorer(study, sink, max(top_k, self._num_slots))
         level = logging.INFO if predicted_bytes > BYTES_PER_GB else logging.DEBUG
         predicted_gb = predicted_bytes / BYTES_PER_GB
         logger.log(level, "%s: about %.2f GB of memory expected", study.case, predicted_gb)

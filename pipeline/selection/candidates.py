@@ -71,7 +71,7 @@ def make_candidates(description: ModelDescription) -> Candidates:
     Regions overlap, which a field of labels that exclude each other cannot express: for them there
     are rules only.
     """
-    settings = () if description.regions else tuple(_settings())
+    settings = () if description.regions else tuple(_settings(description))
     return Candidates(settings, tuple(_rules(description)))
 
 
@@ -85,7 +85,10 @@ def setting_in_words(config: CrfConfig) -> str:
     )
 
 
-def _settings() -> Iterator[CrfConfig]:
+def _settings(description: ModelDescription) -> Iterator[CrfConfig]:
+    if learnt := description.training.get("crf"):
+        # By training through the field.
+        yield CrfConfig.model_validate(learnt)
     for position_mm, intensity, weights in product(POSITION_MM, INTENSITY, WEIGHTS):
         yield CrfConfig(
             theta_position_mm=position_mm,

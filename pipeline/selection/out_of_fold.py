@@ -22,7 +22,7 @@ from pipeline.files import atomic_path, sha256_of
 from pipeline.manifest import Case
 from pipeline.model import load_model
 from pipeline.model.folder import weight_files
-from pipeline.postprocessing import PostprocessingConfig
+from pipeline.postprocessing import PostprocessingConfig, num_slots
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.progress import track
 from pipeline.segmentation import Segmenter
@@ -32,9 +32,6 @@ from pipeline.study import Study
 from pipeline.training.data import read_case
 from pipeline.transforms import Uncertain
 from pipeline.volume import LabelMap
-
-TOP_K = 8
-"""Classes of an uncertain voxel that are kept; the others share what is left of its probability."""
 
 
 class Refine(Protocol):
@@ -151,7 +148,7 @@ def _segment(
     description = segmenter.description
     study, reference = read_case(case, len(description.channels), description.study)
     prepared = segmenter.prepare(study, keep_volume=True)
-    top_k = min(description.num_outputs, TOP_K) if settings else 0
+    top_k = num_slots(description.num_outputs) if settings else 0
     result = segmenter.segment(prepared, top_k=top_k)
     before_IJK, uncertain = result.labels_IJK, result.uncertain
     changes: tuple[Change, ...] = ()
@@ -197,7 +194,7 @@ def _key(case: Case, member: _LoadedMember, settings: Sequence[CrfConfig]) -> st
     """Name all that a stored case follows from."""
     files = [*case.images, *([case.label] if case.label else [])]
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    words = [__version__, member.key, repr(stats), str(TOP_K)]
+    words = [__version__, member.key, repr(stats)]
     words += [config.model_dump_json() for config in settings]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline import __version__
+from pipeline.inference import NotEnoughMemory
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.selection.candidates import Candidates, make_candidates
@@ -78,7 +79,11 @@ def _random_field(device: torch.device) -> Refine:
         config: CrfConfig,
     ) -> Labels:
         crf = Crf(config, device=device)
-        return crf.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
+        try:
+            return crf.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
+        except NotEnoughMemory:
+            # A study that is segmented keeps its labels then, too.
+            return labels_IJK
 
     return refine
 

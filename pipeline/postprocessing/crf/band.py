@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.postprocessing.crf.config import FEW_CLASSES
+from pipeline.postprocessing.crf.config import FEW_CLASSES, num_slots
 from pipeline.transforms import CERTAIN, Uncertain
 
 LEAST_PROBABILITY = 1e-5
@@ -95,8 +95,9 @@ def band_of_uncertain(
         device: Where the band is to lie.
     """
     voxel_N = _flat_index(torch.from_numpy(uncertain.voxel_N).to(device), num_voxels)
-    class_NS = torch.from_numpy(uncertain.index_NK).to(device)
-    values_NS = torch.from_numpy(uncertain.probability_NK).to(device).float()
+    most = num_slots(num_classes)
+    class_NS = torch.from_numpy(uncertain.index_NK[:, :most]).to(device)
+    values_NS = torch.from_numpy(uncertain.probability_NK[:, :most]).to(device).float()
     if num_classes <= FEW_CLASSES:
         values_CN = values_NS.new_zeros(num_classes, len(voxel_N))
         # Added, since what was below the smallest step stands as another 0 of the first class.
@@ -108,13 +109,12 @@ def band_of_uncertain(
 
 
 def band_of_probabilities(
-    probability_CIJK: torch.Tensor, top_k: int = FEW_CLASSES
+    probability_CIJK: torch.Tensor,
 ) -> tuple[Band, torch.Tensor]:
     """Return the band where no class is certain, and the most probable class of each voxel.
 
     Args:
         probability_CIJK: `(C, I, J, K)`, of any floating type.
-        top_k: Classes to keep of each voxel, if there are more than `FEW_CLASSES`.
     """
     num_classes, num_planes = probability_CIJK.shape[:2]
     plane_voxels = probability_CIJK[0, 0].numel()
@@ -133,7 +133,7 @@ def band_of_probabilities(
         if num_classes <= FEW_CLASSES:
             logs.append(_odds(found_CN))
         else:
-            found_SN, class_SN = found_CN.topk(min(top_k, num_classes), dim=0)
+            found_SN, class_SN = found_CN.topk(num_slots(num_classes), dim=0)
             classes.append(class_SN.T.short())
             logs.append(found_SN.T.clamp_min(LEAST_PROBABILITY).log_())
     class_NS = torch.cat(classes) if classes else None

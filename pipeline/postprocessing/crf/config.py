@@ -9,6 +9,9 @@ Normalisation = Literal["row", "symmetric"]
 FEW_CLASSES = 8
 """Up to so many classes, each voxel that may change keeps the probabilities of all of them."""
 
+MOST_SLOTS = 4
+"""Probabilities that are kept of each voxel where there are more classes, the largest ones."""
+
 
 class CrfConfig(BaseModel):
     """Strength and reach of the two kernels, and how often messages go round.
@@ -62,3 +65,8 @@ class CrfConfig(BaseModel):
         if self.compatibility is not None and len(self.compatibility) != num_classes:
             found = len(self.compatibility)
             raise ValueError(f"compatibility is for {found} classes, not for {num_classes}")
+
+
+def num_slots(num_classes: int) -> int:
+    """Return how many probabilities of each voxel the field weighs."""
+    return num_classes if num_classes <= FEW_CLASSES else MOST_SLOTS

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from pipeline.postprocessing.crf.config import num_slots
 from pipeline.transforms import Uncertain
 
 BAND_MM = 4.0
@@ -42,7 +43,7 @@ def uncertain_of_labels(
     """
     if not band_mm > 0 or not math.isfinite(band_mm):
         raise ValueError(f"The band must be wider than 0 mm, not {band_mm}.")
-    top_k = min(8, len(label_values))
+    top_k = num_slots(len(label_values))
     parts = list(_entries(labels_IJK, label_values, spacing_mm, band_mm))
     if not parts:
         empty = np.empty((0, top_k))
