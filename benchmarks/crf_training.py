@@ -2,12 +2,13 @@
 
     python -m benchmarks.crf_training --data /path/to/Task04_Hippocampus
 
-Two networks learn with the same seed and number of steps on fold 0, one of them through the field;
-then the field refines the masks of both. Finished runs are not trained again. Prints a section of
-benchmarks/postprocessing.md.
+Networks learn with the same seed and number of steps on fold 0: one by itself, the others through
+the field from two sets of parameters. Then the field refines the masks of all. Finished runs are
+not trained again. Prints a section of benchmarks/postprocessing.md.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,14 @@ STEPS = 255
 TIMED_ROUNDS = 10
 TIES = 1e-4
 """Differences of a case's Dice that count as none."""
-NETWORKS = {"plain": "null", "through": "{}"}
-"""The networks, and their setting of `training.crf`."""
+PLAIN = "plain"
+FIELDS = {
+    "usual": "{}",
+    "gentle": "{theta_position_mm: 2, theta_intensity: 1, weight_appearance: 1, "
+    "theta_smoothness_mm: 1, weight_smoothness: 1}",
+}
+"""What the networks that train through the field start it from, as `training.crf`."""
+NETWORKS = {PLAIN: "null", **FIELDS}
 
 
 @dataclass(frozen=True)
@@ -94,19 +101,25 @@ def page_section(
     """Train what is missing; return the lines of the section."""
     configs = {name: config_of(name, data, iterations) for name in NETWORKS}
     models = {name: trained(config) for name, config in configs.items()}
-    start = configs["through"].training.crf
+    fields = {name: fields_of(configs[name], models[name]) for name in FIELDS}
+    sides = [Side(PLAIN, PLAIN)]
+    for name, (start, learned) in fields.items():
+        sides += [
+            Side(f"plain, then the {name} field", PLAIN, start),
+            Side(f"plain, then the {name} field as learnt", PLAIN, learned),
+            Side(f"through the {name} field, without it", name),
+            Side(f"through the {name} field, then it as learnt", name, learned),
+        ]
+    scores = score_sides(configs[PLAIN], models, sides, num_cases)
+    seconds = seconds_per_step(configs, models[PLAIN].description)
+    return section(configs[PLAIN], scores, seconds, fields)
+
+
+def fields_of(config: RunConfig, model: Model) -> tuple[CrfConfig, CrfConfig]:
+    """Return the field that a network was trained through, at first and as learnt."""
+    start = config.training.crf
     assert start is not None
-    learned = CrfConfig.model_validate(models["through"].description.training["crf"])
-    sides = [
-        Side("plain", "plain"),
-        Side("plain, then the field as it starts", "plain", start),
-        Side("plain, then the field as learnt", "plain", learned),
-        Side("trained through, without the field", "through"),
-        Side("trained through, then the field as learnt", "through", learned),
-    ]
-    scores = score_sides(configs["plain"], models, sides, num_cases)
-    seconds = seconds_per_step(configs, models["plain"].description)
-    return section(configs["plain"], scores, seconds, (start, learned))
+    return start, CrfConfig.model_validate(model.description.training["crf"])
 
 
 def config_of(name: str, data: Path, iterations: int) -> RunConfig:
@@ -199,15 +212,15 @@ def section(
     config: RunConfig,
     scores: Mapping[str, Sequence[LabelScores]],
     seconds: Mapping[str, float],
-    fields: tuple[CrfConfig, CrfConfig],
+    fields: Mapping[str, tuple[CrfConfig, CrfConfig]],
 ) -> list[str]:
     """Return the lines of the section.
 
     Args:
         config: Of the plain network.
         scores: Of each side; the first is what the others are compared with.
-        seconds: Of a step without the field, and with it.
-        fields: Before and after training.
+        seconds: Of a step of each network; the first is the plain one.
+        fields: Of the others, before and after training.
     """
     training = config.training
     first, *_ = scores
@@ -225,14 +238,14 @@ def section(
             ]
         )
     size = "x".join(map(str, training.patch_size))
-    plain_s, through_s = seconds.values()
-    start, learned = fields
+    plain_s, *others_s = seconds.values()
+    through_s = max(others_s)
     return [
         "## Trained through the field, or refined by it afterwards",
         "",
         f"`python -m benchmarks.crf_training` on {machine()}.",
         "",
-        f"Hippocampus MRI, fold 0 of {config.data.folds}, {len(base)} validation cases; two "
+        f"Hippocampus MRI, fold 0 of {config.data.folds}, {len(base)} validation cases; "
         f"`{config.network.name}` networks, {training.max_iterations} steps each on batches of "
         f"{training.batch_size} patches of {size}, same seed, one run each. The field sees the "
         "study on its own grid and the probabilities in steps of 1/255. NSD is at "
@@ -242,12 +255,26 @@ def section(
         *table(["", "Dice (95 % interval)", "NSD", "mean difference; cases better, worse"], rows),
         "",
         f"A step takes {plain_s:.2f} s without and {through_s:.2f} s through the field "
-        f"({through_s / plain_s:.1f}x), measured by turns.",
+        f"({through_s / plain_s:.1f}x), by turns on the same patches.",
         "",
-        f"Weight of appearance {start.weight_appearance:g} -> {learned.weight_appearance:.2f}, of "
-        f"smoothness {start.weight_smoothness:g} -> {learned.weight_smoothness:.2f}; "
-        f"compatibility, from 1 beside the diagonal: {shown(learned)}.",
+        *itertools.chain.from_iterable(
+            (described(name, *both), "") for name, both in fields.items()
+        ),
     ]
+
+
+def described(name: str, start: CrfConfig, learned: CrfConfig) -> str:
+    """Return what a field was, and what of it changed."""
+    costs = ", ".join(
+        "[" + " ".join(f"{cost:.2f}" for cost in row) + "]" for row in learned.compatibility or ()
+    )
+    return (
+        f"The {name} field reaches {start.theta_position_mm:g} mm and "
+        f"{start.theta_intensity:g} in intensity, and {start.theta_smoothness_mm:g} mm. It learnt: "
+        f"weight of appearance {start.weight_appearance:g} -> {learned.weight_appearance:.2f}, of "
+        f"smoothness {start.weight_smoothness:g} -> {learned.weight_smoothness:.2f}, "
+        f"compatibility {costs}."
+    )
 
 
 def case_dice(scores: Sequence[LabelScores]) -> dict[str, float]:
@@ -263,12 +290,6 @@ def compared(found: Mapping[str, float], base: Mapping[str, float]) -> str:
     difference = np.array([found[case] - base[case] for case in base])
     better, worse = np.sum(difference > TIES), np.sum(difference < -TIES)
     return f"{difference.mean():+.4f}; {better}, {worse}"
-
-
-def shown(config: CrfConfig) -> str:
-    """Return a compatibility row by row."""
-    rows = config.compatibility or ()
-    return ", ".join("[" + " ".join(f"{cost:.2f}" for cost in row) + "]" for row in rows)
 
 
 if __name__ == "__main__":
