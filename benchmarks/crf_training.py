@@ -4,7 +4,8 @@
 
 Networks learn with the same seed and number of steps on fold 0: one by itself, the others through
 the field from two sets of parameters. Then the field refines the masks of all. Finished runs are
-not trained again. Prints a section of benchmarks/postprocessing.md.
+not trained again. Prints a section for benchmarks/postprocessing.md; benchmarks/crf_training.md is
+the last one.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from pipeline.volume import LabelMap, Slices
 CPU = torch.device("cpu")
 CONFIG = Path("configs/msd_hippocampus.yaml")
 RUNS = Path("runs/crf_training")
-ITERATIONS = 300
+ITERATIONS = 400
 STEPS = 255
 """A probability of 1, as segmenting hands it out."""
 TIMED_ROUNDS = 10
@@ -243,7 +244,7 @@ def section(
     return [
         "## Trained through the field, or refined by it afterwards",
         "",
-        f"`python -m benchmarks.crf_training` on {machine()}.",
+        f"`python -m benchmarks.crf_training --data ...` on {machine()}.",
         "",
         f"Hippocampus MRI, fold 0 of {config.data.folds}, {len(base)} validation cases; "
         f"`{config.network.name}` networks, {training.max_iterations} steps each on batches of "
