@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipeline.errors import TrainingError
 from pipeline.files import atomic_path
+from pipeline.postprocessing.crf.layer import CrfLayer
 
 
 @dataclass
@@ -24,6 +25,7 @@ class TrainingState:
         iteration: Finished iterations.
         elapsed_s: Time in training so far, over all resumes.
         epoch_losses: Losses of the current epoch so far.
+        crf: The layer that the network is trained through, or None.
     """
 
     network: torch.nn.Module
@@ -34,11 +36,17 @@ class TrainingState:
     iteration: int = 0
     elapsed_s: float = 0.0
     epoch_losses: list[float] = field(default_factory=list)
+    crf: CrfLayer | None = None
 
     @property
     def network_to_keep(self) -> torch.nn.Module:
         """The network to validate and keep: the averaged one where there is one."""
         return self.network if self.averaged is None else self.averaged.module
+
+    @property
+    def learners(self) -> torch.nn.ModuleList:
+        """All that is optimised."""
+        return torch.nn.ModuleList([self.network, *([] if self.crf is None else [self.crf])])
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, atomically."""
@@ -51,6 +59,8 @@ class TrainingState:
             "elapsed_s": self.elapsed_s,
             "epoch_losses": self.epoch_losses,
         }
+        if self.crf is not None:
+            content["crf"] = self.crf.state_dict()
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
 
@@ -65,6 +75,8 @@ class TrainingState:
             self.network.load_state_dict(content["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(content["averaged"])
+            if self.crf is not None:
+                self.crf.load_state_dict(content["crf"])
             self.optimizer.load_state_dict(content["optimizer"])
             # Empty where the loss was not scaled: the run moves from a device without float16.
             if content["scaler"]:

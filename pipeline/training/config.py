@@ -11,6 +11,7 @@ from pipeline.losses import LossConfig
 from pipeline.network import NetworkConfig
 from pipeline.phantom import PhantomConfig
 from pipeline.postprocessing import PostprocessingConfig
+from pipeline.postprocessing.crf import CrfConfig
 from pipeline.study import StudyConfig
 from pipeline.training.resources import Resources
 from pipeline.transforms import AugmentationConfig, PreprocessingConfig
@@ -139,6 +140,12 @@ class TrainingConfig(BaseModel):
     )
     checkpoint_minutes: float = Field(
         default=2.0, gt=0, description="Time between checkpoints: what a killed run loses at most."
+    )
+
+    crf: CrfConfig | None = Field(
+        default=None,
+        description="Train through a conditional random field that starts from these parameters; "
+        "{}: from the usual ones. What it learns is kept with the model, for post-processing.",
     )
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from pipeline.training.finetune import adopt_settings, keep_source, open_source
 from pipeline.training.folder import RunFolder
 from pipeline.training.prepare import Prepared, describe_run, prepare_folds
 from pipeline.training.run import RunResult, train_fold
+from pipeline.training.through_crf import mean_learned
 from pipeline.training.validation import ValidationFolder, config_for, present_scores
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,12 @@ def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared
         for fold in range(len(folds))
     ]
     first = members[0].description
-    training = {**first.training, "fold": "all", "members": [member.sha256 for member in members]}
+    training = {
+        **first.training,
+        **mean_learned([member.description for member in members]),
+        "fold": "all",
+        "members": [member.sha256 for member in members],
+    }
     changes = [member.description.label_change for member in members]
     # What was measured of each member holds for their mean: the largest change of any.
     common = set(changes[0]).intersection(*changes)

@@ -16,6 +16,7 @@ from pipeline.training.config import RunConfig
 from pipeline.training.data import check_trainable, read_cases
 from pipeline.training.finetune import adopt_preprocessing
 from pipeline.training.folder import RunFolder
+from pipeline.training.through_crf import check_crf
 from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
 from pipeline.volume import LabelMap
 
@@ -61,6 +62,7 @@ def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
     )
     check_trainable(manifest, split)
     check_rules(manifest.labels, config.postprocessing)
+    check_crf(config.training.crf, manifest)
     if folder.is_begun:
         return Prepared(manifest, split, folder.read_fingerprint(), volumes)
     fingerprint = _read_all_cases(manifest, split, config)
@@ -89,6 +91,7 @@ def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
     everything = Split(train=cases, validation=cases)
     check_trainable(manifest, everything)
     check_rules(manifest.labels, config.postprocessing)
+    check_crf(config.training.crf, manifest)
     if folder.is_begun:
         folder.check_split(everything)
         fingerprint, volumes = folder.read_fingerprint(), folder.read_volumes()

@@ -35,6 +35,7 @@ from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
 from pipeline.training.step import build_state, build_trainer
+from pipeline.training.through_crf import build_crf, with_learned
 from pipeline.training.transfer import axes_that_follow, transfer_weights
 from pipeline.training.validation import ValidationFolder, quick_dice, validate
 
@@ -144,6 +145,7 @@ def train_fold(
 
     model = Model(description, (state.network_to_keep,))
     change = measure_label_change(split.validation, model, ranks.device)
+    description = with_learned(description, state.crf)
     description = description.model_copy(update={"label_change": change})
     save_model(Model(description, model.networks), folder.model)
     summaries = validate(
@@ -205,7 +207,8 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
         folder.arithmetic, network, len(description.channels), config.training, ranks
     )
     head = axes_that_follow(description, "outputs")
-    state = build_state(network, training, ranks.device, config.seed, head)
+    crf = build_crf(training.crf, description)
+    state = build_state(network, training, ranks.device, config.seed, head, crf)
     if folder.checkpoint.is_file():
         state.load(folder.checkpoint)
         logger.info("resuming at iteration %d", state.iteration)

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.inference import autocast_type
 from pipeline.losses import Logits, Loss
+from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training.arithmetic import memory_format
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
@@ -27,6 +28,12 @@ Source: the learning rate of the output layer in Yang et al., Tensor Programs V,
 arXiv:2203.03466; the constant is ours, from the phantom and one fold of the hippocampus data.
 """
 
+CRF_LR_FACTOR = 10
+"""How much faster than most weights those of a conditional random field learn under AdamW.
+
+They are few, and each is to change by about its own size within a short training.
+"""
+
 
 def build_state(
     network: torch.nn.Module,
@@ -34,6 +41,7 @@ def build_state(
     device: torch.device,
     seed: int,
     head: Collection[str] = (),
+    crf: CrfLayer | None = None,
 ) -> TrainingState:
     """Set up optimiser, averaged weights and loss scaling for `network`.
 
@@ -43,20 +51,27 @@ def build_state(
         device: To train on.
         seed: Of the random numbers used inside a step.
         head: Names of the weights that give the logits.
+        crf: The layer to train through, if so; is moved to `device`.
     """
     network.to(device)
     averaged = None
     if config.ema_decay > 0:
         averaged = AveragedModel(network, multi_avg_fn=_averaging(config.ema_decay))
+    is_adam = config.optimizer == "adamw"
+    groups = _parameter_groups(network, head if is_adam else ())
+    if crf is not None:
+        crf.to(device)
+        # Decay would not make its weights small but draw them to 1, and its costs to each other.
+        group = {"params": list(crf.parameters()), "weight_decay": 0.0}
+        groups.append(group | {"lr_factor": float(CRF_LR_FACTOR if is_adam else 1)})
     optimizer: torch.optim.Optimizer
-    if config.optimizer == "adamw":
-        groups = _parameter_groups(network, head)
+    if is_adam:
         optimizer = torch.optim.AdamW(
             groups, config.learning_rate, weight_decay=config.weight_decay
         )
     else:
         optimizer = torch.optim.SGD(
-            _parameter_groups(network, head=()),
+            groups,
             config.learning_rate,
             momentum=0.99,
             nesterov=True,
@@ -64,7 +79,7 @@ def build_state(
         )
     is_half = autocast_type(config.precision, device) is torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=is_half)
-    return TrainingState(network, averaged, optimizer, scaler, seed)
+    return TrainingState(network, averaged, optimizer, scaler, seed, crf=crf)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -116,6 +131,7 @@ def build_trainer(
     dtype = autocast_type(config.precision, device)
     layout = memory_format(config.layout)
     loss_of.to(device)
+    learners = state.learners
 
     def step(_: Engine, batch: Batch) -> float:
         image_BCIJK = batch.image.to(device, non_blocking=True, memory_format=layout)
@@ -124,11 +140,12 @@ def build_trainer(
         state.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             logits = state.network(image_BCIJK)
-        loss = loss_of(_in_float32(logits), label_BIJK, batch.annotated)
+        logits = _through(state.crf, image_BCIJK, _in_float32(logits))
+        loss = loss_of(logits, label_BIJK, batch.annotated)
         state.scaler.scale(loss).backward()
-        ranks.average_gradients(state.network)
+        ranks.average_gradients(learners)
         state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(learners.parameters(), config.gradient_clip)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.averaged is not None:
@@ -142,3 +159,14 @@ def _in_float32(logits: Logits) -> Logits:
     if isinstance(logits, torch.Tensor):
         return logits.float()
     return [level_BCIJK.float() for level_BCIJK in logits]
+
+
+def _through(crf: CrfLayer | None, image_BCIJK: torch.Tensor, logits: Logits) -> Logits:
+    """Refine the finest logits, if there is a layer that does."""
+    if crf is None:
+        return logits
+    if isinstance(logits, torch.Tensor):
+        refined_BCIJK: torch.Tensor = crf(image_BCIJK, logits)
+        return refined_BCIJK
+    finest_BCIJK, *others = logits
+    return [crf(image_BCIJK, finest_BCIJK), *others]

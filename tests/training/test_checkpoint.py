@@ -6,6 +6,8 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.losses import LossConfig, build_loss
+from pipeline.postprocessing.crf import CrfConfig
+from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training import TrainingConfig
 from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer
@@ -17,7 +19,9 @@ CPU = torch.device("cpu")
 def make_state(num_features=2, seed=0, **changes):
     torch.manual_seed(seed)
     network = torch.nn.Conv3d(1, num_features, 3, padding=1)
-    return build_state(network, config(**changes), CPU, seed=0)
+    settings = config(**changes)
+    crf = None if settings.crf is None else CrfLayer(settings.crf, num_features, (1.0, 1.0, 1.0))
+    return build_state(network, settings, CPU, seed=0, crf=crf)
 
 
 def config(**changes):
@@ -35,7 +39,10 @@ def tensors_of(tree):
     return {"": tree.tolist() if isinstance(tree, torch.Tensor) else tree}
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "sgd"}, {"ema_decay": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "sgd"}, {"ema_decay": 0.0}, {"crf": CrfConfig(weight_appearance=0)}],
+)
 def test_everything_comes_back_exactly(tmp_path, changes):
     state = make_state(**changes)
     image, label = torch.randn(1, 1, 4, 4, 4), torch.randint(0, 2, (1, 4, 4, 4))
@@ -48,7 +55,7 @@ def test_everything_comes_back_exactly(tmp_path, changes):
     other = make_state(seed=1, **changes)
     other.load(tmp_path / "deep" / "last.pt")
     assert (other.iteration, other.elapsed_s, other.epoch_losses) == (3, 1.25, [0.1, 1 / 3])
-    for part in ("network", "averaged", "optimizer", "scaler"):
+    for part in ("network", "averaged", "optimizer", "scaler", "crf"):
         before, after = getattr(state, part), getattr(other, part)
         if before is None:
             assert after is None

@@ -4,6 +4,8 @@ import torch
 from ignite.engine import Events
 
 from pipeline.losses import LossConfig, build_loss
+from pipeline.postprocessing.crf import CrfConfig
+from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training import TrainingConfig
 from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer, set_learning_rate
@@ -41,9 +43,9 @@ def config(**changes):
     return TrainingConfig(**(defaults | changes))
 
 
-def train_on(network, batches, settings, loss=None):
+def train_on(network, batches, settings, loss=None, crf=None):
     """Return the state after one step on each batch, and the losses."""
-    state = build_state(network, settings, CPU, seed=0)
+    state = build_state(network, settings, CPU, seed=0, crf=crf)
     trainer = build_trainer(state, settings, Ranks(CPU), loss or build_loss(LossConfig(), 2))
     losses = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output))
@@ -197,3 +199,62 @@ def test_deeply_supervised_networks_and_partial_cases_reach_the_loss():
     ]
     assert torch.equal(target_BIJK, batch.label)
     assert torch.equal(annotated_BC, batch.annotated)
+
+
+def make_layer(**changes):
+    return CrfLayer(CrfConfig(**({"weight_appearance": 0.0} | changes)), 2, (1.0, 1.0, 1.0))
+
+
+def test_only_the_finest_logits_go_through_the_field():
+    given = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, logits, target_BIJK, annotated_BC):
+            given.append(logits)
+            return sum(level.square().mean() for level in logits)
+
+    class Deep(Scale):
+        def forward(self, image_BCIJK):
+            fine = super().forward(image_BCIJK)
+            return [fine.bfloat16(), fine[:, :, ::2].bfloat16()]
+
+    batch = batch_of([0, 1, 0, 0])
+    batch.image[:, :, 1] = -1.0
+    train_on(Deep(2.0), [batch], config(), Spy())
+    train_on(Deep(2.0), [batch], config(), Spy(), make_layer())
+    plain, through = given
+    torch.testing.assert_close(through[0], make_layer()(batch.image, plain[0]))
+    assert (through[0] - plain[0]).abs().max() > 0.1
+    assert torch.equal(through[1], plain[1])
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("adamw", 10), ("sgd", 1)])
+def test_the_weights_of_the_field_learn_faster_and_do_not_decay(optimizer, factor):
+    settings = config(optimizer=optimizer, learning_rate=1e-3, weight_decay=0.5)
+    layer = make_layer()
+    state = build_state(Scale(1.0), settings, CPU, seed=0, crf=layer)
+    of_network, of_layer = state.optimizer.param_groups
+    assert of_layer["params"] == list(layer.parameters())
+    assert (of_layer["lr_factor"], of_layer["weight_decay"]) == (factor, 0)
+    assert (of_network["lr_factor"], of_network["weight_decay"]) == (1, 0.5)
+
+
+def test_ranks_average_the_gradients_of_the_field_and_all_are_clipped_together():
+    """SGD's first step is 1.99 times the gradient, whose norm over all weights is 0.001."""
+    averaged = []
+
+    class Spy(Ranks):
+        def average_gradients(self, network):
+            averaged.extend(p for p in network.parameters() if p.grad is not None)
+
+    settings = config(optimizer="sgd", learning_rate=0.1, gradient_clip=1e-3, ema_decay=0.0)
+    layer, network = make_layer(), Scale(2.0)
+    state = build_state(network, settings, CPU, seed=0, crf=layer)
+    learners = [network.weight, *layer.parameters()]
+    before = [p.detach().clone() for p in learners]
+    trainer = build_trainer(state, settings, Spy(CPU), build_loss(LossConfig(), 2))
+    trainer.run([batch_of([0, 1, 0, 0])])
+    assert {id(p) for p in averaged} == {id(p) for p in learners}
+    steps = [(p.detach() - old).flatten() for p, old in zip(learners, before, strict=True)]
+    assert torch.cat(steps).norm() == pytest.approx(0.1 * 1.99 * 1e-3, rel=1e-3)
+    assert all(step.norm() > 0 for step in steps)
