@@ -69,7 +69,8 @@ def main() -> None:
     shutil.copytree(options.model.parent, run, ignore=shutil.ignore_patterns("cache", "selection"))
     rng = np.random.default_rng(0)
 
-    def refine(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm, config):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, E501, PLR0913
+    def refine(image_CIJK, labels_IJK, uncertain, *others):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+        label_values, spacing_mm, config = others
         spread = image_CIJK.std()
         noise = rng.normal(0, spread, image_CIJK.shape)
         dim = (CONTRAST * image_CIJK + noise).astype(np.float32)

@@ -1,4 +1,6 @@
-"""One run of the field: `python -m benchmarks.crf_worker PROBLEM.npz OUT.npz NORMALISATION BACKEND`.
+"""One run of the field.
+
+    python -m benchmarks.crf_worker PROBLEM.npz OUT.npz row|symmetric torch|numba
 
 Once on a corner of the problem first, so that compiled code is loaded; then once in full.
 """

@@ -1,4 +1,4 @@
-"""Measure post-processing: the conditional random field and rules; write benchmarks/postprocessing.md.
+"""Measure the conditional random field and rules; write benchmarks/postprocessing.md.
 
     taskset -c 1 python -m benchmarks.postprocessing --peer PYTHON [--searched NAME=MODEL ...]
 
@@ -70,8 +70,10 @@ def against_peer(peer: str, folder: Path) -> Iterator[str]:
         "Before: " + _quality(before, problem) + ".",
         "",
     )
-    headings = ["normalisation", "voxels", "", "s", "of pydensecrf2", "extra MB",
-                "of the probabilities", "Dice, HD95 voxels", "changed voxels that agree"]  # fmt: skip
+    headings = [
+        "normalisation", "voxels", "", "s", "of pydensecrf2", "extra MB", "of the probabilities",
+        "Dice, HD95 voxels", "changed voxels that agree",
+    ]  # fmt: skip
     rows: list[Sequence[str]] = []
     for normalisation, copies in (("row", 1), ("symmetric", 1), ("row", 2)):
         _store(problem, copies, folder)
