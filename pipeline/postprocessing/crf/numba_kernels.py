@@ -24,9 +24,16 @@ from pipeline.postprocessing.crf.lattice import Lattice, Slab
 WIDTHS = (1, 2, 4, 8)
 """Numbers of columns that there is code for: so few that they fit a processor's registers."""
 
-_OPTIONS: dict[str, Any] = {
-    "fastmath": True, "nogil": True, "error_model": "numpy", "cache": True
-}  # fmt: skip
+_OPTIONS: dict[str, Any] = {"fastmath": True, "nogil": True, "error_model": "numpy"}
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function when it is first called; keep what was compiled for the next process."""
+    try:
+        compiled: Callable[..., Any] = njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # There is no folder that may be written to.
+        compiled = njit(**_OPTIONS)(function)
+    return compiled
 
 
 def place(lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> "NumbaRows":
@@ -93,7 +100,7 @@ def _strides(lattice: Lattice, width: int) -> npt.NDArray[np.uint64]:
     return np.array(lattice.strides, np.uint64) * np.uint64(width)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _weight(corner, part_i, part_j, part_k):
     """Return the weight of one of the eight corners of a cell in space."""
     one = np.float32(1)
@@ -102,7 +109,7 @@ def _weight(corner, part_i, part_j, part_k):
     return weight_i * weight_j * (part_k if corner & 1 else one - part_k)
 
 
-@njit(**_OPTIONS)
+@_compiled
 def _step(corner, strides):
     """Return the way from the first of those corners to another, in the flattened grid."""
     step = strides[0] if corner & 4 else uint64(0)
@@ -119,7 +126,7 @@ def _intensity_corners(num_channels: int) -> Callable[..., None]:
     """
     one = np.float32(1)
 
-    @njit(**_OPTIONS)
+    @_compiled
     def find(feature_M, strides, step_P, weight_P):
         step_P[0], weight_P[0] = uint64(0), one
         number = 1
@@ -133,8 +140,7 @@ def _intensity_corners(num_channels: int) -> Callable[..., None]:
                 weight_P[corner] *= one - part
             number *= 2
 
-    compiled: Callable[..., None] = find
-    return compiled
+    return find
 
 
 @cache
@@ -143,7 +149,7 @@ def _splat(width: int, num_channels: int) -> Callable[..., None]:
     find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
-    @njit(**_OPTIONS)
+    @_compiled
     def splat(index_N3, feature_NM, cells, parts, strides, value_NW, grid):
         step_P, weight_P = np.empty(num_corners, np.uint64), np.empty(num_corners, np.float32)
         value_W = np.empty(width, np.float32)
@@ -162,8 +168,7 @@ def _splat(width: int, num_channels: int) -> Callable[..., None]:
                     for column in range(width):
                         grid[at + uint64(column)] += share * value_W[column]
 
-    compiled: Callable[..., None] = splat
-    return compiled
+    return splat
 
 
 @cache
@@ -172,7 +177,7 @@ def _gather(width: int, num_channels: int) -> Callable[..., None]:
     find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
-    @njit(**_OPTIONS)
+    @_compiled
     def gather(index_N3, feature_NM, cells, parts, strides, grid, scale_N, value_NW):
         step_P, weight_P = np.empty(num_corners, np.uint64), np.empty(num_corners, np.float32)
         value_W = np.empty(width, np.float32)
@@ -193,8 +198,7 @@ def _gather(width: int, num_channels: int) -> Callable[..., None]:
             for column in range(width):
                 value_NW[row, column] += scale_N[row] * value_W[column]
 
-    compiled: Callable[..., None] = gather
-    return compiled
+    return gather
 
 
 @cache
@@ -203,7 +207,7 @@ def _splat_volume(num_channels: int) -> Callable[..., None]:
     find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
-    @njit(**_OPTIONS)
+    @_compiled
     def splat(slab, column_C, cells, parts, strides, width, grid):
         first_plane, feature_MIJK, class_IJK, weight_IJK = slab
         step_P, weight_P = np.empty(num_corners, np.uint64), np.empty(num_corners, np.float32)
@@ -228,5 +232,4 @@ def _splat_volume(num_channels: int) -> Callable[..., None]:
                         for other in range(num_corners):
                             grid[at_corner + step_P[other]] += weight * weight_P[other]
 
-    compiled: Callable[..., None] = splat
-    return compiled
+    return splat
