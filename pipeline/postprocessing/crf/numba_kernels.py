@@ -117,36 +117,29 @@ def _step(corner, strides):
     return step + (strides[2] if corner & 1 else uint64(0))
 
 
-@cache
-def _intensity_corners(num_channels: int) -> Callable[..., None]:
-    """Compile what fills in the corners of a cell along the intensity axes.
+@njit(inline="always")
+def _find_corners(num_channels, feature_M, strides, step_P, weight_P):
+    """Fill in the corners of a cell along the intensity axes: steps from the first, and weights."""
+    step_P[0], weight_P[0] = uint64(0), np.float32(1)
+    number = 1
+    for channel in range(num_channels):
+        cell = int(feature_M[channel])
+        part = feature_M[channel] - np.float32(cell)
+        for corner in range(number):
+            step_P[corner] += uint64(cell) * strides[3 + channel]
+            step_P[number + corner] = step_P[corner] + strides[3 + channel]
+            weight_P[number + corner] = weight_P[corner] * part
+            weight_P[corner] *= np.float32(1) - part
+        number *= 2
 
-    The number of channels is a constant to the compiler, as in all that follows, so that it can
-    unroll the innermost loops.
-    """
-    one = np.float32(1)
 
-    @_compiled
-    def find(feature_M, strides, step_P, weight_P):
-        step_P[0], weight_P[0] = uint64(0), one
-        number = 1
-        for channel in range(num_channels):
-            cell = int(feature_M[channel])
-            part = feature_M[channel] - np.float32(cell)
-            for corner in range(number):
-                step_P[corner] += uint64(cell) * strides[3 + channel]
-                step_P[number + corner] = step_P[corner] + strides[3 + channel]
-                weight_P[number + corner] = weight_P[corner] * part
-                weight_P[corner] *= one - part
-            number *= 2
-
-    return find
+# The functions below close over whole numbers, which the compiler then knows, so that it can unroll
+# the innermost loops; and over nothing else, or their compiled code would not be found again.
 
 
 @cache
 def _splat(width: int, num_channels: int) -> Callable[..., None]:
     """Compile the adding of rows for a number of columns and channels."""
-    find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
     @_compiled
@@ -157,7 +150,7 @@ def _splat(width: int, num_channels: int) -> Callable[..., None]:
             i, j, k = index_N3[row, 0], index_N3[row, 1], index_N3[row, 2]
             first = uint64(width) * (cells[0, i] + cells[1, j] + cells[2, k])
             part_i, part_j, part_k = parts[0, i], parts[1, j], parts[2, k]
-            find_corners(feature_NM[row], strides, step_P, weight_P)
+            _find_corners(num_channels, feature_NM[row], strides, step_P, weight_P)
             for column in range(width):
                 value_W[column] = value_NW[row, column]
             for corner in range(8):
@@ -174,7 +167,6 @@ def _splat(width: int, num_channels: int) -> Callable[..., None]:
 @cache
 def _gather(width: int, num_channels: int) -> Callable[..., None]:
     """Compile the reading of rows for a number of columns and channels."""
-    find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
     @_compiled
@@ -185,7 +177,7 @@ def _gather(width: int, num_channels: int) -> Callable[..., None]:
             i, j, k = index_N3[row, 0], index_N3[row, 1], index_N3[row, 2]
             first = uint64(width) * (cells[0, i] + cells[1, j] + cells[2, k])
             part_i, part_j, part_k = parts[0, i], parts[1, j], parts[2, k]
-            find_corners(feature_NM[row], strides, step_P, weight_P)
+            _find_corners(num_channels, feature_NM[row], strides, step_P, weight_P)
             for column in range(width):
                 value_W[column] = np.float32(0)
             for corner in range(8):
@@ -204,7 +196,6 @@ def _gather(width: int, num_channels: int) -> Callable[..., None]:
 @cache
 def _splat_volume(num_channels: int) -> Callable[..., None]:
     """Compile the adding of a slab for a number of channels."""
-    find_corners = _intensity_corners(num_channels)
     num_corners = 2**num_channels
 
     @_compiled
@@ -224,7 +215,7 @@ def _splat_volume(num_channels: int) -> Callable[..., None]:
                     first = uint64(width) * (first_ij + cells[2, k]) + uint64(column)
                     for channel in range(num_channels):
                         feature_M[channel] = feature_MIJK[channel, plane, j, k]
-                    find_corners(feature_M, strides, step_P, weight_P)
+                    _find_corners(num_channels, feature_M, strides, step_P, weight_P)
                     value = weight_IJK[plane, j, k] if is_weighted else np.float32(1)
                     for corner in range(8):
                         at_corner = first + _step(corner, strides)
