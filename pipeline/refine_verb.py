@@ -24,7 +24,8 @@ there is a reference (trivox evaluate). For masks of a Trivox model, let
 _EPILOG = """\
 settings (key=value, anywhere on the line):
   band_mm=4               with --labels: voxels further than this from a boundary
-                          keep their label; the nearer to it, the less certain
+                          keep their label; the nearer to it, the less certain;
+                          give at least two voxels' width
   theta_position_mm=5     reach: voxels further apart, in mm, hardly matter to
                           each other
   theta_intensity=0.5     how alike voxels must look, in robust units: 1 is the

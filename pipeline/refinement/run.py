@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 TITLES = ("refined", "as given")
 NO_LABEL = "the segmentation has no voxel but background, so there was nothing to refine"
+FEWEST_VOXELS = 2
+"""Width of a band in which boundaries move: voxels at its border are certain."""
 
 Classes = npt.NDArray[np.unsignedinteger]
 
@@ -73,14 +75,6 @@ class _Loaded:
     study: Study
     segmentation: Segmentation
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was unusual about it, each once."""
-        found = [*self.study.warnings, *self.headers.segmentation.warnings]
-        if not self.segmentation.class_IJK.any():
-            found.append(NO_LABEL)
-        return tuple(dict.fromkeys(found))
-
 
 def refine_files(request: Request) -> RefinementRecord:
     """Refine a segmentation and write what came of it; each file appears when it is complete.
@@ -115,6 +109,20 @@ def refine_files(request: Request) -> RefinementRecord:
     return record
 
 
+def _warnings(loaded: _Loaded, request: Request) -> tuple[str, ...]:
+    """Return what was unusual about the input, each once."""
+    found = [*loaded.study.warnings, *loaded.headers.segmentation.warnings]
+    if not loaded.segmentation.class_IJK.any():
+        found.append(NO_LABEL)
+    largest_mm, band_mm = max(loaded.segmentation.grid.spacing_mm), request.config.band_mm
+    if request.kind == "labels" and band_mm < FEWEST_VOXELS * largest_mm:
+        found.append(
+            f"band_mm={band_mm:g} is less than {FEWEST_VOXELS} voxels of {largest_mm:.3g} mm, so "
+            "boundaries hardly move across them; a wider band lets them"
+        )
+    return tuple(dict.fromkeys(found))
+
+
 def _check_settings(loaded: _Loaded, request: Request) -> None:
     config = request.config
     if request.kind == "probabilities" and "band_mm" in config.model_fields_set:
@@ -131,7 +139,8 @@ def _refine(loaded: _Loaded, request: Request, room: Room) -> Classes:
     """Return the refined class of each voxel."""
     image_CIJK, segmentation = loaded.study.volume.data_CIJK, loaded.segmentation
     spacing_mm, config = segmentation.grid.spacing_mm, request.config
-    room.check_band()
+    if segmentation.probability_CIJK is None:
+        room.check_band(segmentation.class_IJK, config.band_mm)
     with make_progress() as progress, room.refusals():
         task = progress.add_task("Refining", total=None, note="")
         crf = Crf(
@@ -196,7 +205,7 @@ def _describe(
         changed_voxels=sum(change.gained for change in changes.values()),
         labels=changes,
         grid=GridRecord.of(segmentation.grid),
-        warnings=loaded.warnings,
+        warnings=_warnings(loaded, request),
         timing=timing,
         memory_gb=peak_bytes / BYTES_PER_GB,
         device=device_name(request.device),

@@ -2,7 +2,8 @@
 
 `read_study` reads NIfTI, NRRD and MetaImage, one file per channel, and keeps the header fields that
 outputs must repeat; `read_label_map` reads labels; `open_volume` reads a header alone. Nothing is
-taken from free text in headers, and no file, however broken, costs more memory than its size allows.
+taken from free text in headers, and no file, however broken, costs more memory than its size
+allows.
 """
 
 from pipeline.study.reader import extent_of, open_volume, read_label_map, read_study
