@@ -24,7 +24,7 @@ class RefinementRecord(BaseModel):
     changed_voxels: int = Field(description="Voxels whose label is another now.")
     labels: dict[int, LabelChange] = Field(description="Of each label value, what changed.")
     grid: GridRecord = Field(description="Grid of image, segmentation and mask.")
-    warnings: tuple[str, ...] = Field(description="What was unusual about the input.")
+    warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")
     timing: Timing = Field(description="What took how long.")
     memory_gb: float = Field(description="Peak of the process, in 10^9 bytes.")
     device: str = Field(description="Where the field was computed.")

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.main_memory import PeakMeter
 from pipeline.postprocessing.crf import Crf
 from pipeline.progress import make_progress, timed
-from pipeline.refinement.changes import count_changes
+from pipeline.refinement.changes import LabelChange, count_changes
 from pipeline.refinement.config import RefinementConfig
 from pipeline.refinement.inputs import (
     Headers,
@@ -40,6 +40,8 @@ TITLES = ("refined", "as given")
 NO_LABEL = "the segmentation has no voxel but background, so there was nothing to refine"
 FEWEST_VOXELS = 2
 """Width of a band in which boundaries move: voxels at its border are certain."""
+LARGE_CHANGE = 0.5
+"""Share of a label's voxels; more or fewer by this is no matter of boundaries any more."""
 
 Classes = npt.NDArray[np.unsignedinteger]
 
@@ -109,8 +111,10 @@ def refine_files(request: Request) -> RefinementRecord:
     return record
 
 
-def _warnings(loaded: _Loaded, request: Request) -> tuple[str, ...]:
-    """Return what was unusual about the input, each once."""
+def _warnings(
+    loaded: _Loaded, request: Request, changes: Mapping[int, LabelChange]
+) -> tuple[str, ...]:
+    """Return what was unusual about the input or about what came of it, each once."""
     found = [*loaded.study.warnings, *loaded.headers.segmentation.warnings]
     if not loaded.segmentation.class_IJK.any():
         found.append(NO_LABEL)
@@ -120,6 +124,13 @@ def _warnings(loaded: _Loaded, request: Request) -> tuple[str, ...]:
             f"band_mm={band_mm:g} is less than {FEWEST_VOXELS} voxels of {largest_mm:.3g} mm, so "
             "boundaries hardly move across them; a wider band lets them"
         )
+    for value, change in changes.items():
+        before, after = change.voxels_before, change.voxels_after
+        if value and abs(after - before) > LARGE_CHANGE * before:
+            found.append(
+                f"label {value} went from {before} to {after} voxels: look whether that is right; "
+                "smaller weights change less"
+            )
     return tuple(dict.fromkeys(found))
 
 
@@ -205,7 +216,7 @@ def _describe(
         changed_voxels=sum(change.gained for change in changes.values()),
         labels=changes,
         grid=GridRecord.of(segmentation.grid),
-        warnings=_warnings(loaded, request),
+        warnings=_warnings(loaded, request, changes),
         timing=timing,
         memory_gb=peak_bytes / BYTES_PER_GB,
         device=device_name(request.device),

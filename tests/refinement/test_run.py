@@ -143,6 +143,14 @@ def test_a_band_of_few_voxels_is_said(case):
     assert refine_files(case.request()).warnings == ()
 
 
+def test_a_label_that_all_but_vanishes_is_said(case):
+    config = RefinementConfig(weight_appearance=0, weight_smoothness=60, theta_smoothness_mm=9)
+    record = refine_files(case.request(config=config))
+    change = record.labels[300]
+    text = f"label 300 went from {change.voxels_before} to {change.voxels_after} voxels"
+    assert text in " ".join(record.warnings)
+
+
 def test_a_band_is_for_labels(case):
     with pytest.raises(ConfigError, match="band_mm"):
         refine_files(case.request("probabilities", config=RefinementConfig(band_mm=2)))
