@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipeline import __version__, verbs
+from pipeline.refine_verb import add_refine
 
 Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(choices, common)
     _add_export(choices, common)
     _add_postprocess_search(choices, common)
+    add_refine(choices, common)
     _add_show(choices, common)
     return parser
 

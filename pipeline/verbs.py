@@ -192,8 +192,7 @@ def plan(options: argparse.Namespace) -> int:
         "overwrite": options.force,
     }
     result = planning.plan(build_config(planning.PlanConfig, request, (), where="trivox plan"))
-    for line in planning.summary_of(result):
-        _results().print(line, soft_wrap=True, markup=False)
+    print_lines(planning.summary_of(result))
     return DONE
 
 
@@ -223,7 +222,7 @@ def _search(model: Path, overrides: Sequence[str], device: str) -> int:
     from pipeline.selection import describe_decision, search_postprocessing
 
     decision = search_postprocessing(model, overrides, choose_device(device))
-    _print_lines(describe_decision(decision, model))
+    print_lines(describe_decision(decision, model))
     return DONE
 
 
@@ -233,11 +232,12 @@ def show(options: argparse.Namespace) -> int:
 
     if options.overrides:
         raise ConfigError(options.overrides[0], "`show` takes no settings", "Leave it out.")
-    _print_lines(describe_model(options.model))
+    print_lines(describe_model(options.model))
     return DONE
 
 
-def _print_lines(lines: "Sequence[Line]") -> None:
+def print_lines(lines: "Sequence[Line]") -> None:
+    """Print results: text as it is, tables as wide as they may be."""
     for line in lines:
         _results().print(line, soft_wrap=isinstance(line, str), markup=False)
 

@@ -17,7 +17,10 @@ def test_help_does_not_import_what_is_heavy():
 
 @pytest.mark.parametrize(
     "verb",
-    ["train", "segment", "evaluate", "check", "plan", "export", "postprocess-search", "show"],
+    [
+        *("train", "segment", "evaluate", "check", "plan", "export", "postprocess-search"),
+        *("refine", "show"),
+    ],
 )
 def test_each_verb_explains_itself(verb, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -15,6 +15,7 @@ from pipeline.report.provenance import (
     Recipe,
     Timing,
     read_provenance,
+    software_versions,
     write_provenance,
 )
 from pipeline.report.volumetry import volumes_ml
@@ -28,6 +29,7 @@ __all__ = [
     "Recipe",
     "Timing",
     "read_provenance",
+    "software_versions",
     "volumes_ml",
     "write_mask",
     "write_picture",

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.files import atomic_path
-from pipeline.report.scene import Plane, Scene, make_scene
+from pipeline.report.scene import TITLES, Plane, Scene, make_scene
 from pipeline.volume import Volume
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def write_picture(
     path: Path,
     *,
     reference_IJK: npt.NDArray[np.integer] | None = None,
+    titles: tuple[str, str] = TITLES,
 ) -> None:
     """Draw a mask over its volume and save it as PNG, atomically.
 
@@ -52,8 +53,9 @@ def write_picture(
         names: Label name to value.
         path: The PNG file to write.
         reference_IJK: Expert labels on the same grid, drawn in a second row.
+        titles: Of the two rows.
     """
-    scene = make_scene(volume, labels_IJK, names, reference_IJK)
+    scene = make_scene(volume, labels_IJK, names, reference_IJK, titles)
     figure = _draw(scene)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=figure.get_facecolor())

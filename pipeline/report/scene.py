@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from pipeline.volume import Volume
 
+TITLES = ("prediction", "reference")
+"""Of the rows, where there are two."""
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -69,6 +72,7 @@ def make_scene(
     labels_IJK: npt.NDArray[np.integer],
     names: Mapping[str, int],
     reference_IJK: npt.NDArray[np.integer] | None,
+    titles: tuple[str, str] = TITLES,
 ) -> Scene:
     """Turn a volume and its masks to RAS order and choose what to show; see `write_picture`."""
     orientation = nib.io_orientation(volume.affine)
@@ -76,7 +80,7 @@ def make_scene(
     spacing_mm[orientation[:, 0].astype(int)] = volume.grid.spacing_mm
     masks = {"mask": labels_IJK}
     if reference_IJK is not None:
-        masks = {"prediction": labels_IJK, "reference": reference_IJK}
+        masks = dict(zip(titles, (labels_IJK, reference_IJK), strict=True))
     rows = {
         name: nib.apply_orientation(np.asarray(mask), orientation) for name, mask in masks.items()
     }

@@ -57,7 +57,7 @@ def read_study(
     Raises:
         StudyError: If a file cannot be read, or is no image that can be segmented.
     """
-    files = tuple(_open_volume(Path(path), config) for path in paths)
+    files = tuple(open_volume(Path(path), config) for path in paths)
     _check_channels(files, case, num_channels)
     check_extent(files[0].path, files[0].grid)
     for file in files[1:]:
@@ -84,7 +84,7 @@ def extent_of(paths: Sequence[Path]) -> tuple[int, float]:
     Both summed over channels, and 0 if one file is no volume: reading it will say why.
     """
     try:
-        files = [_open_volume(Path(path), _DEFAULT_CONFIG) for path in paths]
+        files = [open_volume(Path(path)) for path in paths]
     except StudyError:
         return 0, 0.0
     voxels = [file.grid.num_voxels * file.num_volumes for file in files]
@@ -98,7 +98,7 @@ def read_label_map(path: Path) -> LabelMap:
     Raises:
         StudyError: If the file cannot be read, holds several volumes, or a value is no label.
     """
-    file = _open_volume(Path(path), _DEFAULT_CONFIG)
+    file = open_volume(Path(path))
     if file.num_volumes != 1:
         raise StudyError(
             file.path.name,
@@ -113,7 +113,12 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(values_IJK.astype(label_type), file.affine)
 
 
-def _open_volume(path: Path, config: StudyConfig) -> ImageFile:
+def open_volume(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> ImageFile:
+    """Read and check the header of a volume's file; its voxels wait.
+
+    Raises:
+        StudyError: If there is no such file, or its header describes no volume in space.
+    """
     name = path.name.lower()
     if path.is_dir():
         raise StudyError(path.name, "is a folder, not a volume", _DICOM_REMEDY)

@@ -47,6 +47,8 @@ def test_the_slice_with_most_foreground_of_both_masks():
     scene = make_scene(volume, labels, NAMES, reference)
     assert list(scene.rows) == ["prediction", "reference"]
     assert {plane.name: index for plane, index in scene.slices}["axial"] == 4
+    named = make_scene(volume, labels, NAMES, reference, ("refined", "as given"))
+    assert list(named.rows) == ["refined", "as given"]
 
 
 def test_an_empty_mask_shows_the_middle():

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.study import StudyConfig, case_name, read_label_map, read_study
+from pipeline.study import StudyConfig, case_name, open_volume, read_label_map, read_study
 
 
 def test_channels_are_stacked_in_the_order_given(save, voxels):
@@ -156,3 +156,11 @@ def test_a_volume_that_is_no_part_of_a_patient_is_refused(tmp_path, spacing_mm, 
     nib.save(image, tmp_path / "a.nii.gz")
     with pytest.raises(StudyError, match=rf"^a\.nii\.gz: the volume (measures )?{found}.*Correct"):
         read_study([tmp_path / "a.nii.gz"], case="a", num_channels=1)
+
+
+def test_a_header_is_read_without_its_voxels(save, voxels, tmp_path):
+    path = save(data=np.stack([voxels, voxels], axis=-1))
+    file = open_volume(path)
+    assert (file.grid.shape, file.num_volumes) == ((5, 6, 7), 2)
+    with pytest.raises(StudyError, match="does not exist"):
+        open_volume(tmp_path / "none.nii")

@@ -1,0 +1,24 @@
+"""Refine a segmentation that anybody made, by the image it was made of.
+
+`refine_files()` reads image and segmentation, moves boundaries to where the image has them by the
+conditional random field of `pipeline.postprocessing.crf`, and writes mask, record and picture.
+"""
+
+from pipeline.refinement.changes import LabelChange
+from pipeline.refinement.config import RefinementConfig
+from pipeline.refinement.inputs import Kind
+from pipeline.refinement.outputs import Outputs
+from pipeline.refinement.present import describe_refinement
+from pipeline.refinement.record import RefinementRecord
+from pipeline.refinement.run import Request, refine_files
+
+__all__ = [
+    "Kind",
+    "LabelChange",
+    "Outputs",
+    "RefinementConfig",
+    "RefinementRecord",
+    "Request",
+    "describe_refinement",
+    "refine_files",
+]

@@ -1,0 +1,217 @@
+"""What is refined, from files: an image, and labels or probabilities on the same grid.
+
+Axes: C = channels or classes, I, J, K = voxel axes in the order of the file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StudyError
+from pipeline.refinement.config import RefinementConfig
+from pipeline.study import (
+    GeometryHeader,
+    ImageFile,
+    Study,
+    case_name,
+    open_volume,
+    read_label_map,
+    read_study,
+)
+from pipeline.volume import PROBABILITY_STEPS, Grid, smallest_label_type
+
+Kind = Literal["labels", "probabilities"]
+
+MAX_CLASSES = 2**15 - 2
+"""The field counts classes in 16 bits."""
+
+SUM_TOLERANCE = 0.01
+"""Largest distance of a voxel's sum of probabilities from one, before rounding to steps."""
+
+LARGEST_SUM_TOLERANCE = 0.25
+"""The same with rounding, however many classes there are."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmentation to be refined.
+
+    Attributes:
+        grid: Where its voxels lie.
+        header: The header that the refined mask repeats.
+        values: Label value of each class, ascending; the background's, 0, first.
+        class_IJK: `(I, J, K)` class of each voxel: the label's, or the most probable.
+        probability_CIJK: `(C, I, J, K)` float32 probabilities, if they are what was given.
+    """
+
+    grid: Grid
+    header: GeometryHeader
+    values: npt.NDArray[np.unsignedinteger]
+    class_IJK: npt.NDArray[np.unsignedinteger]
+    probability_CIJK: npt.NDArray[np.float32] | None = None
+
+    def labels(self, class_IJK: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+        """Return the label values of classes."""
+        return np.asarray(self.values[class_IJK])
+
+
+@dataclass(frozen=True)
+class Headers:
+    """Files whose headers were read and found sound; their voxels wait.
+
+    Attributes:
+        images: One file per channel, or one with all channels.
+        segmentation: Labels, or probabilities.
+        kind: Which of both.
+    """
+
+    images: tuple[ImageFile, ...]
+    segmentation: ImageFile
+    kind: Kind
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels of the image."""
+        return self.images[0].num_volumes if len(self.images) == 1 else len(self.images)
+
+
+def open_inputs(images: Sequence[Path], segmentation: Path, kind: Kind) -> Headers:
+    """Read all headers, and make sure that all files lie on one grid.
+
+    Raises:
+        StudyError: If a file cannot be read, or the grids differ.
+    """
+    headers = Headers(tuple(open_volume(path) for path in images), open_volume(segmentation), kind)
+    num_volumes = headers.segmentation.num_volumes
+    if kind == "probabilities" and num_volumes < 2:
+        raise StudyError(
+            segmentation.name,
+            "holds 1 volume; probabilities are one of each class, the background's first",
+            "Give a label map with --labels, or a 4D file with --probabilities.",
+        )
+    if kind == "labels" and num_volumes > 1:
+        raise StudyError(
+            segmentation.name,
+            f"holds {num_volumes} volumes; a label map is one, with one value per label",
+            "Give probabilities with --probabilities.",
+        )
+    if num_volumes > MAX_CLASSES:
+        found = f"holds {num_volumes} volumes, more than {MAX_CLASSES}"
+        raise StudyError(segmentation.name, found, "Give one volume of each class.")
+    for image in headers.images:
+        _check_same_grid(image, headers.segmentation)
+    return headers
+
+
+def read_image(headers: Headers, config: RefinementConfig) -> Study:
+    """Read the image.
+
+    Raises:
+        StudyError: If it is no image, or has values that are no numbers.
+    """
+    paths = [file.path for file in headers.images]
+    return read_study(
+        paths, case=case_name(paths[0]), num_channels=headers.num_channels, config=config.study
+    )
+
+
+def read_segmentation(headers: Headers) -> Segmentation:
+    """Read labels or probabilities.
+
+    Raises:
+        StudyError: If values are no labels, or no probabilities of classes.
+    """
+    file = headers.segmentation
+    if headers.kind == "probabilities":
+        probability_CIJK = _read_probabilities(file)
+        values = np.arange(file.num_volumes, dtype=np.uint16)
+        class_IJK = _most_probable(probability_CIJK)
+    else:
+        probability_CIJK = None
+        values, class_IJK = _classes_of(read_label_map(file.path).labels_IJK)
+        if len(values) > MAX_CLASSES:
+            found = f"holds {len(values)} labels, more than {MAX_CLASSES}"
+            raise StudyError(file.path.name, found, "Give a label map with fewer labels.")
+    typed = values.astype(smallest_label_type(int(values[-1])))
+    return Segmentation(file.grid, file.header, typed, class_IJK, probability_CIJK)
+
+
+def _check_same_grid(image: ImageFile, segmentation: ImageFile) -> None:
+    grid, wanted = segmentation.grid, image.grid
+    if grid.same_as(wanted):
+        return
+    if grid.shape != wanted.shape:
+        found = f"grid {grid.shape} differs from {wanted.shape} of {image.path.name}"
+    else:
+        distance_mm = grid.distance_mm(wanted)
+        found = f"grid lies up to {distance_mm:.3g} mm away from that of {image.path.name}"
+    remedy = "Resample one onto the other: image and segmentation must share one grid."
+    raise StudyError(segmentation.path.name, found, remedy)
+
+
+def _classes_of(
+    labels_IJK: npt.NDArray[np.unsignedinteger],
+) -> tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.unsignedinteger]]:
+    """Return the label values, 0 among them, and `(I, J, K)` indices into them."""
+    found = {0}
+    for slab_IJ in np.moveaxis(labels_IJK, 2, 0):
+        found.update(np.unique(slab_IJ).tolist())
+    values = np.array(sorted(found), labels_IJK.dtype)
+    class_IJK = np.empty(labels_IJK.shape, smallest_label_type(len(values) - 1))
+    for index, slab_IJ in enumerate(np.moveaxis(labels_IJK, 2, 0)):
+        class_IJK[:, :, index] = np.searchsorted(values, slab_IJ)
+    return values, class_IJK
+
+
+def _most_probable(
+    probability_CIJK: npt.NDArray[np.float32],
+) -> npt.NDArray[np.unsignedinteger]:
+    class_type = smallest_label_type(len(probability_CIJK) - 1)
+    class_IJK = np.empty(probability_CIJK.shape[1:], class_type)
+    for index in range(len(class_IJK)):
+        class_IJK[index] = probability_CIJK[:, index].argmax(axis=0)
+    return class_IJK
+
+
+def _read_probabilities(file: ImageFile) -> npt.NDArray[np.float32]:
+    """Read probabilities, and make sure that they are such."""
+    values_IJKC: npt.NDArray[Any] = file.load()
+    shape = (file.num_volumes, *file.grid.shape)
+    probability_CIJK = np.empty(shape, np.float32)
+    for index in range(len(probability_CIJK)):
+        probability_CIJK[index] = values_IJKC[..., index]
+    _check_probabilities(file, probability_CIJK)
+    return probability_CIJK
+
+
+def _check_probabilities(file: ImageFile, probability_CIJK: npt.NDArray[np.float32]) -> None:
+    """Refuse values that are no probabilities, or do not sum to about one in each voxel."""
+    rounding = len(probability_CIJK) / (2 * PROBABILITY_STEPS)
+    tolerance = min(LARGEST_SUM_TOLERANCE, SUM_TOLERANCE + rounding)
+    furthest, num_wrong = 1.0, 0
+    for slab_CJK in np.moveaxis(probability_CIJK, 1, 0):
+        lowest, highest = float(slab_CJK.min()), float(slab_CJK.max())
+        # Written so that NaN fails, too.
+        if not (lowest >= -SUM_TOLERANCE and highest <= 1 + SUM_TOLERANCE):
+            raise StudyError(
+                file.path.name,
+                f"holds values from {lowest:g} to {highest:g}, which are no probabilities",
+                "Give class probabilities from 0 to 1; give a label map with --labels.",
+            )
+        sum_JK = slab_CJK.sum(axis=0, dtype=np.float64)
+        off_JK = np.abs(sum_JK - 1)
+        num_wrong += int(np.count_nonzero(off_JK > tolerance))
+        if off_JK.max() > abs(furthest - 1):
+            furthest = float(sum_JK.flat[off_JK.argmax()])
+    if num_wrong:
+        raise StudyError(
+            file.path.name,
+            f"probabilities sum to {furthest:.3g} instead of 1 in one voxel, and are off by more "
+            f"than {tolerance:.2g} in {num_wrong} of {file.grid.num_voxels}",
+            "Classes must exclude each other, the background's first. Probabilities of regions, "
+            "which overlap, cannot be refined: give a label map with --labels.",
+        )
