@@ -106,7 +106,8 @@ def test_two_voxels_by_hand():
     groups = group_all(2, 1, (2, 1, 1))
     empty = torch.empty(0)
     scene = Scene(empty, 2, band.voxel_N, empty, groups, None, None)
-    kernel = MatrixMessages(scene, torch.tensor([[0.0, 2.0], [2.0, 0.0]]), torch.zeros(2, 2))
+    kernel_NN = torch.tensor([[0.0, 2.0], [2.0, 0.0]]).double()
+    kernel = MatrixMessages(scene, kernel_NN, torch.zeros(2, 2).double())
     share_NS = infer(band, scene, [kernel], 1, Compatibility())
     np.testing.assert_allclose(share_NS[:, 0], [0.75, np.e / (1 + np.e)], rtol=1e-6)
 
