@@ -134,7 +134,7 @@ class KernelChecks:
         self.kernels.splat_volume(lattice, slab, column_C, grid_GW)
         index_N3 = np.argwhere(slab.class_IJK.numpy() >= 0)
         feature_NM = slab.feature_MIJK.reshape(num_channels, len(index_N3)).T
-        matrix_NG = interpolation_matrix(lattice, index_N3 + [3, 0, 0], feature_NM)
+        matrix_NG = interpolation_matrix(lattice, index_N3 + np.array([3, 0, 0]), feature_NM)
         weights = np.ones(len(index_N3))
         if is_weighted:
             weights = slab.weight_IJK.numpy().ravel()

@@ -11,9 +11,7 @@ def dense(found, num_classes, shape):
     """Return `(C, I, J, K)` probabilities, 0 where a voxel is not in the band."""
     shares = np.zeros((num_classes, int(np.prod(shape))))
     for slot in range(found.index_NK.shape[1]):
-        np.add.at(
-            shares, (found.index_NK[:, slot], found.voxel_N), found.probability_NK[:, slot]
-        )
+        np.add.at(shares, (found.index_NK[:, slot], found.voxel_N), found.probability_NK[:, slot])
     return shares.reshape(num_classes, *shape)
 
 

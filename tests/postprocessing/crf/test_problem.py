@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from pipeline.inference import NotEnoughMemory
-from pipeline.postprocessing.crf import torch_kernels
 from pipeline.postprocessing.crf import problem as module
+from pipeline.postprocessing.crf import torch_kernels
 from pipeline.postprocessing.crf.band import band_of_probabilities
 from pipeline.postprocessing.crf.problem import Limits, Problem, infer_band, solve
 
