@@ -15,6 +15,7 @@ from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig, Rule
+from pipeline.postprocessing.crf import Crf, CrfConfig
 from pipeline.segmentation import NOTHING_FOUND, Segmenter, segment_study
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import CERTAIN, ChannelNormalisation, Fingerprint, Preprocessing
@@ -303,3 +304,88 @@ def test_an_empty_mask_comes_with_a_warning(study, spacing_mm):
     found = segment_study(air, Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU))
     assert not found.labels_IJK.any()
     assert found.warnings == (*study.warnings, NOTHING_FOUND)
+
+
+# --- The conditional random field ---
+
+CRF = CrfConfig(theta_position_mm=6, theta_intensity=1.0, weight_appearance=3, weight_smoothness=3)
+
+
+class Unsure(torch.nn.Module):
+    """As `Thresholds`, with log-odds that are small near the thresholds and a little further."""
+
+    def forward(self, image_BCIJK):
+        image = image_BCIJK[:, :1]
+        return 4 * torch.cat([torch.zeros_like(image), image, 2 * image - 1], dim=1)
+
+
+def with_field(spacing_mm, **others):
+    config = PostprocessingConfig(crf=CRF, **others)
+    description = describe(spacing_mm).model_copy(update={"postprocessing": config})
+    return Model(description, (Unsure(),))
+
+
+def test_the_field_moves_boundaries_as_it_does_on_uncertain_voxels(study, spacing_mm):
+    """Computed apart from what a model without the field hands on."""
+    plain = Segmenter(Model(describe(spacing_mm), (Unsure(),)), CPU)
+    without = plain.segment(plain.prepare(study), top_k=8)
+    spacing_own_mm = study.volume.grid.spacing_mm
+    expected = Crf(CRF).refine_uncertain(
+        study.volume.data_CIJK, without.labels_IJK, without.uncertain, [0, 4, 9], spacing_own_mm
+    )
+    found = segment_study(study, Segmenter(with_field(spacing_mm), CPU))
+    np.testing.assert_array_equal(found.labels_IJK, expected)
+    assert np.count_nonzero(found.labels_IJK != without.labels_IJK) > 20
+    assert found.labels_IJK.dtype == without.labels_IJK.dtype
+    assert found.warnings == study.warnings
+
+
+def test_the_field_keeps_what_it_needs_and_hands_on_what_was_asked_for(study, spacing_mm):
+    segmenter = Segmenter(with_field(spacing_mm), CPU)
+    prepared = segmenter.prepare(study)
+    assert prepared.volume is study.volume
+    assert segmenter.segment(prepared).uncertain is None
+    assert len(segmenter.segment(prepared, top_k=2).uncertain.voxel_N) > 20
+
+
+def test_more_change_than_on_validation_is_warned_of(study, spacing_mm):
+    limited = with_field(spacing_mm, largest_change={"organ": 0.001})
+    found = segment_study(study, Segmenter(limited, CPU))
+    plain = segment_study(study, Segmenter(Model(describe(spacing_mm), (Unsure(),)), CPU))
+    np.testing.assert_array_equal(found.labels_IJK, plain.labels_IJK)
+    assert found.warnings[:-1] == study.warnings
+    assert found.warnings[-1].startswith("post-processing was not applied: it would change ")
+    assert found.warnings[-1].endswith("of organ, more than the 0.1% seen on validation")
+
+
+def test_progress_tells_windows_from_refining(study, spacing_mm):
+    segmenter, told = Segmenter(with_field(spacing_mm), CPU), []
+    segmenter.segment(segmenter.prepare(study), advance=lambda *step: told.append(step))
+    names = [name for name, _, _ in told]
+    number = names.count("windows")
+    assert names == ["windows"] * number + ["refining"] * (len(names) - number)
+    assert 0 < number < len(names)
+    assert told[number - 1][1] == told[number - 1][2]
+    assert told[-1][1] == told[-1][2]
+
+
+def test_without_memory_for_the_field_there_is_a_mask_with_a_warning(
+    study, spacing_mm, monkeypatch
+):
+    """All that was allowed is taken already when the field's turn comes."""
+    segmenter = Segmenter(with_field(spacing_mm), CPU, max_bytes=10**11)
+    prepared = segmenter.prepare(study)
+    monkeypatch.setattr("pipeline.segmentation.segmenter.resident_bytes", lambda: 2 * 10**11)
+    found = segmenter.segment(prepared)
+    plain = segment_study(study, Segmenter(Model(describe(spacing_mm), (Unsure(),)), CPU))
+    np.testing.assert_array_equal(found.labels_IJK, plain.labels_IJK)
+    assert any("no conditional random field was applied" in each for each in found.warnings)
+
+
+def test_regions_that_overlap_have_no_field(spacing_mm):
+    regions = ({"name": "organ", "labels": ("organ", "lesion"), "writes": "organ"},)
+    fields = {**describe(spacing_mm).model_dump(), "regions": regions}
+    assert ModelDescription.model_validate(fields).regions
+    fields["postprocessing"] = {"crf": CRF.model_dump()}
+    with pytest.raises(ValueError, match="field needs labels, not regions that overlap"):
+        ModelDescription.model_validate(fields)

@@ -8,12 +8,10 @@ from pipeline.transforms import ProbabilityBlock, Restorer, tiles
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.transforms.placement import place
 from pipeline.transforms.resample import resample_linear
-from pipeline.transforms.uncertainty import CERTAIN, UncertainVoxels
+from pipeline.transforms.uncertainty import CERTAIN, LEAST, UncertainVoxels
 from pipeline.volume import Grid
 
 SHAPE = (9, 8, 10)
-SMALLEST = 1 / 510
-"""Outputs below it may be left out."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +67,7 @@ def compare(found, shares, is_uncertain, is_close_call):
     sorted_NC = -np.sort(-of_voxel_NC, axis=1)
     largest_NK = sorted_NC[:, :number]
     probability_NK = found.probability_NK[:, :number].astype(np.float32)
-    left_out = (probability_NK == 0) & (largest_NK < SMALLEST + 1e-6)
+    left_out = (probability_NK == 0) & (largest_NK < LEAST + 1e-6)
     np.testing.assert_allclose(
         probability_NK[~left_out], largest_NK[~left_out], rtol=2**-11 + 1e-5, atol=1e-5
     )
@@ -123,7 +121,7 @@ def test_several_blocks_tell_what_one_does(kind, spacing_mm):
 def test_hand_values():
     """One voxel of two is sure; the other has three classes, of which the largest two are kept."""
     voxels = UncertainVoxels(Grid((3, 1, 1), np.diag([-1.0, 1.0, 1.0, 1.0])), top_k=2)
-    share = torch.tensor([[0.96, 0.25], [0.03, 0.125], [0.01, 0.625]]).reshape(3, 2, 1, 1)
+    share = torch.tensor([[0.9992, 0.25], [0.0005, 0.125], [0.0003, 0.625]]).reshape(3, 2, 1, 1)
     voxels.add(share, [0, 4, 300], (1, 0, 0), "labels")
     found = voxels.collected()
     # The file runs from right to left: the voxel at 2 along R is its first.
@@ -134,12 +132,49 @@ def test_hand_values():
 
 def test_regions_are_certain_if_each_is_there_or_not():
     voxels = UncertainVoxels(Grid((4, 1, 1), np.eye(4)), top_k=3)
-    share = torch.tensor([[0.99, 0.5, 0.01, 0.97], [0.98, 0.99, 0.02, 0.1]]).reshape(2, 4, 1, 1)
+    share = torch.tensor([[0.9995, 0.5, 0.0003, 0.997], [0.9993, 0.9995, 0.0005, 0.1]])
+    share = share.reshape(2, 4, 1, 1)
     voxels.add(share, [1, 2], (0, 0, 0), "regions")
     found = voxels.collected()
     assert found.voxel_N.tolist() == [1, 3]
     assert found.index_NK[:, :2].tolist() == [[2, 1], [1, 2]]
     assert (found.probability_NK[:, 2] == 0).all(), "there are only two"
+
+
+@pytest.mark.parametrize(("most", "is_listed"), [(0.9985, True), (0.998, True), (0.9995, False)])
+def test_labels_are_uncertain_below_999_in_1000(most, is_listed):
+    voxels = UncertainVoxels(Grid((1, 1, 1), np.eye(4)), top_k=2)
+    voxels.add(torch.tensor([most, 1 - most]).reshape(2, 1, 1, 1), [0, 1], (0, 0, 0), "labels")
+    assert len(voxels.collected().voxel_N) == is_listed
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_a_voxel_that_two_parts_hold_is_listed_once(kind):
+    """Three voxels in two parts that share the one in the middle."""
+    voxels = UncertainVoxels(Grid((3, 1, 1), np.eye(4)), top_k=2)
+    share = torch.tensor([[0.75, 0.5, 0.125], [0.25, 0.5, 0.875]]).reshape(2, 3, 1, 1)
+    voxels.add(share[:, 1:], [3, 5], (1, 0, 0), kind)
+    voxels.add(share[:, :2], [3, 5], (0, 0, 0), kind)
+    found = voxels.collected()
+    assert found.voxel_N.tolist() == [0, 1, 2]
+    assert found.probability_NK.tolist() == [[0.75, 0.25], [0.5, 0.5], [0.875, 0.125]]
+    assert sorted(found.index_NK[1].tolist()) == [3, 5]
+    assert found.index_NK[[0, 2]].tolist() == [[3, 5], [5, 3]]
+
+
+@pytest.mark.parametrize(("least", "is_kept"), [(0.9 * LEAST, False), (1.1 * LEAST, True)])
+def test_outputs_are_left_out_only_below_least_everywhere(least, is_kept):
+    """A class that is the third everywhere: 0 if its largest probability is below `LEAST`."""
+    placement = placed(np.eye(4), (1.0, 1.0, 1.0))
+    probabilities = torch.empty((3, *placement.working.shape))
+    for output, share in enumerate((0.75 - least, 0.25, least)):
+        probabilities[output] = share
+    found = collected(probabilities, placement, "labels", 3)
+    assert len(found.voxel_N) == np.prod(placement.working.shape)
+    np.testing.assert_array_equal(found.index_NK[:, :2], [[0, 1]] * len(found.voxel_N))
+    expected = np.float16(least) if is_kept else 0
+    np.testing.assert_allclose(found.probability_NK[:, 2].astype(float), expected, rtol=2e-3)
+    assert (found.index_NK[:, 2] == (2 if is_kept else 0)).all()
 
 
 def test_parts_in_any_order_come_back_by_voxel():

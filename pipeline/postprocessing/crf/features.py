@@ -58,10 +58,11 @@ class Intensities:
 
     def _in_cells(self, values: torch.Tensor) -> torch.Tensor:
         cells = torch.empty_like(values, memory_format=torch.contiguous_format)
-        ranges = zip(self.low_M, self.cell_M, self.num_cells, strict=True)
-        for channel, (low, cell, number) in enumerate(ranges):
+        ranges = zip(self.low_M, self.high_M, self.cell_M, self.num_cells, strict=True)
+        for channel, (low, high, cell, number) in enumerate(ranges):
+            most = min((high - low) / cell, number - 1 - _INSIDE)
             torch.sub(values[channel], low, out=cells[channel])
-            cells[channel].div_(cell).clamp_(0, number - 1 - _INSIDE)
+            cells[channel].div_(cell).clamp_(0, most)
         return cells
 
 

@@ -138,9 +138,11 @@ class Scratch:
 
 
 def _around(axis: Axis, ends: tuple[int, int]) -> Axis:
-    margin = math.ceil((REACH + 1) * axis.cell_voxels)
-    first = max(axis.first, ends[0] - margin)
-    stop = min(axis.first + axis.num_voxels, ends[1] + margin)
+    # One cell more than the blur reaches, since voxels spread to the border after theirs, too.
+    first_cell = math.floor(ends[0] / axis.cell_voxels) - REACH - 1
+    stop_cell = math.floor((ends[1] - 1) / axis.cell_voxels) + REACH + 2
+    first = max(axis.first, math.ceil(first_cell * axis.cell_voxels))
+    stop = min(axis.first + axis.num_voxels, math.ceil(stop_cell * axis.cell_voxels))
     return Axis(first, stop - first, axis.cell_voxels)
 
 

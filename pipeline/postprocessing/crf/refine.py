@@ -152,7 +152,9 @@ class Crf:
         if not all(math.isfinite(float(channel.sum())) for channel in image):
             raise ValueError("The image has values that are no numbers.")
         problem = Problem(image, band, class_IJK, num_classes, tuple(spacing_mm))
-        limit = self.max_bytes or int(USABLE * available_bytes())
+        limit = self.max_bytes
+        if limit is None:
+            limit = int(USABLE * available_bytes())
         kernels = choose_kernels(self.backend, self.device, torch.float32)
         unit = self.intensity_unit
         class_N = solve(problem, self.config, kernels, Limits(limit, unit), self.advance)

@@ -82,6 +82,8 @@ class TorchRows:
 
     def _ranges(self) -> Iterator[tuple[slice, slice]]:
         """Yield ranges of cells, and of the rows in them, about `CHUNK` rows each."""
+        if not len(self._order_N):
+            return
         chunk = _chunk(self._lattice)
         wanted = chunk * torch.arange(1, -(-len(self._order_N) // chunk))
         found = torch.searchsorted(self._stop_U, wanted.to(self._stop_U))
