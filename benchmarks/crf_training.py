@@ -50,7 +50,7 @@ TIES = 1e-4
 """Differences of a case's Dice that count as none."""
 PLAIN = "plain"
 FIELDS = {
-    "usual": "{}",
+    "usual": "{theta_position_mm: 5, weight_appearance: 5, weight_smoothness: 2}",
     "gentle": "{theta_position_mm: 2, theta_intensity: 1, weight_appearance: 1, "
     "theta_smoothness_mm: 1, weight_smoothness: 1}",
 }

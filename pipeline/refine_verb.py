@@ -26,15 +26,15 @@ settings (key=value, anywhere on the line):
   band_mm=4               with --labels: voxels further than this from a boundary
                           keep their label; the nearer to it, the less certain;
                           give at least two voxels' width
-  theta_position_mm=5     reach: voxels further apart, in mm, hardly matter to
+  theta_position_mm=3     reach: voxels further apart, in mm, hardly matter to
                           each other
   theta_intensity=0.5     how alike voxels must look, in robust units: 1 is the
                           spread (1.4826 x median absolute deviation) of the
                           image at the voxels that may change; smaller values
                           follow fainter edges, and noise
-  weight_appearance=5     strength of that kernel; 0 turns it off
+  weight_appearance=3     strength of that kernel; 0 turns it off
   theta_smoothness_mm=2   reach of the kernel that looks at position only
-  weight_smoothness=2     its strength: larger is smoother; 0 turns it off
+  weight_smoothness=1     its strength: larger is smoother; 0 turns it off
   iterations=5            rounds of messages
   normalisation=row       or symmetric, as pydensecrf does
   compatibility=[[...]]   cost of label beside label, background first; at most

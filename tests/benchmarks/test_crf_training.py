@@ -48,6 +48,6 @@ def test_the_section_says_what_was_measured():
     assert "| plain | 0.5000 (0.5000 to 0.5000) | 0.7500 |  |" in page
     assert "| through | 0.6000 (0.6000 to 0.6000) | 0.7500 | +0.1000; 2, 0 |" in page
     assert "0.20 s without and 0.50 s through the field (2.5x)" in page
-    assert "The usual field reaches 5 mm and 0.5 in intensity, and 2 mm" in page
+    assert "The usual field reaches 3 mm and 0.5 in intensity, and 2 mm" in page
     assert "appearance 5 -> 4.25, of smoothness 2 -> 2.00" in page
     assert "[0.00 1.50], [0.50 0.00]" in page

@@ -38,11 +38,11 @@ class CrfConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    theta_position_mm: PositiveFloat = 5.0
+    theta_position_mm: PositiveFloat = 3.0
     theta_intensity: PositiveFloat = 0.5
-    weight_appearance: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    weight_appearance: float = Field(default=3.0, ge=0, allow_inf_nan=False)
     theta_smoothness_mm: PositiveFloat = 2.0
-    weight_smoothness: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    weight_smoothness: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     iterations: PositiveInt = 5
     normalisation: Normalisation = "row"
     compatibility: tuple[tuple[float, ...], ...] | None = None
