@@ -1,4 +1,4 @@
-"""What each backend must compute: the plain sums over rows and corners, in any number of columns."""
+"""What each backend must compute: plain sums over rows and corners, in any number of columns."""
 
 import itertools
 import math
