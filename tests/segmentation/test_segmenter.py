@@ -237,10 +237,13 @@ def test_a_study_that_would_not_fit_while_it_is_read_is_refused_unread(spacing_m
     segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU, max_bytes=10**9)
     segmenter.check_readable("case", 10**5)
     text = (
-        r"case: reading 100000000 voxels takes 1\.\d GB of memory, but only 1\.0 GB .*--max-memory"
+        r"case: reading 100000000 voxels takes \d\.\d GB of memory, but only 1\.0 GB .*--max-memory"
     )
-    with pytest.raises(StudyError, match=text):
+    with pytest.raises(StudyError, match=text) as caught:
         segmenter.check_readable("case", 10**8)
+    needed_gb = float(str(caught.value).split("takes ")[1].split(" GB")[0])
+    # What this process holds already comes on top.
+    assert needed_gb == pytest.approx(1.2 + psutil.Process().memory_info().rss / 1e9, abs=0.15)
     Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU).check_readable("case", 10**12)
 
 
