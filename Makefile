@@ -8,6 +8,7 @@ INPUT ?= data/phantom_ct/images
 OUT ?= segmentations
 MINUTES ?= 3
 PEER ?=
+CRF_PEER ?=
 HIPPOCAMPUS ?= runs/msd_hippocampus/model
 
 BIN := .venv/bin
@@ -45,9 +46,10 @@ lint: $(READY)  ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=python of an environment with nnU-Net)
+bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_PEER=python of environments with nnU-Net, pydensecrf2)
 	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m benchmarks.spine
+	$(BIN)/python -m benchmarks.postprocessing $(if $(CRF_PEER),--peer '$(CRF_PEER)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.inference --data '$(DATA)' $(if $(PEER),--peer '$(PEER)' --hippocampus '$(HIPPOCAMPUS)'))
 
 compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
