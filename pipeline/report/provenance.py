@@ -19,7 +19,9 @@ from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture"]
 
-_RECORDED_PACKAGES = ("torch", "monai", "numpy", "nibabel")
+_RECORDED_PACKAGES = (
+    "torch", "monai", "numpy", "nibabel", "scipy", "connected-components-3d", "SimpleITK", "numba",
+)  # fmt: skip
 
 
 def software_versions() -> dict[str, str]:
@@ -32,7 +34,7 @@ def software_versions() -> dict[str, str]:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = "unknown"
+            versions[package] = "not installed"
     return versions
 
 
