@@ -34,7 +34,7 @@ def searched_section(models: Mapping[str, str]) -> list[str]:
             interval = f"{decision.gain:+.4f} [{decision.low:+.4f}, {decision.high:+.4f}]"
         rows.append((
             name, str(decision.num_cases), f"{best.name}: {best.gain:+.4f}", decision.proposed,
-            interval, f"{decision.verdict}: {decision.reason}", f"{decision.seconds:.0f}",
+            interval, decision.reason, f"{decision.seconds:.0f}",
         ))  # fmt: skip
         structures += [
             (name, each.name, f"{each.dice_before:.4f}", f"{each.dice_after:.4f}",

@@ -20,7 +20,7 @@ from pipeline.postprocessing.crf.band import Band
 from pipeline.postprocessing.crf.compatibility import Compatibility
 from pipeline.postprocessing.crf.messages import Messages, Scene
 
-_AT_ONCE = 2**18
+_AT_ONCE = 2**16
 """Voxels whose classes are weighed together."""
 
 

@@ -7,7 +7,7 @@ Axes: as in `lattice.py` and `groups.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -65,16 +65,17 @@ class Messages:
     ) -> None:
         self._scene, self._intensities = scene, intensities
         self._whole = lattice
+        self._weight_IJK: torch.Tensor | None = None
         rows = self._place(self._whole, scene.index_N3, scene.voxel_N)
         around_G1 = self._count_voxels()
         around_N = _gather_one(rows, around_G1, len(scene.voxel_N))
-        self._around_G1 = around_G1.clone() if normalisation == "symmetric" else None
-        if self._around_G1 is None:
-            self._source_N = None
+        self._source_N: torch.Tensor | None = None
+        if normalisation == "row":
             self._scale_N = around_N.reciprocal_().mul_(weight)
             self._total_N: torch.Tensor | float = weight
         else:
-            self._source_N = around_N.rsqrt()
+            self._weight_IJK = self._weigh_volume(around_G1.clone())
+            self._source_N = around_N.rsqrt_()
             self._scale_N = weight * self._source_N
             all_classes = torch.zeros(scene.num_classes + 1, dtype=torch.int8)
             total_G1 = self._splat_volume(self._whole, all_classes, 1)
@@ -136,17 +137,13 @@ class Messages:
             blur(self._whole, grid_G1)
             return grid_G1
         all_classes = torch.zeros(self._scene.num_classes + 1, dtype=torch.int8)
-        return self._splat_volume(self._whole, all_classes, 1, is_weighted=False)
+        return self._splat_volume(self._whole, all_classes, 1)
 
-    def _splat_volume(
-        self, lattice: Lattice, column_C: torch.Tensor, width: int, *, is_weighted: bool = True
-    ) -> torch.Tensor:
+    def _splat_volume(self, lattice: Lattice, column_C: torch.Tensor, width: int) -> torch.Tensor:
         """Return the blurred `(G, W)` grid of all voxels whose class has a column."""
         column_C = column_C.to(lattice.device)
         grid_GW = self._scene.scratch.zeros(lattice, width)
         for slab in self._slabs(lattice):
-            if is_weighted and self._around_G1 is not None:
-                slab = replace(slab, weight_IJK=self._weights(lattice, slab, column_C))
             self._scene.kernels.splat_volume(lattice, slab, column_C, grid_GW)
         blur(lattice, grid_GW)
         return grid_GW
@@ -162,18 +159,25 @@ class Messages:
                 feature_MIJK = torch.empty(0, *class_IJK.shape, device=lattice.device)
             else:
                 feature_MIJK = self._intensities.of_box(box)
-            yield Slab(start - along_i.start, feature_MIJK, class_IJK)
+            weight_IJK = None
+            if self._weight_IJK is not None:
+                weight_IJK = self._weight_IJK[box].contiguous()
+            yield Slab(start - along_i.start, feature_MIJK, class_IJK, weight_IJK)
 
-    def _weights(self, lattice: Lattice, slab: Slab, column_C: torch.Tensor) -> torch.Tensor:
-        """Return the weights that make messages symmetric, where voxels have a column."""
-        assert self._around_G1 is not None
-        i_R, j_R, k_R = (column_C[slab.class_IJK.int()] >= 0).nonzero(as_tuple=True)
-        i, j, k = (axis.first for axis in lattice.axes)
-        index_R3 = torch.stack([i_R + slab.first_plane + i, j_R + j, k_R + k], dim=1).short()
-        feature_RM = slab.feature_MIJK[:, i_R, j_R, k_R].T
-        rows = self._scene.kernels.place(self._whole, index_R3, feature_RM)
-        weight_IJK = torch.zeros_like(slab.class_IJK, dtype=lattice.dtype)
-        weight_IJK[i_R, j_R, k_R] = _gather_one(rows, self._around_G1, len(i_R)).rsqrt_()
+    def _weigh_volume(self, around_G1: torch.Tensor) -> torch.Tensor:
+        """Return the `(I, J, K)` weights of voxels that make messages symmetric."""
+        weight_IJK = torch.empty(
+            self._scene.class_IJK.shape, dtype=around_G1.dtype, device=around_G1.device
+        )
+        for slab in self._slabs(self._whole):
+            places = (torch.arange(size, device=around_G1.device) for size in slab.class_IJK.shape)
+            index_R3 = torch.cartesian_prod(*places).short()
+            index_R3[:, 0] += slab.first_plane
+            feature_RM = slab.feature_MIJK.flatten(1).T
+            rows = self._scene.kernels.place(self._whole, index_R3, feature_RM)
+            found_R = _gather_one(rows, around_G1, len(index_R3)).rsqrt_()
+            planes = slice(slab.first_plane, slab.first_plane + len(slab.class_IJK))
+            weight_IJK[planes] = found_R.view(slab.class_IJK.shape)
         return weight_IJK
 
 

@@ -25,7 +25,7 @@ from pipeline.postprocessing.crf.messages import Messages, Scene
 WIDTHS = (8, 4, 2, 1)
 """Numbers of classes that are filtered at once, the fastest first."""
 
-LARGE_BAND = 2**20
+LARGE_BAND = 2**17
 """Voxels of a band from which on it pays to return freed memory to the system."""
 
 

@@ -5,6 +5,7 @@ Axes: as in `lattice.py`; P = corners of a cell, D = axes of the lattice, U = ce
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -34,25 +35,32 @@ class TorchRows:
 
     def __init__(self, lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> None:
         self._lattice = lattice
-        cell_N = torch.empty(len(index_N3), dtype=torch.int32, device=lattice.device)
-        for start in range(0, len(index_N3), SLAB):
-            part = slice(start, start + SLAB)
-            cell_N[part] = _cells(lattice, index_N3[part], feature_NM[part])
-        # Rows of a cell side by side: sums over them are sums over a range.
-        cell_N, order_N = cell_N.sort(stable=True)
-        self._index_N3, self._feature_NM, self._order_N = index_N3, feature_NM, order_N.int()
-        cell_U, number_U = torch.unique_consecutive(cell_N, return_counts=True)
-        self._cell_U, self._stop_U = cell_U, number_U.cumsum(0).int()
+        self._index_N3, self._feature_NM = index_N3, feature_NM
         self._steps_P = _steps(lattice)
+
+    @cached_property
+    def _sorted(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rows by cell, the cells that hold rows, and behind which row each of these ends.
+
+        Sums over the rows of a cell are then sums over a range.
+        """
+        cell_N = torch.empty(len(self._index_N3), dtype=torch.int32, device=self._lattice.device)
+        for start in range(0, len(cell_N), SLAB):
+            part = slice(start, start + SLAB)
+            cell_N[part] = _cells(self._lattice, self._index_N3[part], self._feature_NM[part])
+        cell_N, order_N = cell_N.sort(stable=True)
+        cell_U, number_U = torch.unique_consecutive(cell_N, return_counts=True)
+        return order_N.int(), cell_U, number_U.cumsum(0).int()
 
     def splat(self, values_NW: torch.Tensor, grid_GW: torch.Tensor) -> None:
         """Add the values to the corners of their cells."""
         columns_W = torch.arange(values_NW.shape[1], device=values_NW.device)
+        rows_in_order_N, cell_U, stop_U = self._sorted
         for cells, rows in self._ranges():
-            first_UW = self._cell_U[cells, None].long() * len(columns_W) + columns_W
-            offset_U = self._stop_U[cells] - rows.start
+            first_UW = cell_U[cells, None].long() * len(columns_W) + columns_W
+            offset_U = stop_U[cells] - rows.start
             offset_U = torch.nn.functional.pad(offset_U[:-1], (1, 0)).int()
-            order_N = self._order_N[rows]
+            order_N = rows_in_order_N[rows]
             index_N3 = self._index_N3.index_select(0, order_N)
             feature_NM = self._feature_NM.index_select(0, order_N)
             weights = _weights_of(_parts(self._lattice, index_N3, feature_NM))
@@ -82,16 +90,16 @@ class TorchRows:
 
     def _ranges(self) -> Iterator[tuple[slice, slice]]:
         """Yield ranges of cells, and of the rows in them, about `CHUNK` rows each."""
-        if not len(self._order_N):
+        stop_U = self._sorted[-1]
+        if not len(stop_U):
             return
         chunk = _chunk(self._lattice)
-        wanted = chunk * torch.arange(1, -(-len(self._order_N) // chunk))
-        found = torch.searchsorted(self._stop_U, wanted.to(self._stop_U))
+        wanted = chunk * torch.arange(1, -(-len(self._index_N3) // chunk))
+        found = torch.searchsorted(stop_U, wanted.to(stop_U))
         cuts = sorted(set(found.tolist()))
-        ends = [0, *(cut for cut in cuts if cut), len(self._cell_U)]
-        for first, last in itertools.pairwise(ends):
-            start = int(self._stop_U[first - 1]) if first else 0
-            yield slice(first, last), slice(start, int(self._stop_U[last - 1]))
+        for first, last in itertools.pairwise([0, *(cut for cut in cuts if cut), len(stop_U)]):
+            start = int(stop_U[first - 1]) if first else 0
+            yield slice(first, last), slice(start, int(stop_U[last - 1]))
 
 
 def splat_volume(

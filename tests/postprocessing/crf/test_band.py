@@ -78,7 +78,7 @@ def test_large_volumes_have_longer_indices():
 def test_the_band_is_where_no_class_is_certain(monkeypatch, num_classes, at_once):
     monkeypatch.setattr("pipeline.postprocessing.crf.band._AT_ONCE", at_once)
     shares = random_shares(num_classes)
-    band, class_IJK = band_of_probabilities(shares, top_k=3)
+    band, class_IJK = band_of_probabilities(shares)
     flat = shares.reshape(num_classes, -1).numpy()
     is_uncertain = flat.max(axis=0) < CERTAIN
     assert 0.1 < is_uncertain.mean() < 0.9
@@ -90,8 +90,8 @@ def test_the_band_is_where_no_class_is_certain(monkeypatch, num_classes, at_once
         np.testing.assert_allclose(band.log_NS[:, : num_classes - 1], expected, atol=1e-5)
         assert (band.log_NS[:, num_classes - 1 :] == -np.inf).all()
     else:
-        assert band.log_NS.shape == (is_uncertain.sum(), 3)
-        order = np.argsort(-log_NC, axis=1)[:, :3]
+        assert band.log_NS.shape == (is_uncertain.sum(), 4)
+        order = np.argsort(-flat[:, is_uncertain].T, axis=1)[:, :4]
         np.testing.assert_array_equal(band.class_NS, order)
         np.testing.assert_allclose(
             band.log_NS, np.take_along_axis(log_NC, order, axis=1), atol=1e-5
@@ -108,9 +108,11 @@ def test_other_precisions_are_read(dtype):
     assert len(set(band.voxel_N.tolist()) ^ set(expected.voxel_N.tolist())) <= 1
 
 
-def test_most_slots_are_the_number_of_classes():
-    band, _ = band_of_probabilities(random_shares(9), top_k=20)
-    assert band.class_NS.shape[1] == 9
+def test_of_more_than_eight_classes_four_are_kept():
+    band, _ = band_of_probabilities(random_shares(9))
+    assert band.class_NS.shape[1] == 4
+    many = uncertain([0], [[3, 1, 0, 8, 2]], [[0.4, 0.3, 0.2, 0.06, 0.04]])
+    assert band_of_uncertain(many, 9, 9, CPU).class_NS.tolist() == [[3, 1, 0, 8]]
 
 
 def test_nothing_uncertain_is_an_empty_band():

@@ -134,7 +134,7 @@ def test_what_learnt_is_a_configuration_of_the_field():
     assert config.weight_smoothness == pytest.approx(0.5)
     np.testing.assert_allclose(config.compatibility, THREE, atol=1e-6)
     assert config.model_copy(
-        update={"weight_appearance": 5.0, "weight_smoothness": 2.0, "compatibility": None}
+        update={"weight_appearance": 3.0, "weight_smoothness": 1.0, "compatibility": None}
     ) == CrfConfig(iterations=3)
     assert CrfConfig.model_validate(config.model_dump(mode="json")) == config
     image_BMIJK, logits_BCIJK = make_patch(3)

