@@ -66,7 +66,11 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     run = options.out / options.model.parent.name
-    shutil.copytree(options.model.parent, run, ignore=shutil.ignore_patterns("cache", "selection"))
+    shutil.copytree(
+        options.model.parent,
+        run,
+        ignore=shutil.ignore_patterns("cache", "selection", "postprocessing"),
+    )
     rng = np.random.default_rng(0)
 
     def refine(image_CIJK, labels_IJK, uncertain, *others):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202

@@ -38,7 +38,7 @@ settings (key=value, anywhere on the line):
   iterations=5            rounds of messages
   normalisation=row       or symmetric, as pydensecrf does
   compatibility=[[...]]   cost of label beside label, background first; at most
-                          eight labels; without it 1 for different labels
+                          seven labels; without it 1 for different labels
   study.non_finite=repair  NaN in the image becomes its smallest value
 
 examples:

@@ -66,7 +66,7 @@ def _search_after_training(config: "RunConfig", model: Path) -> int:
         return DONE
     try:
         return _search(model, (), config.device)
-    except (PipelineError, OSError, RuntimeError, MemoryError) as error:
+    except (PipelineError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         text, code = f"choosing its post-processing failed: {error}\ntry again", SOME_FAILED
     except KeyboardInterrupt:
         text, code = "go on choosing its post-processing", INTERRUPTED

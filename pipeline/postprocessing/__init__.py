@@ -5,7 +5,7 @@
 set.
 """
 
-from pipeline.postprocessing.apply import Evidence, postprocess
+from pipeline.postprocessing.apply import NO_FIELD, Evidence, postprocess
 from pipeline.postprocessing.config import PostprocessingConfig, check_rules
 from pipeline.postprocessing.crf import num_slots
 from pipeline.postprocessing.limits import allow_labels, change_shares
@@ -14,6 +14,7 @@ from pipeline.postprocessing.rules import Cleaned, apply_rules
 
 __all__ = [
     "EACH_LABEL",
+    "NO_FIELD",
     "Cleaned",
     "Evidence",
     "PostprocessingConfig",

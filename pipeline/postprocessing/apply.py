@@ -18,6 +18,9 @@ from pipeline.volume import Grid, Volume
 
 BYTES_PER_GB = 1e9
 
+NO_FIELD = "no conditional random field was applied"
+"""What the warning begins with, so that such a study is done again when there is more memory."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -50,7 +53,8 @@ def postprocess(
     """Clean up a label map as a configuration says.
 
     A change of any label beyond what validation saw gives back the labels as they were, with a
-    warning; so does a field that does not fit in memory, without the field only.
+    warning. So does a field that does not fit in memory, if it was chosen on validation; else the
+    rules are applied without it.
 
     Args:
         labels_IJK: `(I, J, K)` label map; 0 is background.
@@ -67,11 +71,15 @@ def postprocess(
     refined = Cleaned(labels_IJK)
     if config.crf is not None and evidence is not None:
         refined = _refine(labels_IJK, labels, config, evidence)
+        if refined.warnings and config.largest_change:
+            # Nobody has validated the rules without the field.
+            return refined
     cleaned = apply_rules(refined.labels_IJK, grid, labels, config.rules)
     if config.largest_change:
         shares = change_shares(labels_IJK, cleaned.labels_IJK, labels)
         if too_much := beyond(shares, config.largest_change):
-            return Cleaned(labels_IJK.copy(order="C"), tuple(too_much))
+            warnings = (*refined.warnings, *cleaned.warnings, *too_much)
+            return Cleaned(labels_IJK.copy(order="C"), warnings)
     return replace(cleaned, warnings=refined.warnings + cleaned.warnings)
 
 
@@ -98,8 +106,9 @@ def _refine(
         )
     except NotEnoughMemory as error:
         needed_gb = error.needed_bytes / BYTES_PER_GB
-        warning = f"no conditional random field was applied: it needs {needed_gb:.1f} GB of memory"
-        return Cleaned(labels_IJK, (warning,))
+        return Cleaned(labels_IJK, (f"{NO_FIELD}: it needs {needed_gb:.1f} GB of memory",))
+    except torch.OutOfMemoryError:
+        return Cleaned(labels_IJK, (f"{NO_FIELD}: the memory of the GPU ran out",))
     if config.crf_labels is not None:
         values = [labels[name] for name in config.crf_labels]
         refined_IJK = allow_labels(labels_IJK, refined_IJK, values)

@@ -133,8 +133,9 @@ class Segmenter:
             for block in self.predictor.predict(study.working.data_CIJK, stream):
                 with timed(seconds, "resample"):
                     restorer.add(block)
-        with timed(seconds, "postprocess"):
-            cleaned = self._clean(study, restorer, elsewhere_bytes, partial(advance, "refining"))
+            with timed(seconds, "postprocess"):
+                refining = partial(advance, "refining")
+                cleaned = self._clean(study, restorer, elsewhere_bytes, refining)
         memory_gb = {"predicted": predicted_gb, "measured": meter.peak_bytes / BYTES_PER_GB}
         logger.log(level, "%s: %.2f GB of memory taken", study.case, memory_gb["measured"])
         warnings = study.warnings + cleaned.warnings
@@ -160,7 +161,7 @@ class Segmenter:
             uncertain = restorer.uncertain()
             assert uncertain is not None, "the field asks for them"
             max_bytes = self._budget.max_bytes
-            if max_bytes is not None:
+            if max_bytes is not None and self.device.type == "cpu":
                 max_bytes = max(0, max_bytes - resident_bytes() - elsewhere_bytes)
             evidence = Evidence(
                 study.volume,

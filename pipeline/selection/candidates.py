@@ -22,6 +22,9 @@ are nearly undecided, and 8 most of the uncertain ones."""
 SMOOTHNESS_ONLY = CrfConfig(weight_appearance=0.0, weight_smoothness=4.0)
 """What a boundary gains that is only straightened, without a look at the image."""
 
+MAX_CHANNELS = 2
+"""Channels up to which a lattice of their intensities fits in memory."""
+
 VOLUME_SHARES = (0.01, 0.05, 0.2)
 """Smallest components to keep, as shares of the label's volume in small cases (10th percentile)."""
 
@@ -86,9 +89,13 @@ def setting_in_words(config: CrfConfig) -> str:
 
 
 def _settings(description: ModelDescription) -> Iterator[CrfConfig]:
-    if learnt := description.training.get("crf"):
-        # By training through the field.
+    learnt = description.training.get("crf")
+    if learnt and description.num_members == 1:
+        # By training through the field; the mean over members would have seen each case.
         yield CrfConfig.model_validate(learnt)
+    if len(description.channels) > MAX_CHANNELS:
+        yield SMOOTHNESS_ONLY
+        return
     for position_mm, intensity, weights in product(POSITION_MM, INTENSITY, WEIGHTS):
         yield CrfConfig(
             theta_position_mm=position_mm,

@@ -129,6 +129,12 @@ def _confirm(
     nothing = [IDENTITY] * len(fields)
     if fields[0] != IDENTITY and not judge.compare(nothing, fields, num_parts).is_accepted:
         refused.append("the conditional random field")
+    if fields[0] != IDENTITY and not refused:
+        # A label that no fold's choice helps was confirmed by none.
+        gains_L = judge.compare(nothing, fields, num_parts).dice_L
+        helped = {n for n, gain in zip(space.structures, gains_L, strict=True) if gain > 0}
+        fields = [_on_labels(choice, helped) for choice in fields]
+        choices = [_on_labels(choice, helped) for choice in choices]
     if fields[0] == IDENTITY or refused:
         fields = nothing
         choices = _with_rules(fields, judge.measure, space, splits)
@@ -140,6 +146,12 @@ def _confirm(
         else:
             refused.append(group)
     return [_of_groups(choice, kept, space) for choice in choices], refused
+
+
+def _on_labels(choice: Choice, labels: Collection[str]) -> Choice:
+    """Return a choice whose field may change only some labels; without it if none is left."""
+    left = choice.labels.intersection(labels)
+    return replace(choice, labels=left, setting=choice.setting if left else None)
 
 
 def _of_groups(choice: Choice, groups: Collection[str], space: Space) -> Choice:

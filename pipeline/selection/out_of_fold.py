@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from pipeline import __version__
+from pipeline.errors import StudyError
 from pipeline.files import atomic_path, sha256_of
 from pipeline.manifest import Case
 from pipeline.model import load_model
@@ -159,7 +160,11 @@ def _segment(
             refine(image_CIJK, before_IJK, uncertain, values, spacing_mm, config)
             for config in settings
         )
-        changes = tuple(difference(before_IJK, after_IJK) for after_IJK in found)
+        try:
+            changes = tuple(difference(before_IJK, after_IJK) for after_IJK in found)
+        except ValueError as error:
+            remedy = "Correct the case, or leave it out of the manifest."
+            raise StudyError(case.name, str(error), remedy) from error
     return _crop(study, before_IJK, reference, changes)
 
 

@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.inference import NotEnoughMemory
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.postprocessing.crf import CrfConfig
-from pipeline.selection.candidates import Candidates, make_candidates
+from pipeline.selection.candidates import Candidates, make_candidates, setting_in_words
 from pipeline.selection.changes import Labels
 from pipeline.selection.choice import IDENTITY
 from pipeline.selection.decision import Verdict, decide, why_off
@@ -81,8 +81,13 @@ def _random_field(device: torch.device) -> Refine:
         crf = Crf(config, device=device)
         try:
             return crf.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
-        except NotEnoughMemory:
+        except NotEnoughMemory as error:
             # A study that is segmented keeps its labels then, too.
+            logger.warning(
+                "%s changes nothing in a case: it needs %.1f GB of memory",
+                setting_in_words(config),
+                error.needed_bytes / 1e9,
+            )
             return labels_IJK
 
     return refine
@@ -97,7 +102,7 @@ def _record(
 ) -> Decision:
     """Put together all that is to be known of a decision."""
     old, nested = run.description.postprocessing, verdict.nested
-    chosen = candidates.config_of(verdict.choice)
+    chosen = _config_of(verdict, candidates, old, is_off=measure is None)
     evidence: dict[str, Any] = {}
     if measure is not None:
         if verdict.choice != IDENTITY:
@@ -127,6 +132,17 @@ def _record(
         seconds=round(time.monotonic() - started, 1),
         **evidence,
     )
+
+
+def _config_of(
+    verdict: Verdict, candidates: Candidates, old: PostprocessingConfig, *, is_off: bool
+) -> PostprocessingConfig:
+    """Return what the model does from now on; what only warns stays, and all if nobody chose."""
+    if is_off:
+        return old
+    chosen = candidates.config_of(verdict.choice)
+    warn = tuple(rule for rule in old.rules if rule.volume_ml is not None)
+    return chosen.model_copy(update={"rules": chosen.rules + warn})
 
 
 def _verdict(verdict: Verdict, *, is_off: bool) -> Literal["accepted", "refused", "nothing", "off"]:

@@ -131,7 +131,7 @@ class TrainingConfig(BaseModel):
     out_of_fold_probabilities: bool = Field(
         default=True,
         description="Keep the probabilities of cross-validation (fold=all), a byte a voxel and "
-        "class before compression, to choose post-processing by.",
+        "class before compression, for work of your own on them.",
     )
     search_postprocessing: bool = Field(
         default=True,

@@ -126,7 +126,7 @@ def band_of_probabilities(
     for first in range(0, num_planes, at_once):
         slab_CIJK = probability_CIJK[:, first : first + at_once]
         class_IJK[first : first + at_once], most_IJK = first_largest(slab_CIJK)
-        voxel_N = (most_IJK < CERTAIN).view(-1).nonzero().view(-1)
+        voxel_N = (most_IJK < CERTAIN).reshape(-1).nonzero().view(-1)
         voxels.append(_flat_index(voxel_N + first * plane_voxels, class_IJK.numel()))
         flat = (class_IJK.reshape(-1).index_select(0, voxel_N) for class_IJK in slab_CIJK)
         found_CN = torch.stack(list(flat)).float()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
 
 Normalisation = Literal["row", "symmetric"]
 
@@ -38,14 +38,14 @@ class CrfConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    theta_position_mm: PositiveFloat = 3.0
-    theta_intensity: PositiveFloat = 0.5
+    theta_position_mm: float = Field(default=3.0, gt=0, allow_inf_nan=False)
+    theta_intensity: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     weight_appearance: float = Field(default=3.0, ge=0, allow_inf_nan=False)
-    theta_smoothness_mm: PositiveFloat = 2.0
+    theta_smoothness_mm: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     weight_smoothness: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     iterations: PositiveInt = 5
     normalisation: Normalisation = "row"
-    compatibility: tuple[tuple[float, ...], ...] | None = None
+    compatibility: tuple[tuple[FiniteFloat, ...], ...] | None = None
 
     @model_validator(mode="after")
     def _is_square(self) -> "CrfConfig":

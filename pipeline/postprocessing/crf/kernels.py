@@ -3,13 +3,15 @@
 Axes: as in `lattice.py`.
 """
 
-import importlib.util
+import logging
 from typing import Literal, Protocol
 
 import torch
 
 from pipeline.postprocessing.crf import torch_kernels
 from pipeline.postprocessing.crf.lattice import Lattice, Slab
+
+logger = logging.getLogger(__name__)
 
 Backend = Literal["auto", "torch", "numba"]
 
@@ -45,13 +47,18 @@ def choose_kernels(backend: Backend, device: torch.device, dtype: torch.dtype) -
         dtype: To compute in.
 
     Raises:
-        ValueError: If numba is asked for where it cannot compute.
+        ValueError: If numba is asked for where it is not there or cannot compute.
     """
     can = device.type == "cpu" and dtype == torch.float32
     if backend == "numba" and not can:
         raise ValueError(f"numba computes on the CPU in float32, not on {device} in {dtype}.")
-    if backend == "torch" or not can or importlib.util.find_spec("numba") is None:
+    if backend == "torch" or not can:
         return torch_kernels
-    from pipeline.postprocessing.crf import numba_kernels
-
+    try:
+        from pipeline.postprocessing.crf import numba_kernels
+    except ImportError as error:  # Not there, or not for this version of numpy.
+        if backend == "numba":
+            raise ValueError(f"numba cannot be used: {error}") from error
+        logger.debug("the field computes in torch: %s", error)
+        return torch_kernels
     return numba_kernels

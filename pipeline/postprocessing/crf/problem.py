@@ -25,6 +25,9 @@ from pipeline.postprocessing.crf.messages import Messages, Scene
 WIDTHS = (8, 4, 2, 1)
 """Numbers of classes that are filtered at once, the fastest first."""
 
+LARGEST_INDEX = 2**31 - 1
+"""Cells that a lattice may have."""
+
 LARGE_BAND = 2**17
 """Voxels of a band from which on it pays to return freed memory to the system."""
 
@@ -98,7 +101,9 @@ def infer_band(
     terms = _terms(problem, config, limits.intensity_unit)
     lattices = [lattice for lattice, _, _ in terms]
     index_N3 = band.indices(class_IJK.shape)
-    band, groups = _plan(band, index_N3, order, lattices, limits.max_bytes)
+    held = 4 * class_IJK.numel() * len(lattices) * (config.normalisation == "symmetric")
+    plan = _Plan(lattices, limits.max_bytes - held, may_group=config.compatibility is None)
+    band, groups = plan.groups(band, index_N3, order)
     scene = Scene(
         class_IJK, problem.num_classes, band.voxel_N, index_N3, groups, kernels, Scratch()
     )
@@ -133,32 +138,48 @@ def _lattice(problem: Problem, theta_mm: float, num_cells: tuple[int, ...]) -> L
     return Lattice((i, j, k), num_cells, problem.class_IJK.device)
 
 
-def _plan(
-    band: Band,
-    index_N3: torch.Tensor,
-    order: Sequence[int],
-    lattices: Sequence[Lattice],
-    max_bytes: int,
-) -> tuple[Band, list[Group]]:
-    """Group the classes so that they fit in memory; a band may get classes to its slots.
+@dataclass(frozen=True)
+class _Plan:
+    """How to fit in memory.
 
-    Raises:
-        NotEnoughMemory: If not even one class at a time fits.
+    Attributes:
+        lattices: Over the whole volume.
+        max_bytes: That may be taken.
+        may_group: Whether classes may come group by group. Costs of classes beside each other other
+            than Potts's need the messages of all classes at once.
     """
-    limit = max_bytes - _band_bytes(band, lattices)
-    if band.class_NS is None:
-        shape = tuple(axis.num_voxels for axis in lattices[0].axes) if lattices else (0, 0, 0)
-        groups = group_all(len(order) + 1, band.log_NS.shape[1], shape)
-        needed = _grid_bytes(groups, lattices)
-        if needed <= limit:
-            return band, groups
-    band = band.with_classes()
-    for width in WIDTHS:
-        groups = group_near(band, index_N3, order, width)
-        needed = _grid_bytes(groups, lattices)
-        if needed <= limit:
-            return band, groups
-    raise NotEnoughMemory(needed + max_bytes - limit, max_bytes)
+
+    lattices: Sequence[Lattice]
+    max_bytes: int
+    may_group: bool
+
+    def groups(
+        self, band: Band, index_N3: torch.Tensor, order: Sequence[int]
+    ) -> tuple[Band, list[Group]]:
+        """Group the classes so that they fit; a band may get classes to its slots.
+
+        Raises:
+            NotEnoughMemory: If not even one class at a time fits.
+        """
+        band_bytes, needed = _band_bytes(band, self.lattices), 0
+        limit = self.max_bytes - band_bytes
+        if any(lattice.num_cells > LARGEST_INDEX for lattice in self.lattices):
+            raise NotEnoughMemory(band_bytes + 4 * LARGEST_INDEX, self.max_bytes)
+        if band.class_NS is None:
+            axes = self.lattices[0].axes if self.lattices else ()
+            shape = [axis.num_voxels for axis in axes] or [0, 0, 0]
+            groups = group_all(len(order) + 1, band.log_NS.shape[1], shape)
+            needed = _grid_bytes(groups, self.lattices)
+            if needed <= limit:
+                return band, groups
+        if self.may_group:
+            band = band.with_classes()
+            for width in WIDTHS:
+                groups = group_near(band, index_N3, order, width)
+                needed = _grid_bytes(groups, self.lattices)
+                if needed <= limit:
+                    return band, groups
+        raise NotEnoughMemory(needed + band_bytes, self.max_bytes)
 
 
 def _band_bytes(band: Band, lattices: Sequence[Lattice]) -> int:

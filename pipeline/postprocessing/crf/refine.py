@@ -32,6 +32,9 @@ from pipeline.transforms import Uncertain
 USABLE = 0.9
 """Share of the free memory that may be used."""
 
+LONGEST_AXIS = 2**15 - 1
+"""Voxels along an axis, since places of voxels are kept in 16 bits."""
+
 Shares = npt.NDArray[np.floating]
 
 
@@ -74,6 +77,8 @@ class Crf:
             NotEnoughMemory: If it would take more than allowed.
         """
         shape = probability_CIJK.shape[1:]
+        if min(probability_CIJK.strides) < 0:  # Which torch does not know.
+            probability_CIJK = np.ascontiguousarray(probability_CIJK)
         band, class_IJK = band_of_probabilities(torch.from_numpy(probability_CIJK))
         band, class_IJK = band.to(self.device), class_IJK.to(self.device)
         self._refine(image_CIJK, band, class_IJK, len(probability_CIJK), spacing_mm)
@@ -99,8 +104,8 @@ class Crf:
             ValueError: As for `refine_probabilities`.
             NotEnoughMemory: As for `refine_probabilities`.
         """
-        values = np.union1d([0], np.flatnonzero(np.bincount(labels_IJK.ravel(order="K"))))
-        label_values = [int(value) for value in values]
+        found = {int(value) for plane in labels_IJK for value in np.unique(plane)}
+        label_values = sorted({0, *found})
         uncertain = uncertain_of_labels(labels_IJK, label_values, spacing_mm, band_mm)
         return self.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
 
@@ -147,6 +152,8 @@ class Crf:
             raise ValueError(f"Image {image_CIJK.shape} and labels {class_IJK.shape} differ.")
         if not len(band.voxel_N):
             return torch.empty(0, dtype=torch.int64)
+        if max(class_IJK.shape) > LONGEST_AXIS:
+            raise ValueError(f"An axis has more than {LONGEST_AXIS} voxels: {class_IJK.shape}.")
         self.config.check_classes(num_classes)
         image = torch.from_numpy(np.ascontiguousarray(image_CIJK, np.float32)).to(self.device)
         if not all(math.isfinite(float(channel.sum())) for channel in image):
@@ -154,9 +161,24 @@ class Crf:
         problem = Problem(image, band, class_IJK, num_classes, tuple(spacing_mm))
         limit = self.max_bytes
         if limit is None:
-            limit = int(USABLE * available_bytes())
+            limit = int(USABLE * _free_bytes(self.device))
+        else:
+            # Copies: the image, classes as they are looked up and as they are kept, the result.
+            limit -= 4 * class_IJK.numel() + image.nbytes * (
+                image.data_ptr() != _address(image_CIJK)
+            )
         kernels = choose_kernels(self.backend, self.device, torch.float32)
         unit = self.intensity_unit
         class_N = solve(problem, self.config, kernels, Limits(limit, unit), self.advance)
         class_IJK.view(-1)[band.voxel_N.long()] = class_N.to(class_IJK.dtype)
         return class_N
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_bytes()
+
+
+def _address(array: npt.NDArray[np.floating]) -> int:
+    return int(array.__array_interface__["data"][0])

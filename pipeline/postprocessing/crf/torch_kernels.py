@@ -15,7 +15,7 @@ from pipeline.postprocessing.crf.lattice import Lattice, Slab
 CHUNK = {"cpu": 2**14, "cuda": 2**20}
 """Rows whose corners are held at once: what stays in a cache; what keeps a GPU busy."""
 
-SLAB = 2**18
+SLAB = 2**17
 """Voxels of a volume that are added at once."""
 
 
