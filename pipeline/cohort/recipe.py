@@ -1,5 +1,8 @@
 """What a mask will be made from, recorded before it is made."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
 
 from pipeline import __version__
@@ -7,7 +10,8 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model
-from pipeline.report import FileRecord, Recipe
+from pipeline.postprocessing import NO_FIELD
+from pipeline.report import FileRecord, OutputKind, Provenance, Recipe
 from pipeline.study import voxel_files
 
 _DECIDING = {
@@ -38,6 +42,15 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
         model=FileRecord(name=description.name, sha256=model.sha256),
         settings={"trivox": __version__, **settings},
     )
+
+
+def is_current(previous: Provenance, recipe: Recipe, wanted: Mapping[OutputKind, Path]) -> bool:
+    """Tell whether a study's outputs are complete and what the recipe would make.
+
+    Those that lacked memory for post-processing are not: there may be more by now.
+    """
+    lacked_memory = any(warning.startswith(NO_FIELD) for warning in previous.warnings)
+    return previous.recipe == recipe and previous.is_intact(wanted) and not lacked_memory
 
 
 def _record_input(study: StudyInput, index: int) -> FileRecord:

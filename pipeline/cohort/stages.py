@@ -14,18 +14,16 @@ from typing import TypeVar
 
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.recipe import device_name, make_recipe
+from pipeline.cohort.recipe import device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput, without_folder
 from pipeline.cohort.table import Row, Status
 from pipeline.errors import StudyError
 from pipeline.main_memory import give_back_freed
 from pipeline.model import Model
-from pipeline.postprocessing import NO_FIELD
 from pipeline.progress import timed
 from pipeline.report import (
     FileRecord,
     GridRecord,
-    OutputKind,
     ProbabilityWriter,
     Provenance,
     Recipe,
@@ -154,7 +152,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     recipe = make_recipe(study, job.model)
     previous = read_provenance(outputs.provenance)
     wanted = job.options.wanted(outputs)
-    if previous is not None and previous.recipe == recipe and _is_complete(previous, wanted):
+    if previous is not None and is_current(previous, recipe, wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
     job.segmenter.check_readable(study.case, extent_of(study.paths)[0])
     seconds: dict[str, float] = {}
@@ -170,12 +168,6 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
         del voxels
         give_back_freed()
     return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
-
-
-def _is_complete(previous: Provenance, wanted: Mapping[OutputKind, Path]) -> bool:
-    """Tell whether a study needs nothing more; one that lacked memory may have it now."""
-    lacked_memory = any(warning.startswith(NO_FIELD) for warning in previous.warnings)
-    return previous.is_intact(wanted) and not lacked_memory
 
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:

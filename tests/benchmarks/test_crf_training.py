@@ -49,5 +49,5 @@ def test_the_section_says_what_was_measured():
     assert "| through | 0.6000 (0.6000 to 0.6000) | 0.7500 | +0.1000; 2, 0 |" in page
     assert "0.20 s without and 0.50 s through the field (2.5x)" in page
     assert "The usual field reaches 3 mm and 0.5 in intensity, and 2 mm" in page
-    assert "appearance 5 -> 4.25, of smoothness 2 -> 2.00" in page
+    assert "appearance 3 -> 4.25, of smoothness 1 -> 1.00" in page
     assert "[0.00 1.50], [0.50 0.00]" in page

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from pipeline.cohort import StudyInput
-from pipeline.cohort.recipe import device_name, make_recipe
+from pipeline.cohort.recipe import device_name, is_current, make_recipe
 from pipeline.errors import StudyError
+from pipeline.postprocessing import NO_FIELD
+from pipeline.report import FileRecord, GridRecord, Provenance, Timing
 
 
 def test_inputs_are_recorded_by_name_and_content(tmp_path, model):
@@ -58,3 +60,28 @@ def test_a_missing_input_is_refused(tmp_path, model):
 
 def test_the_cpu_is_named():
     assert device_name(torch.device("cpu")) == "cpu"
+
+
+def test_a_study_that_lacked_memory_for_post_processing_is_done_again(tmp_path, model):
+    (tmp_path / "a.nii").write_bytes(b"one")
+    (tmp_path / "a_seg.nii.gz").write_bytes(b"mask")
+    wanted = {"mask": tmp_path / "a_seg.nii.gz"}
+    recipe = make_recipe(StudyInput("a", (tmp_path / "a.nii",)), model)
+    grid = GridRecord(shape=(1, 1, 1), spacing_mm=(1.0, 1.0, 1.0), axis_codes="RAS")
+    previous = Provenance(
+        case="a",
+        recipe=recipe,
+        outputs={"mask": FileRecord.of(wanted["mask"])},
+        labels={"x": 1},
+        volumes_ml={"x": 0.0},
+        grid=grid,
+        warnings=("odd",),
+        timing=Timing.of({"load": 1.0}, 1),
+        device="cpu",
+    )
+    assert is_current(previous, recipe, wanted)
+    lacking = previous.model_copy(update={"warnings": (f"{NO_FIELD}: it needs 9.0 GB of memory",)})
+    assert not is_current(lacking, recipe, wanted)
+    assert not is_current(previous, recipe.model_copy(update={"inputs": ()}), wanted)
+    wanted["mask"].write_bytes(b"other")
+    assert not is_current(previous, recipe, wanted)

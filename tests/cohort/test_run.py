@@ -502,11 +502,14 @@ def test_the_log_has_a_line_of_times_for_each_study(segment, caplog):
 
 def test_a_study_of_many_windows_has_a_bar_of_its_own():
     progress = make_progress()
-    show = run._bar_of_windows(progress)
-    show(1, run.SHOWN_WINDOWS - 1)
+    show = run._bar_of_steps(progress)
+    show("windows", 1, run.SHOWN_STEPS - 1)
     assert not progress.tasks
-    show(5, 50)
+    show("windows", 5, 50)
     (task,) = progress.tasks
     assert (task.completed, task.total) == (5, 50)
-    show(50, 50)
+    show("refining", 30, 60)
+    assert [task.description for task in progress.tasks] == ["  windows", "  refining"]
+    show("windows", 50, 50)
+    show("refining", 60, 60)
     assert not progress.tasks

@@ -31,7 +31,7 @@ def study(tmp_path, save_volume):
     return StudyInput("a", (save_volume(tmp_path / "in" / "a.nii.gz"),))
 
 
-def ignore(_done, _total):
+def ignore(_what, _done, _total):
     pass
 
 

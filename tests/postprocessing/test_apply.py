@@ -4,6 +4,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.postprocessing import (
+    NO_FIELD,
     Evidence,
     PostprocessingConfig,
     Rule,
@@ -139,6 +140,26 @@ def test_without_memory_for_the_field_the_rules_still_apply():
     np.testing.assert_array_equal(found.labels_IJK, expected)
     (warning,) = found.warnings
     assert warning.startswith("no conditional random field was applied: it needs 0.0 GB of memory")
+
+
+def test_rules_that_were_validated_with_the_field_are_not_applied_without_it():
+    labels_IJK, _, evidence = make_study()
+    largest = {"organ": 9.0, "lesion": 9.0}
+    config = PostprocessingConfig(crf=CRF, rules=LARGEST, largest_change=largest)
+    small = Evidence(evidence.volume, evidence.uncertain, VALUES, max_bytes=1000)
+    found = postprocess(labels_IJK, GRID, LABELS, config, small)
+    np.testing.assert_array_equal(found.labels_IJK, labels_IJK)
+    assert [warning.startswith(NO_FIELD) for warning in found.warnings] == [True]
+
+
+def test_what_is_implausible_is_said_though_the_change_was_too_large():
+    labels_IJK, _, _ = make_study()
+    rules = (*LARGEST, Rule(label="organ", volume_ml=(500, 600)))
+    config = PostprocessingConfig(rules=rules, largest_change={"organ": 0.0})
+    found = postprocess(labels_IJK, GRID, LABELS, config)
+    np.testing.assert_array_equal(found.labels_IJK, labels_IJK)
+    assert any("plausible" in warning for warning in found.warnings)
+    assert any("more than the 0.0% seen on validation" in warning for warning in found.warnings)
 
 
 def test_no_memory_at_all_is_not_all_memory():

@@ -119,3 +119,14 @@ def test_a_real_gain_among_candidates_without_effect_is_found():
         verdict = decide(FakeMeasure("ab", flat(30, 2), settings), space(2, 20), folds(30))
         found += verdict.choice == Choice(7, frozenset("ab"))
     assert found >= 18
+
+
+def test_a_label_that_no_fold_chose_stays_as_it_is():
+    """On all twenty cases `b` just passes; on the sixteen of each fold's choice it never does."""
+    swing = np.tile([0.0315, -0.0115, 0.0315, -0.0115], 5)
+    changes = np.stack([np.full(20, 0.05), swing], axis=1)[:, :, None] * np.ones((1, 1, 2))
+    fold_N = np.repeat(np.arange(5), 4)
+    verdict = decide(FakeMeasure("ab", flat(20, 2), [changes]), space(2, 1), fold_N)
+    assert verdict.proposed.labels == frozenset("ab")
+    assert [choice.labels for choice in verdict.of_folds] == [frozenset("a")] * 5
+    assert verdict.choice == Choice(0, frozenset("a"))

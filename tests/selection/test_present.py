@@ -113,7 +113,7 @@ def test_a_model_is_described_by_what_its_user_must_know(folder, description):
         "members: 3",
         "trained on: 12 cases of cubes, fold all of 3",
         "precision: fp32 (of foreground labels, bf16 changes 0.12%)",
-        "post-processing: crf 6 mm, intensity 0.5 x 5, smoothing x 2, on outer",
+        "post-processing: crf 6 mm, intensity 0.5 x 3, smoothing x 1, on outer",
         "post-processing: inner: keep_largest 1",
         "post-processing: largest change seen on validation: outer 12.5%",
         "not chosen on validation: trivox postprocess-search",

@@ -105,16 +105,36 @@ def test_nine_cases_leave_it_off_and_say_so(make_run, tmp_path):
     assert read_decision(run / "model") == decision
 
 
-def test_post_processing_of_old_is_replaced_and_recorded(make_run, tmp_path):
-    run = make_run(tmp_path, 9)
+OLD = {"rules": [{"label": "inner", "keep_largest": 1}, {"label": "inner", "volume_ml": [0, 9]}]}
+
+
+def with_old(run):
     path = run / "model" / "configs" / "metadata.json"
     metadata = json.loads(path.read_text())
-    old = {"rules": [{"label": "inner", "keep_largest": 1}]}
-    metadata["trivox"]["postprocessing"] = old
+    metadata["trivox"]["postprocessing"] = OLD
     path.write_text(json.dumps(metadata))
+    return PostprocessingConfig.model_validate(OLD)
+
+
+def test_with_too_few_cases_post_processing_of_old_stays(make_run, tmp_path):
+    run = make_run(tmp_path, 9)
+    old = with_old(run)
     decision = search_postprocessing(run / "model")
-    assert decision.replaced == PostprocessingConfig.model_validate(old)
-    assert read_description(run / "model").postprocessing == PostprocessingConfig()
+    assert decision.verdict == "off"
+    assert decision.replaced is None
+    assert read_description(run / "model").postprocessing == old
+
+
+def test_post_processing_of_old_is_replaced_and_recorded_but_what_warns_stays(make_run, tmp_path):
+    run = make_run(tmp_path, 12)
+    old = with_old(run)
+    decision = search_postprocessing(run / "model", refine=lambda _image, labels, *_: labels)
+    assert decision.verdict != "off"
+    assert decision.replaced == old
+    stays = read_description(run / "model").postprocessing
+    assert stays.crf is None
+    assert stays.rules[-1] == old.rules[1]
+    assert sum(rule.volume_ml is not None for rule in stays.rules) == 1
 
 
 def test_stopped_in_the_middle_it_goes_on_there_and_ends_alike(run, searched):

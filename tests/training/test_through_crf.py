@@ -131,7 +131,7 @@ def test_members_of_a_model_share_the_mean_of_what_they_learnt(through):
         members.append(with_learned(description, layer))
     found = CrfConfig.model_validate(mean_learned(members)["crf"])
     assert found.weight_appearance == pytest.approx(2.5)
-    assert found.weight_smoothness == pytest.approx(2.0)
+    assert found.weight_smoothness == pytest.approx(1.0)
     np.testing.assert_allclose(found.compatibility, [[0, 1], [1, 0]])
     plain = description.model_copy(update={"training": {}})
     assert mean_learned([plain, plain]) == {}

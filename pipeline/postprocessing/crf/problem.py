@@ -58,10 +58,12 @@ class Limits:
     Attributes:
         max_bytes: Of memory beyond the problem's own.
         intensity_unit: Of `theta_intensity`; None: the robust spread of the image.
+        held_bytes: Of that memory, what is taken already.
     """
 
     max_bytes: int
     intensity_unit: float | None = None
+    held_bytes: int = 0
 
 
 def solve(
@@ -101,8 +103,10 @@ def infer_band(
     terms = _terms(problem, config, limits.intensity_unit)
     lattices = [lattice for lattice, _, _ in terms]
     index_N3 = band.indices(class_IJK.shape)
+    # Symmetric messages weigh each voxel.
     held = 4 * class_IJK.numel() * len(lattices) * (config.normalisation == "symmetric")
-    plan = _Plan(lattices, limits.max_bytes - held, may_group=config.compatibility is None)
+    held += limits.held_bytes
+    plan = _Plan(lattices, limits.max_bytes, held, may_group=config.compatibility is None)
     band, groups = plan.groups(band, index_N3, order)
     scene = Scene(
         class_IJK, problem.num_classes, band.voxel_N, index_N3, groups, kernels, Scratch()
@@ -145,12 +149,14 @@ class _Plan:
     Attributes:
         lattices: Over the whole volume.
         max_bytes: That may be taken.
+        held_bytes: That are taken whatever the plan.
         may_group: Whether classes may come group by group. Costs of classes beside each other other
             than Potts's need the messages of all classes at once.
     """
 
     lattices: Sequence[Lattice]
     max_bytes: int
+    held_bytes: int
     may_group: bool
 
     def groups(
@@ -161,7 +167,7 @@ class _Plan:
         Raises:
             NotEnoughMemory: If not even one class at a time fits.
         """
-        band_bytes, needed = _band_bytes(band, self.lattices), 0
+        band_bytes, needed = self.held_bytes + _band_bytes(band, self.lattices), 0
         limit = self.max_bytes - band_bytes
         if any(lattice.num_cells > LARGEST_INDEX for lattice in self.lattices):
             raise NotEnoughMemory(band_bytes + 4 * LARGEST_INDEX, self.max_bytes)

@@ -159,17 +159,15 @@ class Crf:
         if not all(math.isfinite(float(channel.sum())) for channel in image):
             raise ValueError("The image has values that are no numbers.")
         problem = Problem(image, band, class_IJK, num_classes, tuple(spacing_mm))
+        # Copies: the image, classes as they are looked up and as they are kept, the result.
+        held = 4 * class_IJK.numel() + image.nbytes * (image.data_ptr() != _address(image_CIJK))
         limit = self.max_bytes
         if limit is None:
-            limit = int(USABLE * _free_bytes(self.device))
-        else:
-            # Copies: the image, classes as they are looked up and as they are kept, the result.
-            limit -= 4 * class_IJK.numel() + image.nbytes * (
-                image.data_ptr() != _address(image_CIJK)
-            )
+            limit, held = int(USABLE * _free_bytes(self.device)), 0
         kernels = choose_kernels(self.backend, self.device, torch.float32)
         unit = self.intensity_unit
-        class_N = solve(problem, self.config, kernels, Limits(limit, unit), self.advance)
+        limits = Limits(limit, unit, held)
+        class_N = solve(problem, self.config, kernels, limits, self.advance)
         class_IJK.view(-1)[band.voxel_N.long()] = class_N.to(class_IJK.dtype)
         return class_N
 

@@ -233,3 +233,40 @@ def test_wrong_inputs_are_named(config):
     two = config.model_copy(update={"compatibility": ((0.0, 1.0), (1.0, 0.0))})
     with pytest.raises(ValueError, match="2 classes, not for 4"):
         Crf(two).refine_probabilities(image, shares, SPACING_MM)
+
+
+def test_too_little_memory_never_forgets_what_classes_cost(config):
+    """Costs other than Potts's need all classes at once; without the room, there is no result."""
+    image, shares, _ = make_problem()
+    cost = ((0, 1, 2, 1), (0.5, 0, 1, 1), (1, 3, 0, 1), (1, 1, 1, 0.2))
+    costly = CrfConfig(**{**config.model_dump(), "compatibility": cost})
+    expected = Crf(costly).refine_probabilities(image, shares, SPACING_MM)
+    refused = 0
+    for kilobytes in range(100, 3000, 100):
+        try:
+            crf = Crf(costly, max_bytes=1000 * kilobytes)
+            found = crf.refine_probabilities(image, shares, SPACING_MM)
+        except NotEnoughMemory:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found, expected)
+    assert 0 < refused < 29
+
+
+def test_probabilities_may_lie_in_memory_as_nibabel_reads_them(config):
+    image, shares, _ = make_problem()
+    expected = Crf(config).refine_probabilities(image, shares, SPACING_MM)
+    classes_last = np.asfortranarray(np.moveaxis(shares, 0, -1))
+    found = Crf(config).refine_probabilities(image, np.moveaxis(classes_last, -1, 0), SPACING_MM)
+    np.testing.assert_array_equal(found, expected)
+    turned = np.ascontiguousarray(shares[:, ::-1])[:, ::-1]
+    np.testing.assert_array_equal(
+        Crf(config).refine_probabilities(image, turned, SPACING_MM), expected
+    )
+
+
+def test_an_axis_that_is_too_long_is_refused(config):
+    labels = np.zeros((40_000, 3, 3), np.uint8)
+    labels[10_000:20_000] = 1
+    with pytest.raises(ValueError, match="more than 32767 voxels"):
+        Crf(config).refine_labels(np.zeros((1, *labels.shape), np.float32), labels, SPACING_MM)
