@@ -4,4 +4,6 @@ import sys
 
 from pipeline.cli import main
 
-sys.exit(main())
+# Worker processes import this module as well, and must not run the command again.
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,12 +5,11 @@ Settings (`key=value`) are taken out before; see `pipeline.cli`.
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias
 
 from pipeline import __version__, verbs
 from pipeline.refine_verb import add_refine
-
-Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from pipeline.segment_verb import add_segment, add_status
+from pipeline.verbs import Choices
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +24,8 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--verbose", action="store_true", help="log details and tracebacks")
     _add_train(choices, common)
-    _add_segment(choices, common)
+    add_segment(choices, common)
+    add_status(choices, common)
     _add_evaluate(choices, common)
     _add_check(choices, common)
     _add_plan(choices, common)
@@ -59,39 +59,6 @@ def _add_train(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="go on with this run if it was stopped"
     )
     parser.set_defaults(verb=verbs.train)
-
-
-def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
-    parser = choices.add_parser(
-        "segment",
-        parents=[common],
-        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
-        help="segment studies with a trained model",
-        description="Segment studies; each mask lies on exactly the grid its study came in on. "
-        "Studies with a complete output are skipped, so the same command resumes.",
-        epilog="key=value overrides the model's settings, for example study.non_finite=repair or "
-        "inference.overlap=0.25. "
-        "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
-    )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
-    parser.add_argument(
-        "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
-    )
-    parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
-    parser.add_argument(
-        "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.set_defaults(verb=verbs.segment)
 
 
 def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ In a module of its own because it needs no model, unlike the other verbs that wr
 import argparse
 from pathlib import Path
 
-from pipeline.verbs import DONE, print_lines
+from pipeline.verbs import DONE, Choices, print_lines
 
 _DESCRIPTION = """\
 Refine a segmentation that any tool or person made, by a fully connected
@@ -53,9 +53,7 @@ examples:
 """
 
 
-def add_refine(
-    choices: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
-) -> None:
+def add_refine(choices: Choices, common: argparse.ArgumentParser) -> None:
     """Add the verb to the parser of all verbs."""
     parser = choices.add_parser(
         "refine",

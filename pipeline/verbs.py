@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Console
 
@@ -15,6 +15,9 @@ from pipeline.progress import CONSOLE
 if TYPE_CHECKING:
     from pipeline.selection.present import Line
     from pipeline.training import RunConfig
+
+Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What a verb adds its parser to."""
 
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -85,37 +88,6 @@ def _say_how_to_resume(options: argparse.Namespace) -> int:
     text = f"stopped; go on with: trivox train {words} --resume"
     CONSOLE.print(text, soft_wrap=True, markup=False)
     return INTERRUPTED
-
-
-def segment(options: argparse.Namespace) -> int:
-    """Segment studies; print what became of them."""
-    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-    from pipeline.config import override_settings
-    from pipeline.inference import choose_device
-    from pipeline.model import load_model
-    from pipeline.planning import parse_memory
-
-    device = choose_device(options.device)
-    model = load_model(options.model, device)
-    description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
-    studies = find_studies(
-        [Path(word) for word in options.inputs],
-        num_channels=len(description.channels),
-        out=options.out,
-        root=options.root,
-    )
-    wanted = SegmentOptions(
-        probabilities=options.probabilities,
-        pictures=options.pictures,
-        max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
-    )
-    model = replace(model, description=description)
-    result = segment_cohort(studies, model, options.out, wanted, device=device)
-    counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
-    skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
-    text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
-    _results().print(text, soft_wrap=True, markup=False)
-    return DONE if result.all_done else SOME_FAILED
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -21,11 +21,16 @@ class SegmentOptions:
     pictures: bool = False
     max_bytes: int | None = None
 
+    @property
+    def kinds(self) -> list[OutputKind]:
+        """What is written for each study."""
+        kinds: dict[OutputKind, bool] = {
+            "mask": True,
+            "probabilities": self.probabilities,
+            "picture": self.pictures,
+        }
+        return [kind for kind, is_wanted in kinds.items() if is_wanted]
+
     def wanted(self, outputs: Outputs) -> dict[OutputKind, Path]:
         """Return the files that a study must have, besides its provenance."""
-        wanted: dict[OutputKind, Path] = {"mask": outputs.mask}
-        if self.probabilities:
-            wanted["probabilities"] = outputs.probabilities
-        if self.pictures:
-            wanted["picture"] = outputs.picture
-        return wanted
+        return {kind: outputs.path(kind) for kind in self.kinds}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.journal import PRIVATE
+from pipeline.report import OutputKind
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Outputs:
         """Slices of the study with the mask drawn over them."""
         return self.folder / f"{self.case}_seg.png"
 
+    def path(self, kind: OutputKind) -> Path:
+        """Return the file of one kind of output."""
+        match kind:
+            case "mask":
+                return self.mask
+            case "probabilities":
+                return self.probabilities
+            case "picture":
+                return self.picture
+
     def all(self) -> tuple[Path, ...]:
         """Every file that may exist, the provenance first."""
         return self.provenance, self.mask, self.probabilities, self.picture
@@ -60,6 +72,7 @@ def make_output_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / PRIVATE).mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:

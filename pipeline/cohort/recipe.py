@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 
 from pipeline import __version__
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
-from pipeline.model import Model
+from pipeline.model import Model, ModelDescription
 from pipeline.postprocessing import NO_FIELD
 from pipeline.report import FileRecord, OutputKind, Provenance, Recipe
 from pipeline.study import voxel_files
@@ -35,13 +36,17 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
     Raises:
         StudyError: If an input file cannot be read.
     """
-    description = model.description
-    settings = description.model_dump(mode="json", include=_DECIDING)
     return Recipe(
         inputs=tuple(_record_input(study, index) for index in range(len(study.paths))),
-        model=FileRecord(name=description.name, sha256=model.sha256),
-        settings={"trivox": __version__, **settings},
+        model=FileRecord(name=model.description.name, sha256=model.sha256),
+        settings=settings_of(model.description),
     )
+
+
+def settings_of(description: ModelDescription) -> dict[str, JsonValue]:
+    """Return what decides a mask beside the input and the weights."""
+    settings = description.model_dump(mode="json", include=_DECIDING)
+    return {"trivox": __version__, **settings}
 
 
 def is_current(previous: Provenance, recipe: Recipe, wanted: Mapping[OutputKind, Path]) -> bool:

@@ -1,38 +1,31 @@
-"""Segment studies in turn; each ends as done, rejected or failed, with a reason.
+"""Segment a cohort: every study ends as done, rejected or failed, whatever ends the process.
 
-While one study is segmented, the next one is loaded and the last one is written.
+The journal of the output folder says where each study stands. The same call again does only what is
+missing or has changed: the input, the model, the settings, or an output that is no longer there.
 """
 
+import os
+import platform
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.markup import escape
-from rich.progress import Progress, TaskID
 
+from pipeline.cohort.events import Workers
+from pipeline.cohort.here import Here
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
-from pipeline.cohort.stages import (
-    ALREADY_COMPLETE,
-    Job,
-    Loaded,
-    Segmented,
-    load,
-    segment,
-    write,
-)
+from pipeline.cohort.request import Request
+from pipeline.cohort.stages import Job
 from pipeline.cohort.study_input import StudyInput
-from pipeline.cohort.table import CohortTable, Row, Status
+from pipeline.cohort.supervisor import ALREADY_COMPLETE, Supervisor
+from pipeline.journal import Journal, Row, Status, only_run
 from pipeline.model import Model
 from pipeline.progress import make_progress
-from pipeline.segmentation import Advance, Segmenter
-from pipeline.study import extent_of
-
-SHOWN_STEPS = 20
-"""From this many windows or class groups on, a study has a progress bar of its own."""
+from pipeline.segmentation import Segmenter
 
 
 @dataclass(frozen=True)
@@ -69,11 +62,9 @@ def segment_cohort(
     options: SegmentOptions,
     device: torch.device,
 ) -> CohortResult:
-    """Segment `studies` into `out`, whatever happens to any one of them.
+    """Segment `studies` into `out` in this process, whatever happens to any one of them.
 
-    `out/cohort.csv` is whole and current after every study. A study whose outputs are complete and
-    match input, model and settings is skipped; what else lies under its name is replaced. After an
-    interruption the same call continues.
+    What ends the process itself ends the run; the next call goes on. See `run_cohort`.
 
     Args:
         studies: From `find_studies`; case names are unique.
@@ -83,109 +74,50 @@ def segment_cohort(
         device: To compute on.
 
     Raises:
-        ConfigError: If `out` cannot be written to.
-        OSError: If `cohort.csv` cannot be written later on.
+        ConfigError: If `out` cannot be written to, or another run writes to it.
+        PipelineError: If the disk is full; what is done stays.
     """
-    make_output_folder(out)
-    job = Job(model, Segmenter(model, device, options.max_bytes), out, options)
-    table = CohortTable(out / "cohort.csv")
-    rows: list[Row] = []
+    request = Request(model.description, model.sha256, out, options)
 
-    def finish(row: Row) -> None:
-        rows.append(row)
-        table.put(row)
+    def here() -> Workers:
+        return Here(Job(model, Segmenter(model, device, options.max_bytes), out, options))
 
-    with make_progress() as progress, _Line(studies, job, finish) as line:
-        task = progress.add_task("Segmenting", total=len(studies), note="")
-        for number, study in enumerate(studies, start=1):
-            progress.update(task, note=escape(f"{number} of {len(studies)}: {study.case}"))
-            line.advance(number - 1, _bar_of_steps(progress))
-            progress.advance(task)
-        progress.update(task, note="")
-    return CohortResult(tuple(rows))
+    return run_cohort(studies, request, here)
 
 
-class _Line:
-    """Three studies at a time, each at another stage.
+def run_cohort(
+    studies: Sequence[StudyInput], request: Request, start_workers: Callable[[], Workers]
+) -> CohortResult:
+    """Segment `studies` with workers, which are started only if there is something to do.
+
+    A study whose worker ended before it did is tried once more, alone; if that ends the worker too,
+    it has failed. So is one, first of all, that was being worked on when an earlier run was killed.
+    `cohort.csv` and `volumetry.csv` are written from the journal while the run goes on and when it
+    ends, also by Ctrl-C.
 
     Args:
-        studies: All of them.
-        job: What they share.
-        finish: Called with the row of each study, in their order.
+        studies: From `find_studies`; case names are unique.
+        request: What to do with each.
+        start_workers: Starts those who do it.
+
+    Raises:
+        ConfigError: If the output folder cannot be written to, or another run writes to it.
+        PipelineError: If the disk is full, or the workers cannot be started.
     """
-
-    def __init__(
-        self, studies: Sequence[StudyInput], job: Job, finish: Callable[[Row], None]
-    ) -> None:
-        self._studies, self._job, self._finish = studies, job, finish
-        self._loader = ThreadPoolExecutor(1, "load")
-        self._writer = ThreadPoolExecutor(1, "write")
-        self._loading: dict[int, Future[Loaded | Row]] = {}
-        self._writing: Future[Row] | None = None
-        self._written_bytes = 0
-
-    def __enter__(self) -> "_Line":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        # What is being written is finished even after Ctrl-C; what is being loaded is dropped.
-        self._loader.shutdown(cancel_futures=True)
-        self._finish_writing()
-        self._writer.shutdown()
-
-    def advance(self, index: int, advance: Advance) -> None:
-        """Bring one more study to the point where it is being written."""
-        loaded = self._load(index).result()
-        del self._loading[index]
-        result: Segmented | Row = (
-            loaded if isinstance(loaded, Row) else self._segment(index, loaded, advance)
-        )
-        # The table names studies in their order, so the one before comes first.
-        self._finish_writing()
-        if isinstance(result, Row):
-            self._finish(result)
-        else:
-            self._written_bytes = result.held_bytes
-            self._writing = self._writer.submit(write, result, self._job)
-
-    def _segment(self, index: int, loaded: Loaded, advance: Advance) -> Segmented | Row:
-        """Segment a study, and load the next one meanwhile if both fit in memory."""
-        elsewhere = self._written_bytes + self._bytes_to_load(index + 1)
-        if self._job.segmenter.fits(loaded.prepared, elsewhere):
-            self._load(index + 1)
-        else:
-            self._finish_writing()
-            elsewhere = 0
-        return segment(loaded, self._job, elsewhere, advance)
-
-    def _load(self, index: int) -> Future[Loaded | Row]:
-        if index not in self._loading and index < len(self._studies):
-            self._loading[index] = self._loader.submit(load, self._studies[index], self._job)
-        return self._loading.get(index, Future())
-
-    def _bytes_to_load(self, index: int) -> int:
-        if index >= len(self._studies):
-            return 0
-        return self._job.segmenter.loading_bytes(*extent_of(self._studies[index].paths))
-
-    def _finish_writing(self) -> None:
-        if self._writing is not None:
-            row = self._writing.result()
-            self._writing, self._written_bytes = None, 0
-            self._finish(row)
+    make_output_folder(request.out)
+    with only_run(request.out):
+        _sweep(request.out)
+        journal = Journal(request.out)
+        try:
+            run = journal.begin_run(platform.node(), os.getpid(), request.as_record())
+            with make_progress() as progress:
+                supervisor = Supervisor(studies, request, journal, run, progress)
+                return CohortResult(supervisor.run(start_workers))
+        finally:
+            journal.close()
 
 
-def _bar_of_steps(progress: Progress) -> Advance:
-    """Return what shows the steps of a study, if they are many, until the last is done."""
-    tasks: dict[str, TaskID] = {}
-
-    def show(what: str, done: int, total: int) -> None:
-        if total < SHOWN_STEPS:
-            return
-        if what not in tasks:
-            tasks[what] = progress.add_task(f"  {what}", total=total, note="")
-        progress.update(tasks[what], completed=done)
-        if done == total:
-            progress.remove_task(tasks.pop(what))
-
-    return show
+def _sweep(out: Path) -> None:
+    """Remove what a killed run was writing."""
+    for folder in out.rglob(".writing-*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -6,18 +6,16 @@ study, the others go on.
 
 import logging
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
+from pipeline.cohort.attempt import attempt
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import device_name, is_current, make_recipe
-from pipeline.cohort.study_input import StudyInput, without_folder
-from pipeline.cohort.table import Row, Status
-from pipeline.errors import StudyError
+from pipeline.cohort.study_input import StudyInput
+from pipeline.journal import Row
 from pipeline.main_memory import give_back_freed
 from pipeline.model import Model
 from pipeline.progress import timed
@@ -44,10 +42,6 @@ ALREADY_COMPLETE = "already complete"
 
 LARGE_BYTES = 2**28
 """Of a study whose voxels, once they are done with, are returned to the system at once."""
-
-_LONGEST_REASON = 400
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Segmented:
 
 def load(study: StudyInput, job: Job) -> Loaded | Row:
     """Read a study and bring it to the network's grid, unless it is complete already."""
-    return _attempt(study, job, lambda: _load(study, job), {})
+    return attempt(study, job.out, lambda: _load(study, job), {})
 
 
 def segment(
@@ -100,50 +94,15 @@ def segment(
 ) -> Segmented | Row:
     """Segment a loaded study; write its probabilities on the way if they are wanted."""
     taken = loaded.prepared.seconds
-    return _attempt(
-        loaded.input, job, lambda: _segment(loaded, job, elsewhere_bytes, advance), taken
+    return attempt(
+        loaded.input, job.out, lambda: _segment(loaded, job, elsewhere_bytes, advance), taken
     )
 
 
 def write(segmented: Segmented, job: Job) -> Row:
     """Write mask, picture and, last, the provenance."""
     taken = segmented.segmentation.seconds
-    return _attempt(segmented.input, job, lambda: _write(segmented, job), taken)
-
-
-def _attempt(
-    study: StudyInput, job: Job, stage: Callable[[], Result], taken: Mapping[str, float]
-) -> Result | Row:
-    """Do a stage, after others that have `taken` some time."""
-    start = time.perf_counter()
-    status: Status
-    try:
-        if study.refusal is None:
-            return stage()
-        status, reason = _reject(study, job, study.refusal)
-    except StudyError as error:
-        status, reason = "rejected", str(error)
-        # No mask may stay beside a rejection; but a share that went away takes none with it.
-        if not isinstance(error.__cause__, OSError):
-            status, reason = _reject(study, job, reason)
-    except Exception as error:
-        # Whatever it is, the other studies go on; the one line in the table must do for most users.
-        logger.debug("%s failed", study.case, exc_info=True)
-        status, reason = "failed", f"{type(error).__name__}: {error}"
-    reason = _one_line(without_folder(study.anonymous(reason), job.out))
-    logger.warning("%s %s: %s", study.case, status, reason)
-    return Row(
-        study.case, status, reason, total_s=time.perf_counter() - start + sum(taken.values())
-    )
-
-
-def _reject(study: StudyInput, job: Job, reason: str) -> tuple[Status, str]:
-    """Remove what an earlier run left of a study; if that fails, say that it is still there."""
-    try:
-        Outputs(job.out, study.case).remove()
-    except OSError as error:
-        return "failed", f"{reason} An earlier result cannot be removed: {error.strerror}."
-    return "rejected", reason
+    return attempt(segmented.input, job.out, lambda: _write(segmented, job), taken)
 
 
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
@@ -237,8 +196,3 @@ def _row(provenance: Provenance, total_s: float, reason: str = "") -> Row:
         total_s=total_s,
         volumes_ml=provenance.volumes_ml,
     )
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

@@ -69,8 +69,8 @@ def test_each_study_ends_in_mask_provenance_and_row(segment, images, out):
     assert result.counts == {"done": 3, "rejected": 0, "failed": 0}
     assert result.num_skipped == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "a_seg.json", "a_seg.nii.gz", "b_seg.json", "b_seg.nii.gz", "c_seg.json", "c_seg.nii.gz",
-        "cohort.csv",
+        ".trivox", "a_seg.json", "a_seg.nii.gz", "b_seg.json", "b_seg.nii.gz", "c_seg.json",
+        "c_seg.nii.gz", "cohort.csv", "volumetry.csv",
     ]  # fmt: skip
     for case in "abc":
         mask, image = nib.load(out / f"{case}_seg.nii.gz"), nib.load(images / f"{case}.nii.gz")
@@ -121,10 +121,7 @@ def test_complete_studies_are_skipped_and_stay_in_the_table(segment, out):
     assert result.all_done
     assert result.num_skipped == 3
     assert snapshot(out, *"abc") == before
-    for case, row in read_table(out).items():
-        assert row["reason"] == "already complete"
-        assert row["volume_ml_liver"] == table[case]["volume_ml_liver"]
-        assert row["network_s"] == table[case]["network_s"]
+    assert read_table(out) == table
 
 
 def truncate(path):
@@ -357,7 +354,7 @@ def test_outputs_tell_neither_folders_nor_header_text(
     options = SegmentOptions(probabilities=True, pictures=True)
     result = segment_cohort(studies, model, out, options, CPU)
     assert result.rows[1].reason == "RuntimeError: cannot use odd.nii.gz nor x.gz"
-    for path in out.iterdir():
+    for path in (path for path in out.iterdir() if path.is_file()):
         content = path.read_bytes()
         if path.name.endswith(".gz"):
             content = nib.load(path).header.binaryblock

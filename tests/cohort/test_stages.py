@@ -8,7 +8,7 @@ import torch
 from pipeline.cohort import SegmentOptions, StudyInput, stages
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
-from pipeline.cohort.table import Row
+from pipeline.journal.table import Row
 from pipeline.report import read_provenance
 from pipeline.segmentation import Segmenter
 

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from pipeline.cohort import Row
-from pipeline.cohort.table import CohortTable
+from pipeline.journal.table import CohortTable
 
 
 def read(path):

@@ -1,0 +1,106 @@
+"""Three studies at a time, each at another stage.
+
+While one study is segmented, the next one is loaded and the last one is written.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from pipeline.cohort.events import Began, Event, Steps
+from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
+from pipeline.cohort.study_input import StudyInput
+from pipeline.journal import Row
+from pipeline.study import extent_of
+
+LENGTH = 3
+"""Studies that a line works on at once."""
+
+
+class Line:
+    """Studies in, rows out, in their order.
+
+    Args:
+        job: What the studies share.
+        report: Called with all that happens, also by other threads.
+    """
+
+    def __init__(self, job: Job, report: Callable[[Event], None]) -> None:
+        self._job, self._report = job, report
+        self._waiting: deque[StudyInput] = deque()
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._loading: dict[str, Future[Loaded | Row]] = {}
+        self._writing: Future[Row] | None = None
+        self._written_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._waiting and self._writing is None
+
+    def give(self, study: StudyInput) -> None:
+        """Take one more study."""
+        self._waiting.append(study)
+
+    def step(self) -> None:
+        """Bring one more study to the point where it is being written, or finish the last one."""
+        if not self._waiting:
+            self._finish_writing()
+            return
+        study = self._waiting[0]
+        loaded = self._load(study).result()
+        del self._loading[study.case]
+        self._waiting.popleft()
+        result: Segmented | Row = (
+            loaded if isinstance(loaded, Row) else self._segment(study, loaded)
+        )
+        # Rows come in the order of the studies, so the one before comes first.
+        self._finish_writing()
+        if isinstance(result, Row):
+            self._report(result)
+        else:
+            self._written_bytes = result.held_bytes
+            self._writing = self._writer.submit(self._write, result)
+
+    def close(self) -> None:
+        """Finish what is being written, and drop the rest."""
+        self._loader.shutdown(cancel_futures=True)
+        self._finish_writing()
+        self._writer.shutdown()
+
+    def _segment(self, study: StudyInput, loaded: Loaded) -> Segmented | Row:
+        """Segment a study, and load the next one meanwhile if both fit in memory."""
+        following = self._waiting[0] if self._waiting else None
+        elsewhere = self._written_bytes + self._bytes_to_load(following)
+        if not self._job.segmenter.fits(loaded.prepared, elsewhere):
+            self._finish_writing()
+            elsewhere = 0
+        elif following is not None:
+            self._load(following)
+        self._report(Began(study.case, "segment"))
+        return segment(loaded, self._job, elsewhere, self._show)
+
+    def _load(self, study: StudyInput) -> Future[Loaded | Row]:
+        if study.case not in self._loading:
+            self._report(Began(study.case, "load"))
+            self._loading[study.case] = self._loader.submit(load, study, self._job)
+        return self._loading[study.case]
+
+    def _bytes_to_load(self, study: StudyInput | None) -> int:
+        if study is None:
+            return 0
+        return self._job.segmenter.loading_bytes(*extent_of(study.paths))
+
+    def _write(self, segmented: Segmented) -> Row:
+        self._report(Began(segmented.input.case, "write"))
+        return write(segmented, self._job)
+
+    def _finish_writing(self) -> None:
+        if self._writing is not None:
+            row = self._writing.result()
+            self._writing, self._written_bytes = None, 0
+            self._report(row)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        self._report(Steps(what, done, total))

@@ -1,0 +1,150 @@
+"""Segment in a process of its own, and start another one when it ends before its time."""
+
+import logging
+import multiprocessing
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+
+from pipeline.cohort.child import CLOSED, READY, STOP, Message, work
+from pipeline.cohort.events import Event, Lost
+from pipeline.cohort.line import LENGTH
+from pipeline.cohort.request import RemoteJob
+from pipeline.cohort.study_input import StudyInput
+from pipeline.errors import PipelineError
+from pipeline.journal import Row
+
+CLOSING_S = 120.0
+"""That a study may take to be written after the run was stopped."""
+
+
+class OwnProcess:
+    """One process that segments; whatever ends it, the run goes on with another one.
+
+    Args:
+        remote: What to do.
+        log_level: Of what the process logs here.
+    """
+
+    capacity = LENGTH
+
+    def __init__(self, remote: RemoteJob, log_level: int) -> None:
+        self._remote, self._log_level = remote, log_level
+        self._given: dict[str, StudyInput] = {}
+        self._is_ready = False
+        self._start()
+
+    def give(self, study: StudyInput) -> None:
+        """Take one more study."""
+        self._given[study.case] = study
+        # If the process is gone, waiting for it will tell.
+        with suppress(OSError):
+            self._connection.send(study)
+
+    def wait(self) -> Sequence[Event]:
+        """Return what happened.
+
+        Raises:
+            PipelineError: If the process cannot be started: the model does not load, for example.
+        """
+        events, is_over = self._read()
+        if is_over:
+            events.append(self._restart())
+        return events
+
+    def close(self) -> Sequence[Event]:
+        """Let the process finish what it is writing, and end it."""
+        with suppress(OSError):
+            self._connection.send(STOP)
+        events: list[Event] = []
+        deadline = time.monotonic() + CLOSING_S
+        is_over = False
+        try:
+            while not is_over and time.monotonic() < deadline:
+                with suppress(PipelineError):
+                    found, is_over = self._read()
+                    events += found
+            self._process.join(1)
+        finally:
+            self._process.kill()
+            self._process.join()
+        return events
+
+    def _start(self) -> None:
+        context = worker_context()
+        self._connection, theirs = context.Pipe()
+        arguments = (self._remote, theirs, self._log_level)
+        # Not a daemon: it ends by itself when this end of the pipe is closed.
+        self._process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
+        self._process.start()
+        theirs.close()
+
+    def _read(self) -> tuple[list[Event], bool]:
+        """Return what came through the pipe, waiting for something, and whether it is closed."""
+        events: list[Event] = []
+        connection.wait([self._connection], timeout=1.0)
+        try:
+            while self._connection.poll():
+                message: Message = self._connection.recv()
+                if message == CLOSED:
+                    return events, True
+                self._receive(message, events)
+        except (EOFError, OSError):
+            return events, True
+        return events, False
+
+    def _receive(self, message: Message, events: list[Event]) -> None:
+        if isinstance(message, PipelineError):
+            raise message
+        if isinstance(message, logging.LogRecord):
+            logging.getLogger(message.name).handle(message)
+        elif message == READY:
+            self._is_ready = True
+        else:
+            assert not isinstance(message, str)
+            if isinstance(message, Row):
+                del self._given[message.case]
+            events.append(message)
+
+    def _restart(self) -> Lost:
+        """Start another process after one that ended, and say what it had in hand."""
+        self._process.join()
+        reason = _why(self._process.exitcode)
+        if not self._is_ready:
+            remedy = "Free memory or choose another --device, and run again."
+            raise PipelineError("the worker process", f"could not load the model: {reason}", remedy)
+        lost = Lost(tuple(self._given), reason)
+        self._given.clear()
+        self._is_ready = False
+        self._start()
+        return lost
+
+
+def worker_context() -> BaseContext:
+    """Return how processes are started: from a clean one that has the imports done already."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.cohort.child"])
+    return context
+
+
+def warm_up() -> None:
+    """Begin to import what worker processes need, while this process imports what it needs."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        worker_context()
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def _why(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"the worker process ended with code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    if name == "SIGKILL":
+        return "the worker process was killed (SIGKILL), as the system does where memory runs out"
+    return f"the worker process crashed ({name})"

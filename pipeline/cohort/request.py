@@ -1,0 +1,84 @@
+"""What a run is asked for: whatever decides a study's outputs, besides the study."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.cohort.options import SegmentOptions
+from pipeline.cohort.recipe import settings_of
+from pipeline.cohort.stages import Job
+from pipeline.errors import ModelError
+from pipeline.inference import choose_device
+from pipeline.model import ModelDescription, load_model
+from pipeline.segmentation import Segmenter
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to do with every study of a run.
+
+    Attributes:
+        description: The model's, with the user's settings.
+        sha256: Of the model's weights and of what it says of itself.
+        out: The output folder.
+        options: What to write, and what that may take.
+    """
+
+    description: ModelDescription
+    sha256: str
+    out: Path
+    options: SegmentOptions
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Name and value of each label."""
+        return self.description.labels
+
+    @property
+    def method(self) -> str:
+        """A hash of the model, the settings and the outputs wanted."""
+        content = [self.sha256, settings_of(self.description), self.options.kinds]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what the journal keeps of it."""
+        return {
+            "model": self.description.name,
+            "sha256": self.sha256,
+            "labels": dict(self.labels),
+            "outputs": self.options.kinds,
+        }
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job that another process will do: it can be sent there, and loads the model there.
+
+    Attributes:
+        request: What to do.
+        model: The model's folder.
+        device: To compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    request: Request
+    model: Path
+    device: str
+
+    def make(self) -> Job:
+        """Load the model and return the job ready to be done.
+
+        Raises:
+            ModelError: If the folder is no model, or holds another one by now.
+            ConfigError: If there is no such device.
+        """
+        device = choose_device(self.device)
+        model = load_model(self.model, device)
+        if model.sha256 != self.request.sha256:
+            remedy = "Leave the model's folder alone while a run uses it, and run again."
+            raise ModelError(self.model, "the model is not the one that the run began with", remedy)
+        model = replace(model, description=self.request.description)
+        options = self.request.options
+        return Job(model, Segmenter(model, device, options.max_bytes), self.request.out, options)

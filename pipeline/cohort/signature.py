@@ -1,0 +1,45 @@
+"""Tell without reading them whether a study's files are those that its last result belongs to.
+
+Hashing 3,000 CT studies to find that nothing changed would take hours. A file counts as unchanged
+while its size, its number on the file system and the times of its last changes are; to alter it
+and keep all of these takes intent. Where they differ the contents decide: see
+`pipeline.cohort.recipe`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.cohort.study_input import StudyInput
+from pipeline.study import voxel_files
+
+Stamp = list[list[int]]
+"""Of each file: size in bytes, time of the last change of content and of anything, number."""
+
+
+def stamp_input(study: StudyInput) -> Stamp | None:
+    """Return the stamp of a study's files, or None if one of them is not there."""
+    return stamp(file for path in study.paths for file in (path, *voxel_files(path)))
+
+
+def stamp(files: Iterable[Path]) -> Stamp | None:
+    """Return the stamp of files in their order, or None if one of them is not there."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return None
+    return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in found]
+
+
+def sign(method: str, inputs: Stamp | None, outputs: Stamp | None) -> str:
+    """Return what a result is known by, or nothing if one of its files is not there.
+
+    Args:
+        method: Of `Request.method`.
+        inputs: Stamp of the study's files, from before they were read.
+        outputs: Stamp of what was written.
+    """
+    if inputs is None or outputs is None:
+        return ""
+    return hashlib.sha256(json.dumps([method, inputs, outputs]).encode()).hexdigest()

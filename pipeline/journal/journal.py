@@ -1,0 +1,196 @@
+"""The journal of an output folder: what became of every study, whatever became of the process.
+
+One SQLite file, written by one process; others read it while it is written (write-ahead log). A
+study is `queued`, `running`, or has ended as `done`, `rejected` or `failed`. What was `running`
+when the process was killed is found as such by the next one. The file can be read by its owner
+only: it knows where studies lie, and paths can hold patients' names.
+
+Source: sqlite.org/wal.html.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.journal.lock import PRIVATE
+from pipeline.journal.records import Entry, RunRecord, Stage
+from pipeline.journal.table import Row
+
+JOURNAL = f"{PRIVATE}/journal.sqlite"
+
+_BUSY_MS = 30_000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY,
+    started_utc TEXT NOT NULL, seen_utc TEXT NOT NULL, ended_utc TEXT,
+    host TEXT NOT NULL, pid INTEGER NOT NULL, request TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS studies (
+    position INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    run INTEGER NOT NULL REFERENCES runs(id),
+    state TEXT NOT NULL, stage TEXT NOT NULL DEFAULT '', since_utc TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '', cause TEXT NOT NULL DEFAULT '',
+    attempts INTEGER NOT NULL DEFAULT 0,
+    seconds TEXT NOT NULL DEFAULT '{}', total_s REAL NOT NULL DEFAULT 0,
+    volumes_ml TEXT NOT NULL DEFAULT '{}',
+    signature TEXT NOT NULL DEFAULT '', sources TEXT NOT NULL DEFAULT '[]'
+);
+"""
+
+
+class Journal:
+    """The journal of an output folder.
+
+    Args:
+        out: The folder, which exists.
+        is_reader: Whether nothing will be written; the journal must be there then.
+
+    Raises:
+        PipelineError: If there is no journal or it cannot be read.
+    """
+
+    def __init__(self, out: Path, *, is_reader: bool = False) -> None:
+        self.path = out / JOURNAL
+        if is_reader and not self.path.is_file():
+            remedy = "Give the folder that `trivox segment` writes to (--out)."
+            raise PipelineError(out, f"there is no {JOURNAL}", remedy)
+        if not is_reader:
+            # The files beside it inherit its permissions.
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._damage_named():
+            self._database = sqlite3.connect(
+                self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+            )
+            self._database.row_factory = sqlite3.Row
+            self._execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            if not is_reader:
+                self._execute("PRAGMA journal_mode=WAL")
+                self._execute("PRAGMA synchronous=NORMAL")
+                self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def begin_run(self, host: str, pid: int, request: dict[str, Any]) -> int:
+        """Enter a run and return its number."""
+        with self._damage_named():
+            cursor = self._execute(
+                "INSERT INTO runs (started_utc, seen_utc, host, pid, request) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (now := _now(), now, host, pid, json.dumps(request)),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def end_run(self, run: int) -> None:
+        """Enter that a run has ended by itself; what it did not get to waits in the queue."""
+        with self._changes():
+            self._execute(
+                "UPDATE studies SET state='queued', stage='' WHERE run=? AND state='running'",
+                (run,),
+            )
+            self._execute(
+                "UPDATE runs SET ended_utc=?, seen_utc=? WHERE id=?", (_now(), _now(), run)
+            )
+
+    def ask_for(self, run: int, sources: Mapping[str, Sequence[str]]) -> None:
+        """Enter the studies of a run; those that an earlier one met keep what is known of them.
+
+        Args:
+            run: Its number.
+            sources: Where the input of each study lies, by the study's name.
+        """
+        rows = [(name, run, _now(), json.dumps(list(found))) for name, found in sources.items()]
+        with self._changes():
+            self._database.executemany(
+                "INSERT INTO studies (name, run, state, since_utc, sources) "
+                "VALUES (?, ?, 'queued', ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "run=excluded.run, sources=excluded.sources",
+                rows,
+            )
+
+    def queue(self, names: Sequence[str]) -> None:
+        """Enter that studies wait to be done, whatever became of them before."""
+        with self._changes():
+            self._database.executemany(
+                "UPDATE studies SET state='queued', stage='', reason='', cause='', signature='', "
+                "since_utc=? WHERE name=?",
+                [(_now(), name) for name in names],
+            )
+
+    def begin(self, name: str) -> None:
+        """Enter that a study is begun."""
+        with self._damage_named():
+            self._execute(
+                "UPDATE studies SET state='running', stage='', attempts=attempts+1, since_utc=? "
+                "WHERE name=?",
+                (_now(), name),
+            )
+
+    def enter_stage(self, name: str, stage: Stage) -> None:
+        """Enter what is being done with a study."""
+        with self._damage_named():
+            self._execute(
+                "UPDATE studies SET stage=?, since_utc=? WHERE name=? AND state='running'",
+                (stage, _now(), name),
+            )
+
+    def put(self, run: int, row: Row, signature: str) -> None:
+        """Enter what became of a study."""
+        values = (
+            row.status, row.reason, row.cause, json.dumps(dict(row.seconds)), row.total_s,
+            json.dumps(dict(row.volumes_ml)), signature, _now(), row.case,
+        )  # fmt: skip
+        with self._changes():
+            self._execute(
+                "UPDATE studies SET state=?, reason=?, cause=?, seconds=?, total_s=?, "
+                "volumes_ml=?, signature=?, since_utc=?, stage='' WHERE name=?",
+                values,
+            )
+            self._execute("UPDATE runs SET seen_utc=? WHERE id=?", (_now(), run))
+
+    def entries(self, run: int | None = None) -> list[Entry]:
+        """Return all studies, or those of one run, in the order in which they were first met."""
+        where, values = ("", ()) if run is None else ("WHERE run=?", (run,))
+        with self._damage_named():
+            found = self._execute(f"SELECT * FROM studies {where} ORDER BY position", values)
+            return [Entry.of(each) for each in found]
+
+    def last_run(self) -> RunRecord | None:
+        """Return the newest run."""
+        with self._damage_named():
+            found = self._execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+        if found is None:
+            return None
+        return RunRecord.of(found)
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        return self._database.execute(statement, tuple(values))
+
+    @contextmanager
+    def _changes(self) -> Iterator[None]:
+        """Make changes that appear together or not at all."""
+        with self._damage_named(), self._database:
+            self._execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            remedy = "Free space on the disk, check the folder's permissions, and run again."
+            raise PipelineError(
+                self.path, f"the journal cannot be used ({error})", remedy
+            ) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,58 @@
+"""One run at a time in an output folder."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import ConfigError
+
+PRIVATE = ".trivox"
+"""Folder in the output folder that only its owner may read: what a run must remember."""
+
+LOCK = f"{PRIVATE}/lock"
+PATIENCE_S = 10.0
+"""A run that was just ended may hold the lock for a moment longer."""
+
+
+@contextmanager
+def only_run(out: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Keep other runs out of a folder for the length of a block.
+
+    The system frees the lock however the process ends.
+
+    Raises:
+        ConfigError: If another run has it.
+    """
+    path = out / LOCK
+    with path.open("a") as file:
+        deadline = time.monotonic() + patience_s
+        while not _try(file):
+            if time.monotonic() > deadline:
+                found = "another run is writing to this folder"
+                remedy = f"Wait for it (`trivox status {out}`), stop it, or name another folder."
+                raise ConfigError(out, found, remedy)
+            time.sleep(0.1)
+        yield
+
+
+def is_locked(out: Path) -> bool:
+    """Tell whether a run is writing to a folder now."""
+    try:
+        with (out / LOCK).open("a") as file:
+            return not _try(file)
+    except OSError:
+        return False
+
+
+def _try(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks; the journal still holds one writer at a time.
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""Where a run stands, read from its journal, also while it is running."""
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.errors import PipelineError
+from pipeline.journal.journal import Journal
+from pipeline.journal.lock import is_locked
+from pipeline.journal.records import Entry, RunRecord, State
+
+Line: TypeAlias = str | Table
+
+SHOWN_REASONS = 20
+"""Of studies that were not done; all are in `cohort.csv`."""
+
+STATES: tuple[State, ...] = ("queued", "running", "done", "rejected", "failed")
+
+
+@dataclass(frozen=True)
+class CohortStatus:
+    """Where the last run of an output folder stands.
+
+    Attributes:
+        out: The output folder.
+        run: The run.
+        entries: Its studies.
+        is_running: Whether its process is alive.
+        now: When this was read.
+    """
+
+    out: Path
+    run: RunRecord
+    entries: tuple[Entry, ...]
+    is_running: bool
+    now: datetime
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """Number of studies in each state; they sum up to all studies."""
+        found = Counter(entry.state for entry in self.entries)
+        return {state: found[state] for state in STATES}
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing has gone wrong so far."""
+        was_killed = not self.is_running and self.run.ended_utc is None
+        return not was_killed and self.counts["rejected"] + self.counts["failed"] == 0
+
+    @property
+    def remaining(self) -> timedelta | None:
+        """How long the run will still take, by what it did so far; None if that says nothing."""
+        started = datetime.fromisoformat(self.run.started_utc)
+        ended = [
+            e for e in self.entries if e.row is not None and e.since_utc >= self.run.started_utc
+        ]
+        counts = self.counts
+        if not self.is_running or not ended:
+            return None
+        each = (self.now - started) / len(ended)
+        return each * (counts["queued"] + counts["running"])
+
+    def lines(self) -> Sequence[Line]:
+        """Return what there is to say, to be printed."""
+        counts = ", ".join(f"{number} {state}" for state, number in self.counts.items())
+        lines: list[Line] = [f"{len(self.entries)} studies: {counts}", self._of_the_run()]
+        if self.remaining is not None:
+            lines.append(f"about {_in_words(self.remaining)} to go")
+        running = [entry for entry in self.entries if entry.state == "running"]
+        if running and self.is_running:
+            lines.append(_table_of_running(running, self.now))
+        bad = [e for e in self.entries if e.state in ("rejected", "failed")]
+        if bad:
+            lines.append(_table_of_reasons(bad[:SHOWN_REASONS]))
+        if len(bad) > SHOWN_REASONS:
+            lines.append(f"and {len(bad) - SHOWN_REASONS} more; see {self.out / 'cohort.csv'}")
+        return lines
+
+    def _of_the_run(self) -> str:
+        who = f"process {self.run.pid} on {self.run.host}"
+        began = f"run {self.run.number} began {self._ago(self.run.started_utc)} ago"
+        if self.is_running:
+            return f"{began}, is running ({who}), last entry {self._ago(self.run.seen_utc)} ago"
+        if self.run.ended_utc is not None:
+            return f"{began}, ended {self._ago(self.run.ended_utc)} ago"
+        return f"{began} and was killed; the same command goes on ({who})"
+
+    def _ago(self, time_utc: str) -> str:
+        return _in_words(self.now - datetime.fromisoformat(time_utc))
+
+
+def read_status(out: Path) -> CohortStatus:
+    """Read where the last run of an output folder stands.
+
+    Raises:
+        PipelineError: If there is no journal, or no run in it.
+    """
+    journal = Journal(out, is_reader=True)
+    try:
+        run = journal.last_run()
+        if run is None:
+            raise PipelineError(out, "no run has begun here yet", "Start `trivox segment`.")
+        entries = tuple(journal.entries(run.number))
+    finally:
+        journal.close()
+    # The lock of another machine cannot always be seen; there the journal's last entry must do.
+    is_here = run.host == platform.node()
+    is_running = run.ended_utc is None and (is_locked(out) or not is_here)
+    return CohortStatus(out, run, entries, is_running, datetime.now(UTC))
+
+
+def describe_sources(status: CohortStatus) -> Sequence[Line]:
+    """Return where the input of each study lies."""
+    return [f"{entry.name}: {', '.join(entry.sources)}" for entry in status.entries]
+
+
+def _table_of_running(entries: Sequence[Entry], now: datetime) -> Table:
+    table = Table("running", "stage", "for", "attempt", box=None)
+    for entry in entries:
+        since = _in_words(now - datetime.fromisoformat(entry.since_utc))
+        table.add_row(escape(entry.name), entry.stage or "given", since, str(entry.attempts))
+    return table
+
+
+def _table_of_reasons(entries: Sequence[Entry]) -> Table:
+    table = Table("not done", "state", "reason", box=None)
+    for entry in entries:
+        reason = "" if entry.row is None else entry.row.reason
+        table.add_row(escape(entry.name), entry.state, escape(reason))
+    return table
+
+
+def _in_words(length: timedelta) -> str:
+    seconds = max(0, round(length.total_seconds()))
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"

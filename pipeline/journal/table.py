@@ -1,0 +1,96 @@
+"""What became of each study, and the tables that say so: `cohort.csv` and `volumetry.csv`."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipeline.files import write_text
+
+Status = Literal["done", "rejected", "failed"]
+Cause = Literal["", "transient", "disk_full"]
+
+COHORT_TABLE, VOLUMETRY_TABLE = "cohort.csv", "volumetry.csv"
+
+_VOLUME_PREFIX = "volume_ml_"
+_SECONDS_SUFFIX = "_s"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one study.
+
+    Attributes:
+        case: Its name.
+        status: `done`; `rejected`, if the input is to blame; `failed`, if anything else is.
+        reason: Why it was not done, or was not done anew; empty otherwise.
+        seconds: Wall-clock time of each stage.
+        total_s: Wall-clock time in all, in seconds.
+        volumes_ml: Volume of each label, in ml.
+        cause: Of a study that is not done: `transient`, if the same files may do another time;
+            `disk_full`, if nothing can be written any more.
+    """
+
+    case: str
+    status: Status
+    reason: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    total_s: float = 0.0
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    cause: Cause = ""
+
+    def cells(self) -> dict[str, str]:
+        """Return the row's text by column."""
+        return {
+            "case": self.case,
+            "status": self.status,
+            "reason": self.reason,
+            **{f"{stage}{_SECONDS_SUFFIX}": f"{s:.3f}" for stage, s in self.seconds.items()},
+            "total_s": f"{self.total_s:.3f}",
+            **{f"{_VOLUME_PREFIX}{name}": f"{ml:.4f}" for name, ml in self.volumes_ml.items()},
+        }
+
+
+def write_tables(rows: Iterable[Row], labels: Mapping[str, int], out: Path) -> None:
+    """Write both tables of an output folder anew, each atomically.
+
+    `cohort.csv` has one row a study, `volumetry.csv` one row a study and label, for spreadsheets
+    and statistics programs that want one value a row.
+
+    Args:
+        rows: Of all studies that ended, in the order in which they were met.
+        labels: Name and value of each label.
+        out: The output folder.
+    """
+    listed = list(rows)
+    write_text(out / COHORT_TABLE, _as_csv([row.cells() for row in listed]))
+    write_text(out / VOLUMETRY_TABLE, _volumetry(listed, labels))
+
+
+def _as_csv(table: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(table), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return all columns in use: the fixed ones, seconds by stage, total, volumes by label."""
+    found = {column: None for cells in rows for column in cells}
+    volumes = [column for column in found if column.startswith(_VOLUME_PREFIX)]
+    fixed = ["case", "status", "reason"]
+    stages = [column for column in found if column not in (*fixed, "total_s", *volumes)]
+    return [*fixed, *stages, "total_s", *volumes]
+
+
+def _volumetry(rows: Iterable[Row], labels: Mapping[str, int]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "label", "value", "volume_ml"])
+    for row in rows:
+        for name, volume_ml in row.volumes_ml.items():
+            writer.writerow([row.case, name, labels.get(name, ""), f"{volume_ml:.4f}"])
+    return text.getvalue()

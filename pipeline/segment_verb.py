@@ -1,0 +1,109 @@
+"""`trivox segment` and `trivox status`: run over a cohort, and see where a run stands."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
+
+
+def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
+    """Add the verb `segment`."""
+    parser = choices.add_parser(
+        "segment",
+        parents=[common],
+        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
+        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
+        help="segment studies with a trained model",
+        description="Segment studies; each mask lies on exactly the grid its study came in on. "
+        "A journal in the output folder says what became of each, so that the same command does "
+        "only what is missing or has changed, however the last run ended.",
+        epilog="key=value overrides the model's settings, for example study.non_finite=repair or "
+        "inference.overlap=0.25. "
+        "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
+    )
+    parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(verb=segment)
+
+
+def segment(options: argparse.Namespace) -> int:
+    """Segment studies; print what became of them."""
+    from pipeline.cohort.own_process import warm_up
+
+    # The worker's imports take seconds; they are done beside ours.
+    warm_up()
+    from pipeline.cohort import RemoteJob, Request, SegmentOptions, find_studies, run_cohort
+    from pipeline.cohort.own_process import OwnProcess
+    from pipeline.config import override_settings
+    from pipeline.model import hash_model, read_description
+    from pipeline.planning import parse_memory
+
+    description = override_settings(
+        read_description(options.model), options.overrides, MAY_OVERRIDE
+    )
+    studies = find_studies(
+        [Path(word) for word in options.inputs],
+        num_channels=len(description.channels),
+        out=options.out,
+        root=options.root,
+    )
+    wanted = SegmentOptions(
+        probabilities=options.probabilities,
+        pictures=options.pictures,
+        max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+    )
+    request = Request(description, hash_model(options.model), options.out.absolute(), wanted)
+    remote = RemoteJob(request, options.model.absolute(), options.device)
+    log_level = logging.DEBUG if options.verbose else logging.INFO
+    result = run_cohort(studies, request, lambda: OwnProcess(remote, log_level))
+    counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
+    skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
+    text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
+    print_lines([text])
+    return DONE if result.all_done else SOME_FAILED
+
+
+def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
+    """Add the verb `status`."""
+    parser = choices.add_parser(
+        "status",
+        parents=[common],
+        help="say where a run of `segment` stands",
+        description="Read the journal of an output folder, also while a run writes to it: how many "
+        "studies are queued, running, done, rejected and failed, what is being done now, how long "
+        "it will still take, and why studies were not done.",
+        epilog="Exit code 1 if a study was rejected or failed, or the run was killed. "
+        "Example: trivox status masks/",
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the --out of a run")
+    parser.add_argument(
+        "--sources",
+        action="store_true",
+        help="list where the input of each study lies; such paths may name patients",
+    )
+    parser.set_defaults(verb=status)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print where a run stands."""
+    from pipeline.journal import describe_sources, read_status
+
+    found = read_status(options.out)
+    print_lines(describe_sources(found) if options.sources else found.lines())
+    return DONE if found.is_well else SOME_FAILED
