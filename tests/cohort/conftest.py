@@ -3,9 +3,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions
+from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
+from pipeline.cohort.outputs import make_output_folder
 from pipeline.inference import InferenceConfig
-from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.model import (
+    ChannelDescription,
+    Model,
+    ModelDescription,
+    hash_model,
+    read_description,
+    save_model,
+)
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
@@ -52,6 +60,33 @@ def model():
 @pytest.fixture(scope="session")
 def make_model():
     return build_model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("tiny_model")
+    save_model(model, folder)
+    return folder
+
+
+@pytest.fixture
+def remote(tmp_path, model_folder):
+    """A job for another process, into `tmp_path / "out"`."""
+    out = tmp_path / "out"
+    make_output_folder(out)
+    request = Request(
+        read_description(model_folder), hash_model(model_folder), out, SegmentOptions()
+    )
+    return RemoteJob(request, model_folder, "cpu")
+
+
+@pytest.fixture
+def studies(tmp_path, save_volume):
+    """Three good studies: a, b, c."""
+    return [
+        StudyInput(case, (save_volume(tmp_path / "in" / f"{case}.nii.gz", seed),))
+        for seed, case in enumerate("abc")
+    ]
 
 
 @pytest.fixture

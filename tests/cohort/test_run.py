@@ -1,9 +1,6 @@
-import collections
 import csv
 import json
 import logging
-import operator
-import threading
 from dataclasses import replace
 
 import nibabel as nib
@@ -11,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, StudyInput, find_studies, run, segment_cohort, stages
+from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort, stages
 from pipeline.errors import ConfigError
-from pipeline.progress import make_progress
 from pipeline.report import FileRecord, read_provenance
 from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import StudyConfig
@@ -426,63 +422,6 @@ def test_a_name_that_a_manifest_hides_stays_hidden(images, out, model, options):
     assert "p2_0000.nii.gz" in texts[0]
 
 
-# --- One loads and one is written while another is segmented ---
-
-
-def watch(monkeypatch, before):
-    """Call `before(stage, case)` when a study begins a stage; return what began, in order."""
-    began = []
-    where = {"load": "case", "segment": "input.case", "write": "input.case"}
-    for stage in where:
-        proper = getattr(run, stage)
-
-        def noted(study, *others, stage=stage, proper=proper):
-            case = operator.attrgetter(where[stage])(study)
-            began.append((stage, case))
-            before(stage, case)
-            return proper(study, *others)
-
-        monkeypatch.setattr(run, stage, noted)
-    return began
-
-
-def test_the_next_is_loaded_and_the_last_is_written_meanwhile(segment, monkeypatch):
-    """Each waits for the other to begin; one after the other they would wait in vain."""
-    begun = collections.defaultdict(threading.Event)
-    met = []
-
-    def meet(stage, case):
-        begun[stage, case].set()
-        if (stage, case) == ("segment", "a"):
-            met.append(begun["load", "b"].wait(20))
-        if (stage, case) == ("write", "a"):
-            met.append(begun["segment", "b"].wait(20))
-
-    watch(monkeypatch, meet)
-    assert segment().all_done
-    assert met == [True, True]
-
-
-def test_one_after_the_other_where_memory_is_short(segment, monkeypatch):
-    monkeypatch.setattr(Segmenter, "fits", lambda *_: False)
-    began = watch(monkeypatch, lambda *_: None)
-    assert segment().all_done
-    assert [case for stage, case in began if stage == "segment"] == ["a", "b", "c"]
-    for case, following in ("ab", "bc"):
-        assert began.index(("segment", case)) < began.index(("load", following))
-        assert began.index(("write", case)) < began.index(("segment", following))
-
-
-def test_room_is_asked_for_the_next_study_and_for_the_mask_being_written(segment, monkeypatch):
-    """12 bytes a voxel of the next study, and the labels of the one before."""
-    asked = []
-    monkeypatch.setattr(Segmenter, "fits", lambda _, __, elsewhere: asked.append(elsewhere) or True)
-    result = segment()
-    assert result.all_done
-    voxels = 12 * 14 * 10
-    assert asked == [12 * voxels, voxels + 12 * voxels, voxels]
-
-
 def test_more_memory_than_allowed_rejects_a_study(segment):
     result = segment(options=SegmentOptions(max_bytes=10**6))
     assert set(statuses(result).values()) == {"rejected"}
@@ -495,18 +434,3 @@ def test_the_log_has_a_line_of_times_for_each_study(segment, caplog):
     lines = [line for line in caplog.messages if "million voxels/s" in line]
     assert [line.split(":")[0] for line in lines] == ["a", "b", "c"]
     assert all(stage in lines[0] for stage in STAGES)
-
-
-def test_a_study_of_many_windows_has_a_bar_of_its_own():
-    progress = make_progress()
-    show = run._bar_of_steps(progress)
-    show("windows", 1, run.SHOWN_STEPS - 1)
-    assert not progress.tasks
-    show("windows", 5, 50)
-    (task,) = progress.tasks
-    assert (task.completed, task.total) == (5, 50)
-    show("refining", 30, 60)
-    assert [task.description for task in progress.tasks] == ["  windows", "  refining"]
-    show("windows", 50, 50)
-    show("refining", 60, 60)
-    assert not progress.tasks

@@ -1,0 +1,65 @@
+import errno
+import logging
+
+import pytest
+
+from pipeline.cohort import StudyInput
+from pipeline.cohort.attempt import attempt
+from pipeline.cohort.outputs import Outputs
+from pipeline.errors import StudyError
+from pipeline.inference import NotEnoughMemory
+
+
+def raising(error, cause=None):
+    def stage():
+        raise error from cause
+
+    return stage
+
+
+@pytest.fixture
+def study(tmp_path):
+    return StudyInput("a", (tmp_path / "in" / "a.nii",))
+
+
+@pytest.mark.parametrize(
+    ("stage", "status", "cause"),
+    [
+        (raising(StudyError("a.nii", "is empty", "Copy it.")), "rejected", ""),
+        (raising(StudyError("a.nii", "no", "."), PermissionError("no")), "rejected", "transient"),
+        (raising(StudyError("a.nii", "no", "."), NotEnoughMemory(2, 1)), "rejected", "transient"),
+        (raising(ValueError("odd")), "failed", ""),
+        (raising(ConnectionError("share")), "failed", "transient"),
+        (raising(OSError(errno.ENOSPC, "No space left")), "failed", "disk_full"),
+        (raising(OSError(errno.EDQUOT, "Quota")), "failed", "disk_full"),
+    ],
+)
+def test_what_went_wrong_decides_whether_it_is_worth_another_try(
+    tmp_path, study, stage, status, cause
+):
+    row = attempt(study, tmp_path, stage, {"load": 1.0})
+    assert (row.status, row.cause) == (status, cause)
+    assert row.total_s >= 1.0
+
+
+def test_what_goes_well_is_handed_on(tmp_path, study):
+    assert attempt(study, tmp_path, lambda: 5, {}) == 5
+
+
+def test_a_rejected_study_leaves_no_earlier_mask(tmp_path, study):
+    outputs = Outputs(tmp_path, "a")
+    outputs.mask.write_bytes(b"mask")
+    attempt(study, tmp_path, raising(StudyError("a.nii", "is empty", "Copy it.")), {})
+    assert not outputs.mask.exists()
+
+
+def test_an_interruption_is_no_failure(tmp_path, study):
+    with pytest.raises(KeyboardInterrupt):
+        attempt(study, tmp_path, raising(KeyboardInterrupt()), {})
+
+
+def test_a_long_reason_becomes_one_line(tmp_path, study, caplog):
+    with caplog.at_level(logging.WARNING):
+        row = attempt(study, tmp_path, raising(ValueError("x\n" * 1000)), {})
+    assert "\n" not in row.reason
+    assert len(row.reason) < 410

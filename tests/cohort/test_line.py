@@ -1,0 +1,115 @@
+"""Three studies at a time; what happens to each is tested in test_stages.py."""
+
+import collections
+import operator
+import threading
+
+import pytest
+import torch
+
+from pipeline.cohort import SegmentOptions, line
+from pipeline.cohort.events import Began, Steps
+from pipeline.cohort.line import Line
+from pipeline.cohort.stages import Job
+from pipeline.journal import Row
+from pipeline.segmentation import Segmenter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def go(tmp_path, model, studies, events):
+    """Let three studies through a line; return their rows."""
+
+    def run():
+        (tmp_path / "out").mkdir()
+        job = Job(model, Segmenter(model, CPU), tmp_path / "out", SegmentOptions())
+        segmenting = Line(job, events.append)
+        for study in studies:
+            segmenting.give(study)
+        while not segmenting.is_idle:
+            segmenting.step()
+        segmenting.close()
+        return [event for event in events if isinstance(event, Row)]
+
+    return run
+
+
+def test_each_stage_of_each_study_is_told_in_order(go, events):
+    assert [row.case for row in go()] == ["a", "b", "c"]
+    for case in "abc":
+        told = [e.stage for e in events if isinstance(e, Began) and e.case == case]
+        assert told == ["load", "segment", "write"]
+    steps = [event for event in events if isinstance(event, Steps)]
+    assert {step.what for step in steps} == {"windows"}
+    assert steps[-1].done == steps[-1].total
+
+
+def test_closing_finishes_what_is_written_and_drops_the_rest(tmp_path, model, studies, events):
+    (tmp_path / "out").mkdir()
+    job = Job(model, Segmenter(model, CPU), tmp_path / "out", SegmentOptions())
+    segmenting = Line(job, events.append)
+    for study in studies:
+        segmenting.give(study)
+    segmenting.step()
+    segmenting.close()
+    assert [event.case for event in events if isinstance(event, Row)] == ["a"]
+    assert (tmp_path / "out" / "a_seg.json").exists()
+
+
+def watch(monkeypatch, before):
+    """Call `before(stage, case)` when a study begins a stage; return what began, in order."""
+    began = []
+    where = {"load": "case", "segment": "input.case", "write": "input.case"}
+    for stage in where:
+        proper = getattr(line, stage)
+
+        def noted(study, *others, stage=stage, proper=proper):
+            case = operator.attrgetter(where[stage])(study)
+            began.append((stage, case))
+            before(stage, case)
+            return proper(study, *others)
+
+        monkeypatch.setattr(line, stage, noted)
+    return began
+
+
+def test_the_next_is_loaded_and_the_last_is_written_meanwhile(go, monkeypatch):
+    """Each waits for the other to begin; one after the other they would wait in vain."""
+    begun = collections.defaultdict(threading.Event)
+    met = []
+
+    def meet(stage, case):
+        begun[stage, case].set()
+        if (stage, case) == ("segment", "a"):
+            met.append(begun["load", "b"].wait(20))
+        if (stage, case) == ("write", "a"):
+            met.append(begun["segment", "b"].wait(20))
+
+    watch(monkeypatch, meet)
+    assert all(row.status == "done" for row in go())
+    assert met == [True, True]
+
+
+def test_one_after_the_other_where_memory_is_short(go, monkeypatch):
+    monkeypatch.setattr(Segmenter, "fits", lambda *_: False)
+    began = watch(monkeypatch, lambda *_: None)
+    assert all(row.status == "done" for row in go())
+    assert [case for stage, case in began if stage == "segment"] == ["a", "b", "c"]
+    for case, following in ("ab", "bc"):
+        assert began.index(("segment", case)) < began.index(("load", following))
+        assert began.index(("write", case)) < began.index(("segment", following))
+
+
+def test_room_is_asked_for_the_next_study_and_for_the_mask_being_written(go, monkeypatch):
+    """12 bytes a voxel of the next study, and the labels of the one before."""
+    asked = []
+    monkeypatch.setattr(Segmenter, "fits", lambda _, __, elsewhere: asked.append(elsewhere) or True)
+    assert all(row.status == "done" for row in go())
+    voxels = 12 * 14 * 10
+    assert asked == [12 * voxels, voxels + 12 * voxels, voxels]

@@ -1,0 +1,41 @@
+import pickle
+from dataclasses import replace
+
+import pytest
+
+from pipeline.cohort import SegmentOptions
+from pipeline.errors import ModelError
+from pipeline.model import save_model
+from pipeline.study import StudyConfig
+
+
+def test_whatever_decides_the_outputs_decides_the_method(remote):
+    request = remote.request
+    assert request.method == replace(request, out=request.out / "elsewhere").method
+    assert request.method == replace(request, options=SegmentOptions(max_bytes=10**9)).method
+    description = request.description.model_copy(update={"study": StudyConfig(non_finite="repair")})
+    for other in (
+        replace(request, sha256="b" * 64),
+        replace(request, description=description),
+        replace(request, options=SegmentOptions(pictures=True)),
+    ):
+        assert other.method != request.method
+
+
+def test_the_record_names_model_and_labels_but_no_folder(remote):
+    record = remote.request.as_record()
+    assert (record["model"], record["labels"]) == ("tiny", {"liver": 1, "lesion": 2})
+    assert str(remote.model) not in str(record)
+
+
+def test_a_job_can_be_sent_and_made_elsewhere(remote):
+    job = pickle.loads(pickle.dumps(remote)).make()
+    assert job.model.sha256 == remote.request.sha256
+    assert job.segmenter.description == remote.request.description
+    assert job.out == remote.request.out
+
+
+def test_another_model_in_the_folder_is_refused(remote, tmp_path, make_model):
+    save_model(make_model(num_channels=2), tmp_path / "model")
+    with pytest.raises(ModelError, match="is not the one that the run began with"):
+        replace(remote, model=tmp_path / "model").make()

@@ -1,0 +1,52 @@
+import os
+
+import pytest
+
+from pipeline.cohort import StudyInput
+from pipeline.cohort.signature import sign, stamp, stamp_input
+
+
+@pytest.fixture
+def study(tmp_path, save_volume):
+    return StudyInput("a", (save_volume(tmp_path / "a.nii.gz"),))
+
+
+def test_a_file_that_is_left_alone_keeps_its_stamp(study):
+    assert stamp_input(study) == stamp_input(study)
+
+
+def test_other_content_of_the_same_size_and_time_is_seen(study):
+    """As `cp --preserve` leaves it."""
+    (path,) = study.paths
+    before, times = stamp_input(study), path.stat()
+    path.write_bytes(b"x" * times.st_size)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_mtime_ns == times.st_mtime_ns
+    assert stamp_input(study) != before
+
+
+def test_voxels_beside_a_text_header_count(tmp_path):
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    (tmp_path / "a.mhd").write_text(header)
+    (tmp_path / "a.raw").write_bytes(bytes(8))
+    study = StudyInput("a", (tmp_path / "a.mhd",))
+    before = stamp_input(study)
+    (tmp_path / "a.raw").write_bytes(bytes(9))
+    assert stamp_input(study) != before
+
+
+def test_what_is_not_there_has_no_stamp_and_no_signature(tmp_path, study):
+    assert stamp([tmp_path / "nothing"]) is None
+    assert sign("m", stamp_input(study), None) == ""
+    assert sign("m", None, []) == ""
+
+
+def test_method_input_and_output_all_count(study):
+    inputs = stamp_input(study)
+    signatures = {
+        sign("m", inputs, []),
+        sign("n", inputs, []),
+        sign("m", [], []),
+        sign("m", inputs, inputs),
+    }
+    assert len(signatures) == 4

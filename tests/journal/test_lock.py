@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.journal import PRIVATE, is_locked, only_run
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.journal import only_run
+with only_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / PRIVATE).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def holder(out):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_refused(out, holder):
+    assert is_locked(out)
+    with (
+        pytest.raises(ConfigError, match="another run is writing to this folder"),
+        only_run(out, 0),
+    ):
+        pass
+
+
+def test_a_run_that_was_killed_holds_nothing(out, holder):
+    holder.kill()
+    holder.wait()
+    assert not is_locked(out)
+    with only_run(out, 0):
+        assert is_locked(out)
+    assert not is_locked(out)
+
+
+def test_a_folder_without_a_run_is_not_locked(tmp_path):
+    assert not is_locked(tmp_path / "nowhere")
