@@ -1,0 +1,116 @@
+"""Read outputs back and compare them with what was to be written.
+
+The writer is highdicom; this reads with pydicom alone, and finds the voxel of each pixel by what
+the file itself says of each frame's place. A file that differs anywhere is not kept.
+
+Axes: I, J, K = voxel axes of the label map; R, C = rows and columns of a frame.
+
+Source: DICOM PS3.3 C.7.6.16 (functional groups), C.8.20.3 (Segmentation functional groups).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, dcmread
+from pydicom.pixels import iter_pixels
+
+from pipeline.dicom_out.algorithm import Algorithm, long_string
+from pipeline.dicom_out.plane import Slice, find_slice, plane_from_dicom
+from pipeline.errors import PipelineError
+from pipeline.volume import Grid, LabelMap
+
+
+def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, name: str) -> None:
+    """Make sure that a DICOM Segmentation holds a label map.
+
+    Args:
+        path: The segmentation.
+        label_map: What it is to hold.
+        algorithm: What made the labels.
+        name: What errors call the file.
+
+    Raises:
+        PipelineError: If a segment or a voxel differs.
+    """
+    segmentation = dcmread(path)
+    described = {
+        int(item.SegmentNumber): str(item.SegmentLabel)
+        for item in segmentation.SegmentSequence
+        if item.SegmentNumber != 0
+    }
+    numbers = algorithm.segment_numbers
+    if described != {number: long_string(label) for label, number in numbers.items()}:
+        raise unlike(name, "its segments are not the labels")
+    value_of = {number: algorithm.labels[label] for label, number in numbers.items()}
+    try:
+        read_IJK = _read_labels(segmentation, label_map, value_of)
+    except (ValueError, LookupError, AttributeError) as error:
+        raise unlike(name, f"it cannot be read ({type(error).__name__})") from error
+    num_different = int(np.count_nonzero(read_IJK != label_map.labels_IJK))
+    if num_different:
+        raise unlike(name, f"{num_different} voxels differ")
+
+
+def unlike(name: str, found: str) -> PipelineError:
+    """Return the error of a file that is not what was to be written."""
+    remedy = "Nothing was kept. Write it again; if it fails again, report it as a fault."
+    return PipelineError(name, f"read back after writing, {found}", remedy)
+
+
+def _read_labels(
+    segmentation: Dataset, label_map: LabelMap, value_of: Mapping[int, int]
+) -> npt.NDArray[Any]:
+    """Return the labels of a segmentation in the voxel order of `label_map`.
+
+    Raises:
+        ValueError: If a frame is not on the grid, or two segments hold the same voxel.
+    """
+    value_of_pixel = np.zeros(max(value_of) + 1, dtype=label_map.labels_IJK.dtype)
+    for number, value in value_of.items():
+        value_of_pixel[number] = value
+    read_IJK = np.zeros_like(label_map.labels_IJK)
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    places = _Places(segmentation, shared, label_map.grid)
+    frames = zip(
+        segmentation.PerFrameFunctionalGroupsSequence,
+        iter_pixels(segmentation, raw=True),
+        strict=True,
+    )
+    for groups, frame_RC in frames:
+        slice_RC = places.of(groups).of(read_IJK)
+        if segmentation.SegmentationType == "LABELMAP":
+            slice_RC[:] = value_of_pixel[frame_RC]
+            continue
+        inside_RC = frame_RC != 0
+        if slice_RC[inside_RC].any():
+            raise ValueError("two segments hold the same voxel")
+        slice_RC[inside_RC] = value_of[_segment_number(groups, shared)]
+    return read_IJK
+
+
+class _Places:
+    """The slices of the frames, each found once."""
+
+    def __init__(self, segmentation: Dataset, shared: Dataset, grid: Grid) -> None:
+        self._grid = grid
+        self._orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+        self._spacing = shared.PixelMeasuresSequence[0].PixelSpacing
+        self._shape = (int(segmentation.Rows), int(segmentation.Columns))
+        self._found: dict[tuple[float, ...], Slice] = {}
+
+    def of(self, groups: Dataset) -> Slice:
+        """Return the slice of the frame that functional groups describe."""
+        position = tuple(float(x) for x in groups.PlanePositionSequence[0].ImagePositionPatient)
+        if position not in self._found:
+            plane = plane_from_dicom(position, self._orientation, self._spacing, self._shape)
+            self._found[position] = find_slice(plane, self._grid)
+        return self._found[position]
+
+
+def _segment_number(groups: Dataset, shared: Dataset) -> int:
+    # A segmentation of one segment says so once, for all frames.
+    item = groups if "SegmentIdentificationSequence" in groups else shared
+    return int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
