@@ -8,7 +8,7 @@ appears.
 
 from pipeline.dicom_out.algorithm import Algorithm
 from pipeline.dicom_out.config import DicomOutputConfig
-
+from pipeline.dicom_out.report import write_report
 from pipeline.dicom_out.segmentation import write_segmentation
 
-__all__ = ["Algorithm", "DicomOutputConfig", "write_segmentation"]
+__all__ = ["Algorithm", "DicomOutputConfig", "write_report", "write_segmentation"]

@@ -72,6 +72,19 @@ class Algorithm:
         names = sorted(self.labels, key=self.labels.__getitem__)
         return {name: number for number, name in enumerate(names, start=1)}
 
+    @property
+    def segment_labels(self) -> dict[int, str]:
+        """SegmentLabel of each segment, by its number."""
+        return {number: long_string(name) for name, number in self.segment_numbers.items()}
+
+    def tracking_id(self, label: str) -> str:
+        """Return what people call the structure that a label marks."""
+        return f"{PRODUCT} {long_string(label)}"
+
+    def tracking_uid(self, label: str, series_uid: str) -> str:
+        """Return what names the structure that this model marks so in a series."""
+        return derived_uid("tracking", series_uid, self.sha256, label)
+
     def code_of(self, label: str) -> SegmentCode:
         """Return what a label stands for: its code, or its name in a private scheme."""
         if label in self.codes:
@@ -116,8 +129,8 @@ def describe_segments(algorithm: Algorithm, series_uid: str) -> "list[SegmentDes
             segmented_property_type=concept(code.type),
             algorithm_type="AUTOMATIC",
             algorithm_identification=identification,
-            tracking_id=f"{PRODUCT} {long_string(label)}",
-            tracking_uid=derived_uid("tracking", series_uid, algorithm.sha256, label),
+            tracking_id=algorithm.tracking_id(label),
+            tracking_uid=algorithm.tracking_uid(label, series_uid),
             anatomic_regions=None if code.region is None else [concept(code.region)],
         )
         description.SegmentDescription = f"Label value {algorithm.labels[label]}"

@@ -113,9 +113,7 @@ def find_slice(plane: Plane, grid: Grid) -> Slice:
     if row_axis == column_axis or not (np.abs(nearest_steps).sum(axis=1) == 1).all():
         raise ValueError("its pixels are not the voxels of the label map")
     nearest_origin = np.rint(origin).astype(int)
-    off = _largest_corner_distance(
-        origin - nearest_origin, steps - nearest_steps, plane.shape
-    )
+    off = _largest_corner_distance(origin - nearest_origin, steps - nearest_steps, plane.shape)
     if off > POSITION_TOLERANCE_VOXELS:
         raise ValueError(f"it lies {off:.2g} voxels off the label map's voxels")
     flips = (bool(nearest_steps[0, row_axis] < 0), bool(nearest_steps[1, column_axis] < 0))

@@ -8,19 +8,22 @@ Axes: I, J, K = voxel axes of the label map; R, C = rows and columns of a frame.
 Source: DICOM PS3.3 C.7.6.16 (functional groups), C.8.20.3 (Segmentation functional groups).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
-from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import iter_pixels
 
-from pipeline.dicom_out.algorithm import Algorithm, long_string
+from pipeline.dicom_out.algorithm import Algorithm
 from pipeline.dicom_out.plane import Slice, find_slice, plane_from_dicom
 from pipeline.errors import PipelineError
 from pipeline.volume import Grid, LabelMap
+
+_MEASUREMENT_GROUP = "125007"
+"""Code of a measurement group in a report (DCM)."""
 
 
 def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, name: str) -> None:
@@ -36,15 +39,11 @@ def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, na
         PipelineError: If a segment or a voxel differs.
     """
     segmentation = dcmread(path)
-    described = {
-        int(item.SegmentNumber): str(item.SegmentLabel)
-        for item in segmentation.SegmentSequence
-        if item.SegmentNumber != 0
-    }
-    numbers = algorithm.segment_numbers
-    if described != {number: long_string(label) for label, number in numbers.items()}:
+    if named_segments(segmentation) != algorithm.segment_labels:
         raise unlike(name, "its segments are not the labels")
-    value_of = {number: algorithm.labels[label] for label, number in numbers.items()}
+    value_of = {
+        number: algorithm.labels[label] for label, number in algorithm.segment_numbers.items()
+    }
     try:
         read_IJK = _read_labels(segmentation, label_map, value_of)
     except (ValueError, LookupError, AttributeError) as error:
@@ -52,6 +51,50 @@ def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, na
     num_different = int(np.count_nonzero(read_IJK != label_map.labels_IJK))
     if num_different:
         raise unlike(name, f"{num_different} voxels differ")
+
+
+def check_report(
+    path: Path, volumes_ml: Mapping[int, float], segmentation_uid: str, name: str
+) -> None:
+    """Make sure that a DICOM Structured Report holds the volumes of segments.
+
+    Args:
+        path: The report.
+        volumes_ml: Volume of each segment by its number, in ml, as written.
+        segmentation_uid: SOPInstanceUID of the segmentation.
+        name: What errors call the file.
+
+    Raises:
+        PipelineError: If a volume differs, or is of another segment.
+    """
+    found_ml = {}
+    for group in _measurement_groups(dcmread(path)):
+        images = [item for item in group.ContentSequence if item.ValueType == "IMAGE"]
+        (volume,) = (item for item in group.ContentSequence if item.ValueType == "NUM")
+        for image in images:
+            segment = image.ReferencedSOPSequence[0]
+            if segment.ReferencedSOPInstanceUID == segmentation_uid:
+                number = int(segment.ReferencedSegmentNumber)
+                found_ml[number] = float(volume.MeasuredValueSequence[0].NumericValue)
+    if found_ml != volumes_ml:
+        raise unlike(name, "the volumes differ")
+
+
+def named_segments(segmentation: Dataset) -> dict[int, str]:
+    """Return the SegmentLabel of each segment by its number; background (0) is none."""
+    return {
+        int(item.SegmentNumber): str(item.SegmentLabel)
+        for item in segmentation.SegmentSequence
+        if item.SegmentNumber != 0
+    }
+
+
+def _measurement_groups(item: Dataset) -> Iterator[Dataset]:
+    name = item.get("ConceptNameCodeSequence")
+    if name and name[0].CodeValue == _MEASUREMENT_GROUP:
+        yield item
+    for inside in item.get("ContentSequence") or []:
+        yield from _measurement_groups(inside)
 
 
 def unlike(name: str, found: str) -> PipelineError:

@@ -7,8 +7,8 @@ another, as DICOM demands of a SOPInstanceUID. Each result is a series of its ow
 Axes: I, J, K = voxel axes of the label map; N, R, C = images of the source in the order of its
 files (or frames of its file), their rows and their columns.
 
-Source: DICOM PS3.3 A.51 and C.8.20 (Segmentation), PS3.3 C.12.1.1 (SOPInstanceUID), PS3.16 CID 7162;
-highdicom, doi:10.1007/s10278-022-00683-y.
+Source: DICOM PS3.3 A.51 and C.8.20 (Segmentation), C.12.1.1 (SOPInstanceUID); highdicom,
+doi:10.1007/s10278-022-00683-y.
 """
 
 import hashlib
