@@ -20,7 +20,7 @@ from pydicom.pixels.utils import iter_pixels
 from pipeline.dicom_out.algorithm import Algorithm
 from pipeline.dicom_out.plane import Slice, find_slice, plane_from_dicom
 from pipeline.errors import PipelineError
-from pipeline.volume import Grid, LabelMap
+from pipeline.volume import Grid, LabelMap, smallest_label_type
 
 _MEASUREMENT_GROUP = "125007"
 """Code of a measurement group in a report (DCM)."""
@@ -47,7 +47,7 @@ def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, na
     try:
         read_IJK = _read_labels(segmentation, label_map, value_of)
     except (ValueError, LookupError, AttributeError) as error:
-        raise unlike(name, f"it cannot be read ({type(error).__name__})") from error
+        raise unlike(name, f"its frames do not fit ({type(error).__name__})") from error
     num_different = int(np.count_nonzero(read_IJK != label_map.labels_IJK))
     if num_different:
         raise unlike(name, f"{num_different} voxels differ")
@@ -111,10 +111,12 @@ def _read_labels(
     Raises:
         ValueError: If a frame is not on the grid, or two segments hold the same voxel.
     """
-    value_of_pixel = np.zeros(max(value_of) + 1, dtype=label_map.labels_IJK.dtype)
+    # A label that no voxel has may be larger than the label map's type holds.
+    label_type = smallest_label_type(max(value_of.values()))
+    value_of_pixel = np.zeros(max(value_of) + 1, dtype=label_type)
     for number, value in value_of.items():
         value_of_pixel[number] = value
-    read_IJK = np.zeros_like(label_map.labels_IJK)
+    read_IJK = np.zeros_like(label_map.labels_IJK, dtype=label_type)
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     places = _Places(segmentation, shared, label_map.grid)
     frames = zip(

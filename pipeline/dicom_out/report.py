@@ -198,9 +198,10 @@ def _sites(code: SegmentCode) -> "list[FindingSite] | None":
 
 
 def _procedure(source: SourceSeries) -> PublicCode:
-    of_modality = {
+    of_modality: dict[str, PublicCode] = {
         "CT": codes.cid100.CTUnspecifiedBodyRegion,
         "MR": codes.cid100.MRIUnspecifiedBodyRegion,
         "PT": codes.cid100.PETUnspecifiedBodyRegion,
     }
-    return of_modality.get(source.headers[0].Modality, codes.cid100.ImagingProcedure)
+    other: PublicCode = codes.cid100.ImagingProcedure
+    return of_modality.get(source.headers[0].Modality, other)

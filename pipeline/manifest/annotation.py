@@ -1,4 +1,4 @@
-"""The rules for what label maps leave open: ignored voxels, regions, partly annotated cases."""
+"""The rules for what label maps leave open: ignored voxels, regions, cases in part, codes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
