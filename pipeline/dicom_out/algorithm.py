@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Self
 
 from pipeline import __version__
 from pipeline.manifest import ANATOMICAL_STRUCTURE, Code, SegmentCode
-from pipeline.model import Model
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from highdicom.sr import CodedConcept
+
+    from pipeline.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Algorithm:
     version: str = __version__
 
     @classmethod
-    def of(cls, model: Model) -> Self:
+    def of(cls, model: "Model") -> Self:
         """Return what a model's masks are made by; log, once, which labels have no code."""
         described = model.description
         uncoded = [label for label in described.labels if label not in described.codes]

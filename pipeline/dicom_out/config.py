@@ -20,7 +20,8 @@ class DicomOutputConfig(BaseModel):
     )
     compression: Literal["none", "rle", "jpeg-ls"] = Field(
         default="rle",
-        description="Lossless compression of labelmaps; binary ones are never compressed.",
+        description="Lossless compression of labelmaps; binary ones are never compressed. jpeg-ls "
+        "makes smaller files than rle, but some tools for segmentations refuse it.",
     )
     series_number: int = Field(
         default=9001,

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from pipeline.volume import Grid
 
-POSITION_TOLERANCE_VOXELS = 0.1
+POSITION_TOLERANCE_VOXELS = 0.25
 """How far the corners of an image plane may lie from those of a slice of the label map, in voxels.
 
-Readers make one regular affine of positions that headers round to micrometres or tenths of a
-millimetre. A grid that is not the source's (resampled, shifted by half a voxel, another series) is
-farther off in some corner.
+Readers make one regular affine of positions that headers round to tenths of a millimetre, and of
+directions that differ a little between images. A grid that is not the source's (resampled, shifted
+by half a voxel, another series) is farther off in some corner.
 """
 
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
