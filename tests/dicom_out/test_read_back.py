@@ -34,7 +34,7 @@ def swap_two_positions(output):
 
 def move_a_frame(output):
     (position,) = output.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
-    position.ImagePositionPatient[0] += 0.2
+    position.ImagePositionPatient[0] += 0.5
 
 
 def give_two_segments_one_frame(output):

@@ -48,6 +48,12 @@ def test_what_a_report_says_of_itself(written, algorithm, tmp_path):
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
     assert report.PreliminaryFlag == "PRELIMINARY"
     assert report.SeriesNumber == CONFIG.series_number + 1
+    procedure = [
+        item.ConceptCodeSequence[0].CodeMeaning
+        for item in report.ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeValue == "121058"
+    ]
+    assert procedure == ["MRI unspecified body region"]
     assert (report.PatientName, report.PatientID) == ("Müller^Anna", "id 17")
     assert report.StudyInstanceUID == source.StudyInstanceUID
     (study,) = report.CurrentRequestedProcedureEvidenceSequence

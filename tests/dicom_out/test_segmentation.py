@@ -243,6 +243,19 @@ def test_uids_follow_from_what_is_said(make_series, images, algorithm, tmp_path)
     assert len({uid for pair in (first, *others) for uid in pair}) == 10
 
 
+def test_equal_outputs_differ_in_the_time_of_writing_only(make_series, images, algorithm, tmp_path):
+    files = make_series(images)
+    outputs = []
+    for name in ("a.dcm", "b.dcm"):
+        write_segmentation(read_by_itk(files), files, algorithm, tmp_path / name, BINARY)
+        outputs.append(dcmread(tmp_path / name))
+        for keyword in ("InstanceCreationDate", "InstanceCreationTime"):
+            delattr(outputs[-1], keyword)
+        del outputs[-1].ContentDate, outputs[-1].ContentTime
+        del outputs[-1].ContributingEquipmentSequence[0].ContributionDateTime
+    assert outputs[0] == outputs[1]
+
+
 @pytest.mark.parametrize(
     ("compression", "syntax"), [("rle", RLELossless), ("jpeg-ls", JPEGLSLossless)]
 )
