@@ -9,17 +9,21 @@ that is not there is a finding of the check, not an error of loading.
 
 from pipeline.manifest.case import Case, Channel, Manifest, Modality, Region
 from pipeline.manifest.check import check_manifest
+from pipeline.manifest.codes import ANATOMICAL_STRUCTURE, Code, SegmentCode
 from pipeline.manifest.finding import Finding, format_findings, summarise_findings
 from pipeline.manifest.load import is_manifest, load_manifest
 from pipeline.manifest.split import Split, Volumes, split_cases
 
 __all__ = [
+    "ANATOMICAL_STRUCTURE",
     "Case",
     "Channel",
+    "Code",
     "Finding",
     "Manifest",
     "Modality",
     "Region",
+    "SegmentCode",
     "Split",
     "Volumes",
     "check_manifest",

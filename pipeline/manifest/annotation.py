@@ -1,9 +1,10 @@
-"""The rules for what label maps leave open: ignored voxels, regions, partly annotated cases."""
+"""The rules for what label maps leave open: ignored voxels, regions, cases in part, codes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Region
+from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.rules import nearest
 from pipeline.volume import LARGEST_LABEL
 
@@ -75,6 +76,18 @@ def check_annotated(cases: Iterable[Case], labels: Mapping[str, int], where: obj
     """
     for case in cases:
         _check_known(case.annotated or (), labels, f"{where}: annotated labels of {case.name}")
+
+
+def check_codes(
+    codes: Mapping[str, SegmentCode], labels: Mapping[str, int], where: object
+) -> dict[str, SegmentCode]:
+    """Return codes after making sure that each is that of a label.
+
+    Raises:
+        ManifestError: Naming the unknown label, and the known one nearest to it.
+    """
+    _check_known(tuple(codes), labels, str(where))
+    return dict(codes)
 
 
 def _check_region_name(

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pipeline.manifest.codes import SegmentCode
 from pipeline.study import case_name
 
 Modality = Literal["CT", "MR", "other"]
@@ -84,6 +85,7 @@ class Manifest:
         ignore_value: Label value of voxels that nobody annotated, if the data set has any.
         regions: Structures to learn in place of the labels, empty for the labels themselves. In a
             mask, later ones overwrite earlier ones.
+        codes: What labels stand for in the codes of a terminology, of those that have one.
     """
 
     path: Path
@@ -96,6 +98,7 @@ class Manifest:
     cases: tuple[Case, ...]
     ignore_value: int | None = None
     regions: tuple[Region, ...] = ()
+    codes: Mapping[str, SegmentCode] = field(default_factory=dict)
 
     @property
     def label_values(self) -> list[int]:

@@ -9,8 +9,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from pipeline.errors import ManifestError
-from pipeline.manifest.annotation import check_annotated, check_ignore_value, check_regions
+from pipeline.manifest.annotation import (
+    check_annotated,
+    check_codes,
+    check_ignore_value,
+    check_regions,
+)
 from pipeline.manifest.case import Channel, Manifest, Modality, Region
+from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import foreground_labels
 
@@ -52,6 +58,9 @@ class ManifestFile(BaseModel):
         min_length=1, description="In the order of the files or of the fourth dimension."
     )
     labels: dict[str, StrictInt] = Field(description="Name of each structure and its value.")
+    codes: dict[str, SegmentCode] = Field(
+        default={}, description="What labels stand for, in the codes of a terminology."
+    )
     ignore: StrictInt | None = Field(
         default=None, description="Value of voxels that nobody annotated."
     )
@@ -107,8 +116,8 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         path: Where the manifest lies.
 
     Raises:
-        ManifestError: If the number of channels differs, or labels, ignored value, regions or
-            annotated labels do not hold.
+        ManifestError: If the number of channels differs, or labels, ignored value, regions,
+            annotated labels or codes do not hold.
     """
     channels = declared_channels(file)
     if len(channels) != len(listed.channels):
@@ -133,4 +142,5 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         labels=labels,
         ignore_value=check_ignore_value(ignore, labels, f"{path}: ignore"),
         regions=check_regions(regions, labels, f"{path}: regions"),
+        codes=check_codes(file.codes, labels, f"{path}: codes"),
     )

@@ -13,7 +13,7 @@ from pipeline.inference import (
     Precision,
     proven_precision,
 )
-from pipeline.manifest import Region
+from pipeline.manifest import Region, SegmentCode
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
@@ -34,6 +34,7 @@ class ModelDescription(BaseModel):
 
     Attributes:
         labels: Name and value of each structure in the masks.
+        codes: What labels stand for in the codes of a terminology, of those that have one.
         regions: What the outputs mean where labels overlap; empty where they exclude each other.
         patch_size: That the network was trained with, along I, J, K. Networks that learn the places
             of a patch are built for it. None in models older than this field.
@@ -49,6 +50,7 @@ class ModelDescription(BaseModel):
     name: str
     channels: tuple[ChannelDescription, ...]
     labels: Mapping[str, PositiveInt]
+    codes: Mapping[str, SegmentCode] = {}
     regions: tuple[Region, ...] = ()
     study: StudyConfig
     preprocessing: Preprocessing
@@ -70,6 +72,8 @@ class ModelDescription(BaseModel):
             )
         if len(set(self.labels.values())) < len(self.labels):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
+        if unknown := sorted(set(self.codes) - set(self.labels)):
+            raise ValueError(f"codes of unknown labels: {', '.join(unknown)}")
         check_rules(self.labels, self.postprocessing)
         if self.regions and self.postprocessing.crf is not None:
             raise ValueError("a conditional random field needs labels, not regions that overlap")

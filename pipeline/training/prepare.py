@@ -150,6 +150,7 @@ def describe_run(
         name=config.name,
         channels=channels,
         labels={name: manifest.labels[name] for name in sorted(manifest.labels)},
+        codes={name: manifest.codes[name] for name in sorted(manifest.codes)},
         regions=manifest.regions,
         study=config.study,
         preprocessing=settled,

@@ -3,8 +3,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import Case, Region
-from pipeline.manifest.annotation import check_annotated, check_ignore_value, check_regions
+from pipeline.manifest import Case, Region, SegmentCode
+from pipeline.manifest.annotation import (
+    check_annotated,
+    check_codes,
+    check_ignore_value,
+    check_regions,
+)
 
 LABELS = {"edema": 1, "core": 2}
 WHOLE = Region("whole", ("edema", "core"), "edema")
@@ -67,3 +72,10 @@ def test_annotated_labels_must_be_known():
     with pytest.raises(ManifestError, match=r"labels of a: unknown label 'cor'. Did you mean 'co"):
         check_annotated([case], LABELS, "cases.csv")
     check_annotated([Case("b", (Path("b.nii"),), None, "b")], LABELS, "cases.csv")
+
+
+def test_codes_are_those_of_labels():
+    code = SegmentCode.model_validate({"type": ["79654002", "SCT", "Edema"]})
+    assert check_codes({"edema": code}, LABELS, "m.yaml") == {"edema": code}
+    with pytest.raises(ManifestError, match=r"m.yaml: unknown label 'edma'\. Did you mean 'edema'"):
+        check_codes({"edma": code}, LABELS, "m.yaml")

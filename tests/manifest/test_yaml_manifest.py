@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import Channel, Region, load_manifest
+from pipeline.manifest import Channel, Region, SegmentCode, load_manifest
 
 YAML = """\
 name: Two channels
@@ -67,6 +67,16 @@ def test_what_label_maps_leave_open(manifest_path, write_text):
     assert manifest.ignore_value == 255
     assert manifest.regions == (Region("whole", ("liver", "lesion"), "liver"),)
     assert manifest.cases[0].annotated == ("lesion",)
+
+
+def test_codes_of_labels(manifest_path):
+    manifest_path.write_text(f"{YAML}codes:\n  liver: {{type: [10200004, SCT, Liver]}}\n")
+    (code,) = load_manifest(manifest_path).codes.items()
+    assert code == ("liver", SegmentCode.model_validate({"type": ["10200004", "SCT", "Liver"]}))
+
+
+def test_manifests_without_codes_have_none(manifest_path):
+    assert load_manifest(manifest_path).codes == {}
 
 
 def test_annotated_labels_must_be_declared(manifest_path, write_text):
@@ -150,6 +160,17 @@ def test_a_missing_list_says_how_to_set_the_folder(manifest_path, tmp_path):
         ("liver: 1", "liver: 0", "labels: label 'liver' has the value 0"),
         ("cases.csv", ".", "data: the folder has no dataset.json"),
         ("root", "ignore: 3\nroot", "ignore: ignored voxels and label 'lesion' both have"),
+        (
+            "root",
+            "codes: {livr: {type: [1, SCT, x]}}\nroot",
+            r"yaml: codes: unknown label 'livr'\. Did you mean 'liver'",
+        ),
+        (
+            "root",
+            "codes: {liver: {tpye: [1, SCT, x]}}\nroot",
+            r"unknown key 'codes.liver.tpye'\. Did you mean 'type'",
+        ),
+        ("root", "codes: {liver: {type: [1, SCT]}}\nroot", "'codes.liver.type' is "),
         ("root", "regions: [{name: x, labels: [], writes: y}]\nroot", "regions: region 'x' has no"),
         (
             "root",

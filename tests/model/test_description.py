@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.inference import InferenceConfig
-from pipeline.manifest import Region
+from pipeline.manifest import Region, SegmentCode
 from pipeline.model import ChannelDescription, ModelDescription
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, Rule
@@ -60,6 +60,17 @@ def test_outputs_are_background_and_labels_by_value_or_the_regions():
     assert with_regions.output_names == ["both", "spleen"]
     assert (with_regions.num_outputs, with_regions.activation) == (2, "sigmoid")
     assert ModelDescription.model_validate_json(with_regions.model_dump_json()) == with_regions
+
+
+def test_codes_of_labels_are_kept_and_older_models_have_none():
+    liver = SegmentCode.model_validate({"type": ["10200004", "SCT", "Liver"]})
+    coded = describe(codes={"liver": liver})
+    assert ModelDescription.model_validate_json(coded.model_dump_json()) == coded
+    old = json.loads(coded.model_dump_json())
+    del old["codes"]
+    assert ModelDescription.model_validate(old).codes == {}
+    with pytest.raises(ValidationError, match="codes of unknown labels: kidney"):
+        describe(codes={"kidney": liver})
 
 
 def test_clean_up_from_before_there_were_rules_is_read():

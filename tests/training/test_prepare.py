@@ -6,7 +6,7 @@ import json
 import pytest
 
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest import split_cases
+from pipeline.manifest import SegmentCode, split_cases
 from pipeline.training import RunFolder, prepare
 from pipeline.training.prepare import describe_run, open_manifest, prepare_folds, prepare_run
 
@@ -27,6 +27,16 @@ def test_a_single_run_looks_at_its_training_cases_only(make_config, tmp_path, fo
     assert description.mirror_axes == ()
     mirrored = make_config(tmp_path, "augmentation.flip_axes=[A]")
     assert describe_run(mirrored, prepared).mirror_axes == ("A",)
+
+
+def test_codes_of_labels_go_into_the_model(make_config, tmp_path, folder):
+    config = make_config(tmp_path)
+    prepared = prepare_run(config, folder)
+    name = next(iter(prepared.manifest.labels))
+    codes = {name: SegmentCode.model_validate({"type": ["12738006", "SCT", "Brain"]})}
+    coded = dataclasses.replace(prepared.manifest, codes=codes)
+    description = describe_run(config, dataclasses.replace(prepared, manifest=coded))
+    assert description.codes == codes
 
 
 def test_a_fold_of_a_split_that_the_manifest_sets_is_told_to_count_for_nothing(

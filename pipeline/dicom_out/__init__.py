@@ -1,0 +1,14 @@
+"""Label maps as DICOM, on the geometry of the images that they were found in.
+
+`write_segmentation` writes a label map as a DICOM Segmentation, `write_report` the volumes of its
+labels as a Structured Report that refers to it. Both copy who the patient and what the study is
+from the source images and nothing else of them, and both read back what they wrote before the file
+appears.
+"""
+
+from pipeline.dicom_out.algorithm import Algorithm
+from pipeline.dicom_out.config import DicomOutputConfig
+from pipeline.dicom_out.report import write_report
+from pipeline.dicom_out.segmentation import write_segmentation
+
+__all__ = ["Algorithm", "DicomOutputConfig", "write_report", "write_segmentation"]

@@ -1,0 +1,200 @@
+"""Where the images and frames of a source lie, and the headers that highdicom derives outputs from.
+
+The headers are made anew from what is named here, in one form: all images with the orientation,
+spacing and thickness of the first (they differ by rounding at most, which the grid check sees to),
+and the distance between slices measured along the normal.
+
+Source: DICOM PS3.3 C.7.6.2 (Image Plane), C.7.6.16.2.1 (Pixel Measures), C.7.6.16.2.3 and .4 (Plane
+Position and Orientation), C.7.4.1 (Frame of Reference).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
+from pydicom.valuerep import format_number_as_ds
+
+from pipeline.dicom_out.identity import empty_identity
+from pipeline.dicom_out.plane import Plane, plane_from_dicom
+from pipeline.errors import StudyError
+
+SINGLE_FRAME = (CTImageStorage, MRImageStorage, PositronEmissionTomographyImageStorage)
+MULTI_FRAME = (
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
+)
+OF_EVERY_IMAGE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "Rows",
+    "Columns",
+)
+_IF_PRESENT = (
+    "PositionReferenceIndicator",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+_OF_PLANES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+_SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+
+NEEDED = (*OF_EVERY_IMAGE, *_IF_PRESENT, *_OF_PLANES, _SHARED, _PER_FRAME, "FrameOfReferenceUID")
+"""What must be read of an image for its plane and its header."""
+
+SEND_AGAIN = "Send the series again from the archive, or segment another one."
+
+
+def frames_of(image: Dataset, name: str) -> list[Dataset]:
+    """Return the attributes of the plane of an image, or of those of all frames in a file.
+
+    Raises:
+        StudyError: If a multi-frame file has no frames.
+    """
+    if image.SOPClassUID in SINGLE_FRAME:
+        return [image]
+    shared = image.get(_SHARED) or [Dataset()]
+    frames = []
+    for groups in image.get(_PER_FRAME) or []:
+        flat = Dataset()
+        for item in (shared[0], groups):
+            for keyword in _GROUPS:
+                for attributes in (item.get(keyword) or [])[:1]:
+                    flat.update({e.tag: e for e in attributes if e.keyword in _OF_PLANES})
+        frames.append(flat)
+    if not frames:
+        raise StudyError(name, "a multi-frame file describes no frames", SEND_AGAIN)
+    return frames
+
+
+def plane_of(frame: Dataset, image: Dataset, name: str) -> Plane:
+    """Return the plane of an image or frame.
+
+    Args:
+        frame: Of `frames_of`.
+        image: An image of the series, for the number of rows and columns.
+        name: What errors call the series.
+
+    Raises:
+        StudyError: If position, orientation or spacing are missing or damaged.
+    """
+    missing = [keyword for keyword in _OF_PLANES[:3] if not frame.get(keyword)]
+    if missing:
+        raise StudyError(name, f"an image lacks {', '.join(missing)}", SEND_AGAIN)
+    position, orientation, spacing = (_numbers(frame, keyword) for keyword in _OF_PLANES[:3])
+    lengths_fit = (len(position), len(orientation), len(spacing)) == (3, 6, 2)
+    if not lengths_fit or min(spacing) <= 0 or not np.isfinite([*position, *orientation]).all():
+        raise StudyError(
+            name, "position, orientation or spacing of an image is damaged", SEND_AGAIN
+        )
+    return plane_from_dicom(position, orientation, spacing, (int(image.Rows), int(image.Columns)))
+
+
+def make_headers(
+    images: Sequence[Dataset],
+    frames: Sequence[Dataset],
+    planes: Sequence[Plane],
+    frame_of_reference: str,
+    name: str,
+) -> tuple[Dataset, ...]:
+    """Return a header for each image, without an identity.
+
+    Args:
+        images: The files' headers.
+        frames: Of `frames_of`: one for each file, or all of the only file.
+        planes: One for each of `frames`.
+        frame_of_reference: FrameOfReferenceUID.
+        name: What errors call the series.
+
+    Raises:
+        StudyError: If the thickness of a single slice is unknown.
+    """
+    headers = tuple(_copy(image, frame_of_reference) for image in images)
+    shared = _shared_attributes(frames[0], planes, name)
+    if images[0].SOPClassUID in SINGLE_FRAME:
+        for header, frame in zip(headers, frames, strict=True):
+            header.update(shared)
+            header.ImagePositionPatient = _texts(frame, "ImagePositionPatient")
+        return headers
+    (header,) = headers
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = shared.pop("ImageOrientationPatient").value
+    groups = Dataset()
+    groups.PlaneOrientationSequence = [orientation]
+    groups.PixelMeasuresSequence = [shared]
+    header.SharedFunctionalGroupsSequence = [groups]
+    header.PerFrameFunctionalGroupsSequence = [_position_group(frame) for frame in frames]
+    header.NumberOfFrames = len(frames)
+    return headers
+
+
+def _shared_attributes(frame: Dataset, planes: Sequence[Plane], name: str) -> Dataset:
+    along_normal_mm = np.sort([plane.origin_mm @ planes[0].normal for plane in planes])
+    distance_mm = float(np.diff(along_normal_mm).mean()) if len(planes) > 1 else 0.0
+    thickness_mm = _thickness(frame) or distance_mm
+    if not thickness_mm:
+        raise StudyError(name, "a single slice without SliceThickness", SEND_AGAIN)
+    shared = Dataset()
+    shared.ImageOrientationPatient = _texts(frame, "ImageOrientationPatient")
+    shared.PixelSpacing = _texts(frame, "PixelSpacing")
+    shared.SliceThickness = format_number_as_ds(thickness_mm)
+    if distance_mm:
+        shared.SpacingBetweenSlices = format_number_as_ds(distance_mm)
+    return shared
+
+
+def _thickness(frame: Dataset) -> float:
+    try:
+        thickness_mm = float(frame.get("SliceThickness") or 0)
+    except (TypeError, ValueError):
+        return 0.0
+    return thickness_mm if np.isfinite(thickness_mm) and thickness_mm > 0 else 0.0
+
+
+def _position_group(frame: Dataset) -> Dataset:
+    position, group = Dataset(), Dataset()
+    position.ImagePositionPatient = _texts(frame, "ImagePositionPatient")
+    group.PlanePositionSequence = [position]
+    return group
+
+
+def _copy(image: Dataset, frame_of_reference: str) -> Dataset:
+    header = empty_identity()
+    for keyword in (*OF_EVERY_IMAGE, *_IF_PRESENT):
+        if keyword in image:
+            header.add(image[keyword])
+    header.FrameOfReferenceUID = frame_of_reference
+    return header
+
+
+def _numbers(frame: Dataset, keyword: str) -> list[float]:
+    """Return an attribute's numbers; none if it holds anything else."""
+    value: Any = frame.get(keyword)
+    try:
+        return [float(number) for number in value]
+    except (TypeError, ValueError):
+        return []
+
+
+def _texts(frame: Dataset, keyword: str) -> list[str]:
+    """Return numbers as Decimal Strings, which have at most 16 characters."""
+    return [format_number_as_ds(number) for number in _numbers(frame, keyword)]

@@ -1,0 +1,207 @@
+"""Write the volumes of a segmentation's labels as a DICOM Structured Report.
+
+A Comprehensive SR of template TID 1500 with one measurement group (TID 1411) for each label: its
+volume, and references to its segment and to the series that was segmented. It is written as
+complete, preliminary and unverified: no person has looked at it.
+
+Source: DICOM PS3.16 TID 1500, TID 1411, TID 300, CID 100, CID 244, CID 7021; PS3.3 A.35.3
+(Comprehensive SR).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PublicCode
+
+from pipeline.dicom_out.algorithm import (
+    PRODUCT,
+    Algorithm,
+    concept,
+    derived_uid,
+    long_string,
+)
+from pipeline.dicom_out.config import DicomOutputConfig
+from pipeline.dicom_out.identity import put_identity
+from pipeline.dicom_out.read_back import check_report, named_segments, unlike
+from pipeline.dicom_out.segmentation import equipment
+from pipeline.dicom_out.source import SourceSeries, read_source
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_path
+from pipeline.manifest import Code, SegmentCode
+
+if TYPE_CHECKING:
+    from highdicom.sr import (
+        ComprehensiveSR,
+        FindingSite,
+        MeasurementReport,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
+    )
+
+_VOLUME_DIGITS = 6
+"""Decimals of a volume in ml: far below a voxel, and within the 16 characters that DICOM has."""
+
+_MILLILITRE = Code(value="ml", scheme="UCUM", meaning="ml")
+_LATERALITIES = ("7771000", "24028007", "51440002", "66459002")
+"""Left, right, both and one of two, in SNOMED CT (CID 244)."""
+
+
+def write_report(
+    volumes_ml: Mapping[str, float],
+    source_files: Sequence[Path],
+    segmentation: Path,
+    algorithm: Algorithm,
+    path: Path,
+    config: DicomOutputConfig,
+) -> None:
+    """Write volumes as a DICOM Structured Report; it appears only when it was read back unchanged.
+
+    Args:
+        volumes_ml: Volume of every label, in ml.
+        source_files: The files of the series that was segmented, in any order.
+        segmentation: The DICOM Segmentation that `write_segmentation` made of it.
+        algorithm: What made the labels, and what it calls them.
+        path: The file to write.
+        config: How to write it.
+
+    Raises:
+        StudyError: If the source is no series that an output can refer to.
+        PipelineError: If the segmentation is of another series or has other labels, or the report
+            does not hold, read back, what was to be written.
+        ValueError: If the volumes are not those of the algorithm's labels.
+    """
+    if set(volumes_ml) != set(algorithm.labels):
+        raise ValueError("volumes must be given for the algorithm's labels, and for no others")
+    rounded_ml = {name: round(volumes_ml[name], _VOLUME_DIGITS) for name in algorithm.labels}
+    source = read_source(source_files)
+    reference = _read_reference(segmentation, source, algorithm)
+    with atomic_path(path) as temporary:
+        report = _build(rounded_ml, source, reference, algorithm, config)
+        report.save_as(temporary, enforce_file_format=True)
+        numbers = algorithm.segment_numbers
+        expected_ml = {numbers[name]: volume_ml for name, volume_ml in rounded_ml.items()}
+        check_report(temporary, expected_ml, str(reference.SOPInstanceUID), path.name)
+
+
+def _read_reference(path: Path, source: SourceSeries, algorithm: Algorithm) -> Dataset:
+    """Return the header of a segmentation after making sure that it is of this series."""
+    tags = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
+    segmentation = dcmread(
+        path,
+        stop_before_pixels=True,
+        specific_tags=[*tags, "ReferencedSeriesSequence", "SegmentSequence"],
+    )
+    series = [str(item.SeriesInstanceUID) for item in segmentation.ReferencedSeriesSequence]
+    if series != [source.uid]:
+        remedy = "Write the segmentation of this series first."
+        raise PipelineError(path.name, "the segmentation is of another series", remedy)
+    if named_segments(segmentation) != algorithm.segment_labels:
+        raise unlike(path.name, "its segments are not the labels")
+    return segmentation
+
+
+def _build(
+    volumes_ml: Mapping[str, float],
+    source: SourceSeries,
+    reference: Dataset,
+    algorithm: Algorithm,
+    config: DicomOutputConfig,
+) -> "ComprehensiveSR":
+    from highdicom.sr import ComprehensiveSR
+
+    seed = (str(reference.SOPInstanceUID), repr(sorted(volumes_ml.items())))
+    report = ComprehensiveSR(
+        # The first one lends its (empty) identity.
+        evidence=[*source.headers, reference],
+        content=_content(volumes_ml, source, reference, algorithm),
+        series_instance_uid=derived_uid("report series", *seed),
+        series_number=config.series_number + 1,
+        sop_instance_uid=derived_uid("report", *seed),
+        instance_number=1,
+        is_complete=True,
+        series_description=long_string(f"{PRODUCT} volumes: {algorithm.name}"),
+        **equipment(algorithm),
+    )
+    put_identity(source.identity, report)
+    return report
+
+
+def _content(
+    volumes_ml: Mapping[str, float],
+    source: SourceSeries,
+    reference: Dataset,
+    algorithm: Algorithm,
+) -> "MeasurementReport":
+    from highdicom import sr
+
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", algorithm.sha256, algorithm.version),
+        name=long_string(f"{PRODUCT} {algorithm.name}"),
+        manufacturer_name=PRODUCT,
+    )
+    context = sr.ObserverContext(codes.DCM.Device, device)
+    groups = [
+        _group(volumes_ml[label], label, source, reference, algorithm)
+        for label in algorithm.segment_numbers
+    ]
+    return sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=context),
+        procedure_reported=_procedure(source),
+        imaging_measurements=groups,
+    )
+
+
+def _group(
+    volume_ml: float, label: str, source: SourceSeries, reference: Dataset, algorithm: Algorithm
+) -> "VolumetricROIMeasurementsAndQualitativeEvaluations":
+    from highdicom import sr
+
+    code = algorithm.code_of(label)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=algorithm.tracking_uid(label, source.uid),
+            identifier=algorithm.tracking_id(label),
+        ),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=reference.SOPClassUID,
+            sop_instance_uid=reference.SOPInstanceUID,
+            segment_number=algorithm.segment_numbers[label],
+            source_series=sr.SourceSeriesForSegmentation(source.uid),
+        ),
+        finding_category=concept(code.category),
+        finding_type=concept(code.type),
+        algorithm_id=sr.AlgorithmIdentification(
+            name=long_string(f"{PRODUCT} {algorithm.name}"),
+            version=algorithm.version,
+            parameters=[f"model_sha256={algorithm.sha256}"],
+        ),
+        finding_sites=_sites(code),
+        measurements=[sr.Measurement(codes.SCT.Volume, volume_ml, concept(_MILLILITRE))],
+    )
+
+
+def _sites(code: SegmentCode) -> "list[FindingSite] | None":
+    """Return where a finding lies: its region, or itself where only its side is known."""
+    from highdicom.sr import FindingSite
+
+    site, modifier = (
+        (code.region, code.region_modifier) if code.region else (code.type, code.type_modifier)
+    )
+    if code.region is None and modifier is None:
+        return None
+    key = "topographical_modifier"
+    if modifier and modifier.scheme == "SCT" and modifier.value in _LATERALITIES:
+        key = "laterality"
+    return [FindingSite(concept(site), **({key: concept(modifier)} if modifier else {}))]
+
+
+def _procedure(source: SourceSeries) -> PublicCode:
+    of_modality: dict[str, PublicCode] = {
+        "CT": codes.cid100.CTUnspecifiedBodyRegion,
+        "MR": codes.cid100.MRIUnspecifiedBodyRegion,
+        "PT": codes.cid100.PETUnspecifiedBodyRegion,
+    }
+    other: PublicCode = codes.cid100.ImagingProcedure
+    return of_modality.get(source.headers[0].Modality, other)
