@@ -65,8 +65,9 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "segment",
         parents=[common],
-        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
+        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--bids-suffix SUFFIX] "
+        "[--probabilities] [--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] "
+        "[--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "Studies with a complete output are skipped, so the same command resumes.",
@@ -78,11 +79,13 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests, "
+        "BIDS data sets (the masks form a BIDS derivative)",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
+    _add_bids_suffix(parser)
     parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
@@ -129,7 +132,16 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="a manifest, a dataset.json or its folder; or volumes and folders of them",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    _add_bids_suffix(parser)
     parser.set_defaults(verb=verbs.check)
+
+
+def _add_bids_suffix(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bids-suffix",
+        metavar="SUFFIX",
+        help="images of a BIDS data set to take, such as T1w; T1w,FLAIR for two channels",
+    )
 
 
 def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:

@@ -89,7 +89,7 @@ def _say_how_to_resume(options: argparse.Namespace) -> int:
 
 def segment(options: argparse.Namespace) -> int:
     """Segment studies; print what became of them."""
-    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+    from pipeline.cohort import BidsChoice, SegmentOptions, find_studies, segment_cohort
     from pipeline.config import override_settings
     from pipeline.inference import choose_device
     from pipeline.model import load_model
@@ -103,6 +103,7 @@ def segment(options: argparse.Namespace) -> int:
         num_channels=len(description.channels),
         out=options.out,
         root=options.root,
+        bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
     )
     wanted = SegmentOptions(
         probabilities=options.probabilities,
@@ -146,7 +147,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Verify a data set or single inputs; print the findings."""
-    from pipeline.cohort import check_inputs
+    from pipeline.cohort import BidsChoice, check_inputs
     from pipeline.manifest import (
         check_manifest,
         format_findings,
@@ -166,7 +167,7 @@ def check(options: argparse.Namespace) -> int:
     else:
         if options.root is not None:
             raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
-        findings, num_cases = check_inputs(inputs)
+        findings, num_cases = check_inputs(inputs, BidsChoice.of(options.bids_suffix, ()))
     console = _results()
     if findings:
         console.print(format_findings(findings))

@@ -63,6 +63,22 @@ def test_segment_without_a_model_says_what_to_give(tmp_path, capsys):
     assert "no model here" in capsys.readouterr().err
 
 
+def test_segment_takes_the_images_of_a_bids_data_set_that_are_named(tmp_path, capsys):
+    raw, masks, model = tmp_path / "raw", tmp_path / "masks", tmp_path / "model"
+    for suffix in ("PDw", "T2w"):
+        write(raw / f"sub-1/anat/sub-1_{suffix}.nii.gz", np.random.default_rng(0).random((9, 9, 9)))
+    (raw / "dataset_description.json").write_text('{"Name": "demo", "BIDSVersion": "1.8.0"}')
+    description = ModelDescription.model_validate(DESCRIPTION)
+    save_model(Model(description, (build_network(description.network, 1, 2),)), model)
+    words = ["segment", str(raw), "--model", str(model), "--out", str(masks), "--device", "cpu"]
+    assert main(words) == 2
+    assert "PDw (1), T2w (1). Name the suffix" in capsys.readouterr().err
+    assert main([*words, "--bids-suffix", "PDw"]) == 0
+    assert (masks / "sub-1" / "anat" / "sub-1_seg-PDw_desc-trivox_dseg.nii.gz").is_file()
+    assert main(["check", str(raw), "--bids-suffix", "T2w"]) == 0
+    assert "1 case" in capsys.readouterr().out
+
+
 def test_evaluate_goes_on_past_a_case_without_partner(tmp_path, capsys):
     cube = np.zeros((6, 6, 6), np.uint8)
     cube[1:4, 1:4, 1:4] = 1

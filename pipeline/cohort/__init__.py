@@ -5,6 +5,7 @@ model, the settings and the bytes of its outputs. So a run that was killed conti
 when it is started again.
 """
 
+from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
 from pipeline.cohort.inputs import find_studies
 from pipeline.cohort.options import SegmentOptions
@@ -13,6 +14,7 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.table import Row, Status
 
 __all__ = [
+    "BidsChoice",
     "CohortResult",
     "Row",
     "SegmentOptions",

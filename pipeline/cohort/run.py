@@ -13,6 +13,7 @@ import torch
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from pipeline.cohort.bids_derivative import prepare_derivative
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
 from pipeline.cohort.stages import (
@@ -83,10 +84,11 @@ def segment_cohort(
         device: To compute on.
 
     Raises:
-        ConfigError: If `out` cannot be written to.
+        ConfigError: If `out` cannot be written to, or is a BIDS data set of others.
         OSError: If `cohort.csv` cannot be written later on.
     """
     make_output_folder(out)
+    prepare_derivative(out, studies, model.description.name, model.description.labels)
     job = Job(model, Segmenter(model, device, options.max_bytes), out, options)
     table = CohortTable(out / "cohort.csv")
     rows: list[Row] = []

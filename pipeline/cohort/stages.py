@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.cohort.bids_derivative import write_sidecars
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import device_name, is_current, make_recipe
@@ -140,7 +141,7 @@ def _attempt(
 def _reject(study: StudyInput, job: Job, reason: str) -> tuple[Status, str]:
     """Remove what an earlier run left of a study; if that fails, say that it is still there."""
     try:
-        Outputs(job.out, study.case).remove()
+        Outputs.of(job.out, study).remove()
     except OSError as error:
         return "failed", f"{reason} An earlier result cannot be removed: {error.strerror}."
     return "rejected", reason
@@ -148,7 +149,7 @@ def _reject(study: StudyInput, job: Job, reason: str) -> tuple[Status, str]:
 
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
     start = time.perf_counter()
-    outputs = Outputs(job.out, study.case)
+    outputs = Outputs.of(job.out, study)
     recipe = make_recipe(study, job.model)
     previous = read_provenance(outputs.provenance)
     wanted = job.options.wanted(outputs)
@@ -172,10 +173,11 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
     study, sink = loaded.prepared, None
-    Outputs(job.out, study.case).remove()
+    outputs = Outputs.of(job.out, loaded.input)
+    outputs.remove()
     with ExitStack() as stack:
         if job.options.probabilities:
-            path = Outputs(job.out, study.case).probabilities
+            path = outputs.probabilities
             num_outputs = job.model.description.num_outputs
             writer = ProbabilityWriter(path, study.header, study.grid.shape, num_outputs)
             sink = stack.enter_context(writer)
@@ -192,7 +194,7 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
 
 def _write(segmented: Segmented, job: Job) -> Row:
     study, segmentation = segmented.input, segmented.segmentation
-    outputs = Outputs(job.out, study.case)
+    outputs = Outputs.of(job.out, study)
     seconds = dict(segmentation.seconds)
     with timed(seconds, "write"):
         if segmented.volume is not None:
@@ -202,7 +204,8 @@ def _write(segmented: Segmented, job: Job) -> Row:
     warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(segmented, segmentation, job)
-    write_provenance(provenance, outputs.provenance)
+    sidecar = write_sidecars(outputs, job.model.description.output_names)
+    write_provenance(provenance, outputs.provenance, sidecar)
     logger.info("%s: %s", study.case, provenance.timing.in_words())
     for warning in provenance.warnings:
         logger.warning("%s: %s", study.case, warning)
@@ -210,11 +213,11 @@ def _write(segmented: Segmented, job: Job) -> Row:
 
 
 def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
-    case, labels, grid = segmented.input.case, job.model.description.labels, segmented.grid
-    wanted = job.options.wanted(Outputs(job.out, case))
+    labels, grid = job.model.description.labels, segmented.grid
+    wanted = job.options.wanted(Outputs.of(job.out, segmented.input))
     in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
     return Provenance(
-        case=case,
+        case=segmented.input.case,
         recipe=segmented.recipe,
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
         labels=dict(labels),

@@ -5,19 +5,22 @@ It names the input, the model, the settings and every output by content. Files a
 folders can hold a patient's name or say how a hospital's storage is laid out.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline import __version__
 from pipeline.files import sha256_of, write_text
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture"]
+
+_SIDECAR_KEY = "Trivox"
 
 _RECORDED_PACKAGES = (
     "torch", "monai", "numpy", "nibabel", "scipy", "connected-components-3d", "SimpleITK", "numba",
@@ -145,14 +148,31 @@ class Provenance(BaseModel):
         )
 
 
-def write_provenance(provenance: Provenance, path: Path) -> None:
-    """Write `provenance` to `path` as JSON, atomically."""
-    write_text(path, provenance.model_dump_json(indent=2) + "\n")
+def write_provenance(
+    provenance: Provenance, path: Path, sidecar: Mapping[str, JsonValue] | None = None
+) -> None:
+    """Write `provenance` to `path` as JSON, atomically.
+
+    Args:
+        provenance: What to write.
+        path: The file.
+        sidecar: Keys of a standard that wants a JSON file of its own beside the mask; if given,
+            the provenance stands among them, under `Trivox`.
+    """
+    text = provenance.model_dump_json(indent=2)
+    if sidecar is not None:
+        content = {**sidecar, _SIDECAR_KEY: json.loads(text)}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def read_provenance(path: Path) -> Provenance | None:
     """Return the provenance in `path`, or None if there is no whole and valid one."""
     try:
-        return Provenance.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and _SIDECAR_KEY in content:
+            content = content[_SIDECAR_KEY]
+        # By way of JSON again, since only there a list may become a tuple.
+        return Provenance.model_validate_json(json.dumps(content))
+    except (OSError, ValueError):
         return None

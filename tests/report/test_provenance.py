@@ -51,6 +51,13 @@ def test_what_is_read_is_what_was_written(tmp_path, provenance):
     assert read_provenance(tmp_path / "a.json") == provenance
 
 
+def test_a_sidecar_holds_the_provenance_among_keys_of_others(tmp_path, provenance):
+    write_provenance(provenance, tmp_path / "a.json", {"Manual": False})
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert data == {"Manual": False, "Trivox": json.loads(provenance.model_dump_json())}
+    assert read_provenance(tmp_path / "a.json") == provenance
+
+
 def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     write_provenance(provenance, tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
