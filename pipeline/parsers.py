@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from pipeline import __version__, verbs
 from pipeline.refine_verb import add_refine
+from pipeline.reproduce_verb import add_reproduce
 
 Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(choices, common)
     _add_postprocess_search(choices, common)
     add_refine(choices, common)
+    add_reproduce(choices, common)
     _add_show(choices, common)
     return parser
 

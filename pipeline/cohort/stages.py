@@ -15,8 +15,8 @@ from typing import TypeVar
 from pipeline.cohort.bids_derivative import write_sidecars
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.recipe import device_name, is_current, make_recipe
-from pipeline.cohort.study_input import StudyInput, without_folder
+from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
+from pipeline.cohort.study_input import StudyInput, one_line, without_folder
 from pipeline.cohort.table import Row, Status
 from pipeline.errors import StudyError
 from pipeline.main_memory import give_back_freed
@@ -29,6 +29,8 @@ from pipeline.report import (
     Provenance,
     Recipe,
     Timing,
+    environment,
+    hash_settings,
     read_provenance,
     volumes_ml,
     write_mask,
@@ -45,8 +47,6 @@ ALREADY_COMPLETE = "already complete"
 
 LARGE_BYTES = 2**28
 """Of a study whose voxels, once they are done with, are returned to the system at once."""
-
-_LONGEST_REASON = 400
 
 Result = TypeVar("Result")
 
@@ -131,7 +131,7 @@ def _attempt(
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
         logger.debug("%s failed", study.case, exc_info=True)
         status, reason = "failed", f"{type(error).__name__}: {error}"
-    reason = _one_line(without_folder(study.anonymous(reason), job.out))
+    reason = one_line(without_folder(study.anonymous(reason), job.out))
     logger.warning("%s %s: %s", study.case, status, reason)
     return Row(
         study.case, status, reason, total_s=time.perf_counter() - start + sum(taken.values())
@@ -214,11 +214,13 @@ def _write(segmented: Segmented, job: Job) -> Row:
 
 def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
     labels, grid = job.model.description.labels, segmented.grid
+    clean_up = job.model.description.postprocessing
     wanted = job.options.wanted(Outputs.of(job.out, segmented.input))
     in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
     return Provenance(
         case=segmented.input.case,
         recipe=segmented.recipe,
+        configuration_sha256=hash_settings(segmented.recipe.settings),
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
         labels=dict(labels),
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
@@ -226,6 +228,8 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         warnings=segmentation.warnings,
         timing=Timing.of(in_order, grid.num_voxels),
         memory_gb=dict(segmentation.memory_gb),
+        postprocessing=describe_clean_up(clean_up, segmentation.warnings),
+        environment=environment(),
         device=device_name(job.segmenter.device),
         arithmetic=segmentation.arithmetic,
     )
@@ -240,8 +244,3 @@ def _row(provenance: Provenance, total_s: float, reason: str = "") -> Row:
         total_s=total_s,
         volumes_ml=provenance.volumes_ml,
     )
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

@@ -7,6 +7,8 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.study import case_name
 
+_LONGEST_REASON = 400
+
 
 @dataclass(frozen=True)
 class StudyInput:
@@ -49,3 +51,9 @@ def without_folder(text: str, folder: Path) -> str:
     for name in {str(folder), str(folder.absolute())} - {"."}:
         text = re.sub(rf"(?<![\w./-]){re.escape(name)}/", "", text)
     return text
+
+
+def one_line(text: str) -> str:
+    """Return a text as a cell of a table can hold it."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
