@@ -67,9 +67,9 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "segment",
         parents=[common],
-        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--bids-suffix SUFFIX] "
-        "[--probabilities] [--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] "
-        "[--verbose]",
+        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
+        "[--bids-suffix SUFFIX] [--probabilities] [--pictures] [--max-memory SIZE] "
+        "[--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "Studies with a complete output are skipped, so the same command resumes.",
@@ -87,7 +87,7 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
-    _add_bids_suffix(parser)
+    _add_input_choices(parser)
     parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
@@ -134,11 +134,16 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="a manifest, a dataset.json or its folder; or volumes and folders of them",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
-    _add_bids_suffix(parser)
+    _add_input_choices(parser)
     parser.set_defaults(verb=verbs.check)
 
 
-def _add_bids_suffix(parser: argparse.ArgumentParser) -> None:
+def _add_input_choices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="a manifest may name files outside the folder that its data lies in",
+    )
     parser.add_argument(
         "--bids-suffix",
         metavar="SUFFIX",

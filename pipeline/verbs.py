@@ -103,6 +103,7 @@ def segment(options: argparse.Namespace) -> int:
         num_channels=len(description.channels),
         out=options.out,
         root=options.root,
+        allow_outside=options.allow_outside,
         bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
     )
     wanted = SegmentOptions(
@@ -162,7 +163,7 @@ def check(options: argparse.Namespace) -> int:
     if len(inputs) > 1 and any(is_manifest(path) for path in inputs):
         raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")
     if is_manifest(inputs[0]):
-        manifest = load_manifest(inputs[0], options.root)
+        manifest = load_manifest(inputs[0], options.root, allow_outside=options.allow_outside)
         findings, num_cases = check_manifest(manifest), len(manifest.cases)
     else:
         if options.root is not None:

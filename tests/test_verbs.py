@@ -125,6 +125,23 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys
     assert f"trivox train {config} name=ab --resume" in capsys.readouterr().err
 
 
+def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
+    (tmp_path / "set").mkdir()
+    table = tmp_path / "set" / "list.csv"
+    table.write_text(f"image\n{tmp_path}/a.nii.gz\n")
+    assert main(["check", str(table)]) == 1
+    assert "list.csv:2: a path leads out" in capsys.readouterr().err
+    assert main(["check", str(table), "--allow-outside"]) == 0
+    description = ModelDescription.model_validate(DESCRIPTION)
+    network = build_network(description.network, 1, 2)
+    save_model(Model(description, (network,)), tmp_path / "model")
+    words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["segment", str(table), *words]) == 1
+    assert not (tmp_path / "out").exists()
+    assert main(["segment", str(table), *words, "--allow-outside"]) == 0
+
+
 def test_check_refuses_what_it_would_ignore(tmp_path, capsys):
     write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(4, 5, 6)))
     (tmp_path / "a.csv").write_text("image\na.nii.gz\n")

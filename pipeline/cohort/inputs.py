@@ -30,6 +30,7 @@ def find_studies(
     out: Path | None,
     root: Path | None = None,
     bids: BidsChoice = _ANY_IMAGE,
+    allow_outside: bool = False,
 ) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
@@ -51,6 +52,7 @@ def find_studies(
         out: The output folder, which is never searched; None if there is none.
         root: Where the data of manifests lies, if not where they say.
         bids: Which images of BIDS data sets are wanted; see `find_bids_studies`.
+        allow_outside: Whether manifests may name files outside the folder of their data.
 
     Raises:
         ConfigError: If an input does not exist, holds no study, or would be overwritten.
@@ -62,7 +64,7 @@ def find_studies(
         if not path.exists():
             raise ConfigError(path, "there is no such file or folder", "Check the path.")
         if is_manifest(path):
-            cases = load_manifest(path, root).cases
+            cases = load_manifest(path, root, allow_outside=allow_outside).cases
             studies += [StudyInput(case.name, case.images) for case in cases]
         elif is_bids(path):
             studies += find_bids_studies(path, bids)
