@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline import __version__, verbs
 from pipeline.refine_verb import add_refine
-from pipeline.segment_verb import add_segment, add_status
+from pipeline.reproduce_verb import add_reproduce
+from pipeline.segment_verb import add_input_choices, add_segment, add_status
 from pipeline.verbs import Choices
 
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(choices, common)
     _add_postprocess_search(choices, common)
     add_refine(choices, common)
+    add_reproduce(choices, common)
     _add_show(choices, common)
     return parser
 
@@ -96,6 +98,7 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="a manifest, a dataset.json or its folder; or volumes and folders of them",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    add_input_choices(parser)
     parser.set_defaults(verb=verbs.check)
 
 

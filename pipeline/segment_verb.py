@@ -12,8 +12,9 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "segment",
         parents=[common],
-        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
+        usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
+        "[--bids-suffix SUFFIX] [--probabilities] [--pictures] [--max-memory SIZE] "
+        "[--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "A journal in the output folder says what became of each, so that the same command does "
@@ -26,11 +27,13 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests, "
+        "BIDS data sets (the masks form a BIDS derivative)",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
+    add_input_choices(parser)
     parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
@@ -42,13 +45,34 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb=segment)
 
 
+def add_input_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which studies are found in the inputs."""
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="a manifest may name files outside the folder that its data lies in",
+    )
+    parser.add_argument(
+        "--bids-suffix",
+        metavar="SUFFIX",
+        help="images of a BIDS data set to take, such as T1w; T1w,FLAIR for two channels",
+    )
+
+
 def segment(options: argparse.Namespace) -> int:
     """Segment studies; print what became of them."""
     from pipeline.cohort.own_process import warm_up
 
     # The worker's imports take seconds; they are done beside ours.
     warm_up()
-    from pipeline.cohort import RemoteJob, Request, SegmentOptions, find_studies, run_cohort
+    from pipeline.cohort import (
+        BidsChoice,
+        RemoteJob,
+        Request,
+        SegmentOptions,
+        find_studies,
+        run_cohort,
+    )
     from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
     from pipeline.model import hash_model, read_description
@@ -62,6 +86,8 @@ def segment(options: argparse.Namespace) -> int:
         num_channels=len(description.channels),
         out=options.out,
         root=options.root,
+        allow_outside=options.allow_outside,
+        bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
     )
     wanted = SegmentOptions(
         probabilities=options.probabilities,

@@ -118,7 +118,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Verify a data set or single inputs; print the findings."""
-    from pipeline.cohort import check_inputs
+    from pipeline.cohort import BidsChoice, check_inputs
     from pipeline.manifest import (
         check_manifest,
         format_findings,
@@ -133,12 +133,12 @@ def check(options: argparse.Namespace) -> int:
     if len(inputs) > 1 and any(is_manifest(path) for path in inputs):
         raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")
     if is_manifest(inputs[0]):
-        manifest = load_manifest(inputs[0], options.root)
+        manifest = load_manifest(inputs[0], options.root, allow_outside=options.allow_outside)
         findings, num_cases = check_manifest(manifest), len(manifest.cases)
     else:
         if options.root is not None:
             raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
-        findings, num_cases = check_inputs(inputs)
+        findings, num_cases = check_inputs(inputs, BidsChoice.of(options.bids_suffix, ()))
     console = _results()
     if findings:
         console.print(format_findings(findings))

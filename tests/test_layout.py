@@ -10,7 +10,8 @@ STAGES = [
     "errors", "volume", "files", "progress", "main_memory", "study", "manifest", "phantom",
     "transforms", "network", "losses", "inference", "postprocessing", "evaluation", "report",
     "model", "dicom_out", "segmentation", "export", "training", "planning", "journal", "cohort",
-    "config", "selection", "refinement", "verbs", "refine_verb", "segment_verb", "parsers", "cli",
+    "reproduction", "config", "selection", "refinement", "verbs", "refine_verb", "segment_verb",
+    "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

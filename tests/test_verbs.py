@@ -45,6 +45,22 @@ def test_segment_without_a_model_says_what_to_give(tmp_path, capsys):
     assert "no model here" in capsys.readouterr().err
 
 
+def test_segment_takes_the_images_of_a_bids_data_set_that_are_named(tmp_path, capsys):
+    raw, masks, model = tmp_path / "raw", tmp_path / "masks", tmp_path / "model"
+    for suffix in ("PDw", "T2w"):
+        write(raw / f"sub-1/anat/sub-1_{suffix}.nii.gz", np.random.default_rng(0).random((9, 9, 9)))
+    (raw / "dataset_description.json").write_text('{"Name": "demo", "BIDSVersion": "1.8.0"}')
+    description = ModelDescription.model_validate(DESCRIPTION)
+    save_model(Model(description, (build_network(description.network, 1, 2),)), model)
+    words = ["segment", str(raw), "--model", str(model), "--out", str(masks), "--device", "cpu"]
+    assert main(words) == 2
+    assert "PDw (1), T2w (1). Name the suffix" in capsys.readouterr().err
+    assert main([*words, "--bids-suffix", "PDw"]) == 0
+    assert (masks / "sub-1" / "anat" / "sub-1_seg-PDw_desc-trivox_dseg.nii.gz").is_file()
+    assert main(["check", str(raw), "--bids-suffix", "T2w"]) == 0
+    assert "1 case" in capsys.readouterr().out
+
+
 def test_evaluate_goes_on_past_a_case_without_partner(tmp_path, capsys):
     cube = np.zeros((6, 6, 6), np.uint8)
     cube[1:4, 1:4, 1:4] = 1
@@ -89,6 +105,23 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys
     assert main(["train", config, "name=a b"]) == 2
     assert main(["train", config, "name=ab"]) == 130
     assert f"trivox train {config} name=ab --resume" in capsys.readouterr().err
+
+
+def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
+    write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
+    (tmp_path / "set").mkdir()
+    table = tmp_path / "set" / "list.csv"
+    table.write_text(f"image\n{tmp_path}/a.nii.gz\n")
+    assert main(["check", str(table)]) == 1
+    assert "list.csv:2: a path leads out" in capsys.readouterr().err
+    assert main(["check", str(table), "--allow-outside"]) == 0
+    description = ModelDescription.model_validate(DESCRIPTION)
+    network = build_network(description.network, 1, 2)
+    save_model(Model(description, (network,)), tmp_path / "model")
+    words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["segment", str(table), *words]) == 1
+    assert not (tmp_path / "out").exists()
+    assert main(["segment", str(table), *words, "--allow-outside"]) == 0
 
 
 def test_check_refuses_what_it_would_ignore(tmp_path, capsys):

@@ -5,6 +5,7 @@ run on the way. A result counts when its provenance file, which is written last,
 the model, the settings and the bytes of its outputs.
 """
 
+from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
 from pipeline.cohort.inputs import find_studies
 from pipeline.cohort.options import SegmentOptions
@@ -14,6 +15,7 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row, Status
 
 __all__ = [
+    "BidsChoice",
     "CohortResult",
     "RemoteJob",
     "Request",

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.study_input import StudyInput, without_folder
+from pipeline.cohort.study_input import StudyInput, one_line, without_folder
 from pipeline.errors import StudyError
 from pipeline.inference import NotEnoughMemory
 from pipeline.journal import Cause, Row, Status
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_REASON = 400
 
 Result = TypeVar("Result")
 
@@ -41,7 +39,7 @@ def attempt(
         logger.debug("%s failed", study.case, exc_info=True)
         status, reason = "failed", f"{type(error).__name__}: {error}"
         cause = _cause_of(error)
-    reason = _one_line(without_folder(study.anonymous(reason), out))
+    reason = one_line(without_folder(study.anonymous(reason), out))
     logger.warning("%s %s: %s", study.case, status, reason)
     total_s = time.perf_counter() - start + sum(taken.values())
     return Row(study.case, status, reason, total_s=total_s, cause=cause)
@@ -57,12 +55,7 @@ def _cause_of(error: BaseException | None) -> Cause:
 def _reject(study: StudyInput, out: Path, reason: str) -> tuple[Status, str]:
     """Remove what an earlier run left of a study; if that fails, say that it is still there."""
     try:
-        Outputs(out, study.case).remove()
+        Outputs.of(out, study).remove()
     except OSError as error:
         return "failed", f"{reason} An earlier result cannot be removed: {error.strerror}."
     return "rejected", reason
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

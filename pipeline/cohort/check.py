@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.inputs import find_studies
 from pipeline.errors import StudyError
 from pipeline.manifest import Finding
 from pipeline.progress import track
 from pipeline.study import read_study
 
+_ANY_IMAGE = BidsChoice()
 
-def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
+
+def check_inputs(
+    inputs: Sequence[Path], bids: BidsChoice = _ANY_IMAGE
+) -> tuple[list[Finding], int]:
     """Read studies as `segment` would, without a model.
 
     Files `<case>_0000`, `<case>_0001`, ... count as the channels of one study.
 
     Args:
-        inputs: Volumes, folders of them, or manifests.
+        inputs: Volumes, folders of them, BIDS data sets, or manifests.
+        bids: Which images of BIDS data sets; by default all of anatomy.
 
     Returns:
         The findings, and the number of studies that were looked at.
@@ -25,7 +31,7 @@ def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
         ConfigError: If an input does not exist or holds no study.
     """
     findings: list[Finding] = []
-    studies = find_studies(inputs, num_channels=None, out=None)
+    studies = find_studies(inputs, num_channels=None, out=None, bids=bids)
     for study_input in track(studies, "Checking", len(studies)):
         if study_input.refusal is not None:
             remedy = "Convert it, or leave it out."

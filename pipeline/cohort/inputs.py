@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cohort.bids import BidsChoice, check_places, find_bids_studies, is_bids
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 _DICOM_SUFFIXES = (".dcm", ".ima")
 _DICOM_MAGIC_OFFSET = 128
 _DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for example with dcm2niix."
+_ANY_IMAGE = BidsChoice()
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
@@ -27,14 +29,16 @@ def find_studies(
     num_channels: int | None,
     out: Path | None,
     root: Path | None = None,
+    bids: BidsChoice = _ANY_IMAGE,
+    allow_outside: bool = False,
 ) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
     below them, except for hidden files and the output folder; one that holds a `dataset.json` is
-    read as a manifest. A folder of DICOM files is one study, refused for now; DICOM files beside
-    volumes are taken for their source and left out.
+    read as a manifest, and a BIDS data set as such. A folder of DICOM files is one study, refused
+    for now; DICOM files beside volumes are taken for their source and left out.
 
     A study is called as its manifest or file says. Where two would have the same name, the names of
     as many parent folders as needed are put before it (`left/scan.nii.gz` and `right/scan.nii.gz`
@@ -47,6 +51,8 @@ def find_studies(
             that any complete set of channels will do.
         out: The output folder, which is never searched; None if there is none.
         root: Where the data of manifests lies, if not where they say.
+        bids: Which images of BIDS data sets are wanted; see `find_bids_studies`.
+        allow_outside: Whether manifests may name files outside the folder of their data.
 
     Raises:
         ConfigError: If an input does not exist, holds no study, or would be overwritten.
@@ -58,8 +64,10 @@ def find_studies(
         if not path.exists():
             raise ConfigError(path, "there is no such file or folder", "Check the path.")
         if is_manifest(path):
-            cases = load_manifest(path, root).cases
+            cases = load_manifest(path, root, allow_outside=allow_outside).cases
             studies += [StudyInput(case.name, case.images) for case in cases]
+        elif is_bids(path):
+            studies += find_bids_studies(path, bids)
         elif path.is_dir():
             found = _files_below(path, out)
             if not found:
@@ -73,6 +81,7 @@ def find_studies(
     studies += _group(_without_repeats(files), num_channels)
     once = {_identity(study): study for study in studies}.values()
     named = [_refuse_name(study) for study in _with_unique_names(once)]
+    check_places(named)
     if out is not None:
         _check_not_overwritten(named, out)
     return named
@@ -216,7 +225,7 @@ def _prefixed(study: StudyInput, depth: int) -> str:
 
 def _check_not_overwritten(studies: Iterable[StudyInput], out: Path) -> None:
     folder = out.resolve()
-    written = {path for study in studies for path in Outputs(folder, study.case).all()}
+    written = {path for study in studies for path in Outputs.of(folder, study).all()}
     for study in studies:
         for path in study.paths:
             if path.resolve() in written:

@@ -4,6 +4,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.cohort.bids_name import BidsName
+from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.journal import PRIVATE
 from pipeline.report import OutputKind
@@ -13,33 +15,47 @@ from pipeline.report import OutputKind
 class Outputs:
     """The files that one study can leave in the output folder.
 
+    Those of a study from a BIDS data set have the names and places of a BIDS derivative.
+
     Attributes:
         folder: The output folder.
         case: The study's name.
+        bids: The study's name in its BIDS data set, if it comes from one.
     """
 
     folder: Path
     case: str
+    bids: BidsName | None = None
+
+    @classmethod
+    def of(cls, out: Path, study: StudyInput) -> "Outputs":
+        """Return where the results of `study` lie in the output folder `out`."""
+        return cls(out, study.case, study.bids)
 
     @property
     def mask(self) -> Path:
         """The label map."""
-        return self.folder / f"{self.case}_seg.nii.gz"
+        return self._path("_seg.nii.gz", "_dseg.nii.gz")
 
     @property
     def provenance(self) -> Path:
         """Where the mask came from; written last, so it marks a finished study."""
-        return self.folder / f"{self.case}_seg.json"
+        return self._path("_seg.json", "_dseg.json")
 
     @property
     def probabilities(self) -> Path:
         """The class probabilities."""
-        return self.folder / f"{self.case}_probabilities.nii.gz"
+        return self._path("_probabilities.nii.gz", "_probseg.nii.gz")
+
+    @property
+    def probability_sidecar(self) -> Path:
+        """What the volumes of the probabilities are; written for BIDS only."""
+        return self._path("_probabilities.json", "_probseg.json")
 
     @property
     def picture(self) -> Path:
         """Slices of the study with the mask drawn over them."""
-        return self.folder / f"{self.case}_seg.png"
+        return self._path("_seg.png", "_dseg.png")
 
     def path(self, kind: OutputKind) -> Path:
         """Return the file of one kind of output."""
@@ -53,7 +69,13 @@ class Outputs:
 
     def all(self) -> tuple[Path, ...]:
         """Every file that may exist, the provenance first."""
-        return self.provenance, self.mask, self.probabilities, self.picture
+        sidecars = () if self.bids is None else (self.probability_sidecar,)
+        return self.provenance, self.mask, self.probabilities, self.picture, *sidecars
+
+    def _path(self, ending: str, bids_ending: str) -> Path:
+        if self.bids is None:
+            return self.folder / f"{self.case}{ending}"
+        return self.folder / self.bids.folder / f"{self.bids.derived_stem}{bids_ending}"
 
     def remove(self) -> None:
         """Remove what an earlier run left, the provenance first.

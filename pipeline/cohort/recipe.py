@@ -1,6 +1,6 @@
 """What a mask will be made from, recorded before it is made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,8 +11,8 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model, ModelDescription
-from pipeline.postprocessing import NO_FIELD
-from pipeline.report import FileRecord, OutputKind, Provenance, Recipe
+from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
+from pipeline.report import CleanUpRecord, FileRecord, OutputKind, Provenance, Recipe
 from pipeline.study import voxel_files
 
 _DECIDING = {
@@ -56,6 +56,21 @@ def is_current(previous: Provenance, recipe: Recipe, wanted: Mapping[OutputKind,
     """
     lacked_memory = any(warning.startswith(NO_FIELD) for warning in previous.warnings)
     return previous.recipe == recipe and previous.is_intact(wanted) and not lacked_memory
+
+
+def describe_clean_up(config: PostprocessingConfig, warnings: Sequence[str]) -> CleanUpRecord:
+    """Record what became of a study's post-processing.
+
+    Args:
+        config: What the model asks for.
+        warnings: Of the study's segmentation; those of refused post-processing begin in known ways.
+    """
+    field = () if config.crf is None else ("conditional random field",)
+    return CleanUpRecord(
+        asked=(*field, *(str(rule) for rule in config.rules)),
+        refused=tuple(text for text in warnings if text.startswith((NO_FIELD, NOT_APPLIED))),
+        largest_change=dict(config.largest_change),
+    )
 
 
 def _record_input(study: StudyInput, index: int) -> FileRecord:

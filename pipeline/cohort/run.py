@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.cohort.bids_derivative import prepare_derivative
 from pipeline.cohort.events import Workers
 from pipeline.cohort.here import Here
 from pipeline.cohort.options import SegmentOptions
@@ -107,6 +108,7 @@ def run_cohort(
     make_output_folder(request.out)
     with only_run(request.out):
         _sweep(request.out)
+        prepare_derivative(request.out, studies, request.description.name, request.labels)
         journal = Journal(request.out)
         try:
             run = journal.begin_run(platform.node(), os.getpid(), request.as_record())

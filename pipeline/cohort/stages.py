@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.attempt import attempt
+from pipeline.cohort.bids_derivative import write_sidecars
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.recipe import device_name, is_current, make_recipe
+from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row
 from pipeline.main_memory import give_back_freed
@@ -26,6 +27,8 @@ from pipeline.report import (
     Provenance,
     Recipe,
     Timing,
+    environment,
+    hash_settings,
     read_provenance,
     volumes_ml,
     write_mask,
@@ -107,7 +110,7 @@ def write(segmented: Segmented, job: Job) -> Row:
 
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
     start = time.perf_counter()
-    outputs = Outputs(job.out, study.case)
+    outputs = Outputs.of(job.out, study)
     recipe = make_recipe(study, job.model)
     previous = read_provenance(outputs.provenance)
     wanted = job.options.wanted(outputs)
@@ -131,10 +134,11 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
     study, sink = loaded.prepared, None
-    Outputs(job.out, study.case).remove()
+    outputs = Outputs.of(job.out, loaded.input)
+    outputs.remove()
     with ExitStack() as stack:
         if job.options.probabilities:
-            path = Outputs(job.out, study.case).probabilities
+            path = outputs.probabilities
             num_outputs = job.model.description.num_outputs
             writer = ProbabilityWriter(path, study.header, study.grid.shape, num_outputs)
             sink = stack.enter_context(writer)
@@ -151,7 +155,7 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
 
 def _write(segmented: Segmented, job: Job) -> Row:
     study, segmentation = segmented.input, segmented.segmentation
-    outputs = Outputs(job.out, study.case)
+    outputs = Outputs.of(job.out, study)
     seconds = dict(segmentation.seconds)
     with timed(seconds, "write"):
         if segmented.volume is not None:
@@ -161,7 +165,8 @@ def _write(segmented: Segmented, job: Job) -> Row:
     warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(segmented, segmentation, job)
-    write_provenance(provenance, outputs.provenance)
+    sidecar = write_sidecars(outputs, job.model.description.output_names)
+    write_provenance(provenance, outputs.provenance, sidecar)
     logger.info("%s: %s", study.case, provenance.timing.in_words())
     for warning in provenance.warnings:
         logger.warning("%s: %s", study.case, warning)
@@ -169,12 +174,14 @@ def _write(segmented: Segmented, job: Job) -> Row:
 
 
 def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
-    case, labels, grid = segmented.input.case, job.model.description.labels, segmented.grid
-    wanted = job.options.wanted(Outputs(job.out, case))
+    labels, grid = job.model.description.labels, segmented.grid
+    clean_up = job.model.description.postprocessing
+    wanted = job.options.wanted(Outputs.of(job.out, segmented.input))
     in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
     return Provenance(
-        case=case,
+        case=segmented.input.case,
         recipe=segmented.recipe,
+        configuration_sha256=hash_settings(segmented.recipe.settings),
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
         labels=dict(labels),
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
@@ -182,6 +189,8 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         warnings=segmentation.warnings,
         timing=Timing.of(in_order, grid.num_voxels),
         memory_gb=dict(segmentation.memory_gb),
+        postprocessing=describe_clean_up(clean_up, segmentation.warnings),
+        environment=environment(),
         device=device_name(job.segmenter.device),
         arithmetic=segmentation.arithmetic,
     )

@@ -102,7 +102,7 @@ class Supervisor:
         row = entry.row
         if row is None or row.status == "failed" or row.cause or not entry.signature:
             return None
-        if entry.signature != self._sign(row, stamp_input(study)):
+        if entry.signature != self._sign(study, row, stamp_input(study)):
             return None
         return replace(row, reason=ALREADY_COMPLETE) if row.status == "done" else row
 
@@ -164,14 +164,15 @@ class Supervisor:
             return
         self._rows[row.case] = row
         entered = replace(row, reason="") if row.status == "done" else row
-        self._journal.put(self._run, entered, self._sign(row, in_hand.stamp))
+        signature = self._sign(in_hand.study, row, in_hand.stamp)
+        self._journal.put(self._run, entered, signature)
         self._show.ended(row)
         if time.monotonic() - self._tables_at > TABLES_EVERY_S:
             self._write_tables()
 
-    def _sign(self, row: Row, inputs: Stamp | None) -> str:
+    def _sign(self, study: StudyInput, row: Row, inputs: Stamp | None) -> str:
         """Return what a result is known by; a rejected study has no outputs."""
-        outputs = Outputs(self._request.out, row.case)
+        outputs = Outputs.of(self._request.out, study)
         kinds = self._request.options.kinds if row.status == "done" else []
         files = [outputs.path(kind) for kind in kinds]
         files += [outputs.provenance] if row.status == "done" else []

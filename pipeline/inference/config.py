@@ -1,7 +1,7 @@
 """What a user may set of how windows are laid over a volume and computed."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -9,6 +9,7 @@ from pipeline.inference.precision import Precision
 
 FlipAxis = Literal["R", "A", "S"]
 Activation = Literal["softmax", "sigmoid"]
+WindowSize = Annotated[PositiveInt, Field(le=1024)]
 
 
 class InferenceConfig(BaseModel):
@@ -16,7 +17,7 @@ class InferenceConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    window: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+    window: tuple[WindowSize, WindowSize, WindowSize] | None = Field(
         default=None, description="Window in working voxels; the training patch if not given."
     )
     overlap: float = Field(default=0.5, ge=0, lt=1, description="Share of a window's edge.")

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
+from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit
 from pipeline.manifest.rules import collect_cases, foreground_labels
 
@@ -39,7 +40,7 @@ class _DecathlonFile(BaseModel):
     test: tuple[str | _Entry, ...] = Field(default=(), description="Cases without labels.")
 
 
-def read_decathlon(data: dict[str, object], path: Path, root: Path) -> Manifest:
+def read_decathlon(data: dict[str, object], path: Path, folder: DataFolder) -> Manifest:
     """Return the manifest that a Decathlon `dataset.json` describes.
 
     Entries whose file name begins with `._` are left out: macOS puts such files, which are no
@@ -48,7 +49,7 @@ def read_decathlon(data: dict[str, object], path: Path, root: Path) -> Manifest:
     Args:
         data: Content of the file.
         path: The file.
-        root: Folder that the file's paths are relative to.
+        folder: That the file's paths are relative to.
 
     Raises:
         ManifestError: If the content does not hold; names the key.
@@ -61,9 +62,9 @@ def read_decathlon(data: dict[str, object], path: Path, root: Path) -> Manifest:
     # Whatever the data set calls value 0 ("background", "unlabelled"), it is the background.
     values = [(name, value) for value, name in _numbered(file.labels, f"{path}: labels") if value]
     placed = [
-        *_cases(file.training, "training", path, root, "train" if file.validation else None),
-        *_cases(file.validation, "validation", path, root, "validation"),
-        *_cases(file.test, "test", path, root, "test"),
+        *_cases(file.training, "training", path, folder, "train" if file.validation else None),
+        *_cases(file.validation, "validation", path, folder, "validation"),
+        *_cases(file.test, "test", path, folder, "test"),
     ]
     return Manifest(
         path=path,
@@ -89,7 +90,11 @@ def _numbered(texts: dict[str, str], where: str) -> list[tuple[int, str]]:
 
 
 def _cases(
-    entries: Sequence[str | _Entry], key: str, path: Path, root: Path, split: SplitName | None
+    entries: Sequence[str | _Entry],
+    key: str,
+    path: Path,
+    folder: DataFolder,
+    split: SplitName | None,
 ) -> list[tuple[str, Case]]:
     placed = []
     for index, item in enumerate(entries):
@@ -98,10 +103,10 @@ def _cases(
         listed = (entry.image,) if isinstance(entry.image, str) else entry.image
         if not listed or not all(listed):
             raise ManifestError(where, "no image file is named", "Name it, or remove the entry.")
-        images = tuple(root / image for image in listed)
+        images = tuple(folder.locate(image, where) for image in listed)
         if images[0].name.startswith("._"):
             continue
         name = name_case(images)
-        label = root / entry.label if entry.label else None
+        label = folder.locate(entry.label, where) if entry.label else None
         placed.append((where, Case(name, images, label, subject=name, split=split)))
     return placed

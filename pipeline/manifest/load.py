@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Channel, Manifest
+from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.decathlon import read_decathlon
 from pipeline.manifest.documents import read_json
 from pipeline.manifest.nnunet import read_nnunet
@@ -26,7 +27,7 @@ def is_manifest(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-def load_manifest(path: Path, root: Path | None = None) -> Manifest:
+def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool = False) -> Manifest:
     """Return the manifest that a file or a folder describes.
 
     No image is opened, and none needs to exist: `check_manifest` looks at those.
@@ -36,22 +37,26 @@ def load_manifest(path: Path, root: Path | None = None) -> Manifest:
             nnU-Net v2 raw folder, or a folder that has such a `dataset.json`.
         root: Folder that relative paths start from. By default the one that a Trivox manifest
             names, and else the folder of the file.
+        allow_outside: Whether files may lie outside that folder; a Trivox manifest can allow it,
+            too.
 
     Raises:
-        ManifestError: If something is missing or does not hold; names the file and row or key.
+        ManifestError: If something is missing or does not hold, or a file lies outside the data
+            folder and may not; names the file and row or key.
     """
     if root is not None and not root.is_dir():
         raise ManifestError(root, "the data folder does not exist", SET_ROOT)
     if not path.exists():
         raise ManifestError(path, "there is no such file or folder", "Check the path.")
     if path.suffix.lower() not in (".yaml", ".yml") or path.is_dir():
-        return _read_list(path, root, None)
+        folder = path if path.is_dir() else path.parent
+        return _read_list(path, DataFolder(root or folder, allow_outside), None)
     file = read_manifest_file(path)
-    source, folder = locate_cases(file, path, root)
-    return describe(_read_list(source, folder, declared_channels(file)), file, path)
+    source, data = locate_cases(file, path, root, allow_outside=allow_outside)
+    return describe(_read_list(source, data, declared_channels(file)), file, path)
 
 
-def _read_list(path: Path, root: Path | None, channels: tuple[Channel, ...] | None) -> Manifest:
+def _read_list(path: Path, folder: DataFolder, channels: tuple[Channel, ...] | None) -> Manifest:
     if path.is_dir():
         path = path / "dataset.json"
         if not path.is_file():
@@ -60,7 +65,6 @@ def _read_list(path: Path, root: Path | None, channels: tuple[Channel, ...] | No
                 "the folder has no dataset.json",
                 "Name a folder that has one, or a .yaml, .csv or .json file.",
             )
-    folder = path.parent if root is None else root
     match path.suffix.lower():
         case ".csv":
             return read_table(path, folder, channels)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality
+from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit
 from pipeline.manifest.nnunet_labels import read_nnunet_labels
 from pipeline.manifest.rules import collect_cases
@@ -43,7 +44,7 @@ class _NnunetFile(BaseModel):
     dataset: dict[str, _Files] | None = Field(default=None, description="Files of each case.")
 
 
-def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
+def read_nnunet(data: dict[str, object], path: Path, folder: DataFolder) -> Manifest:
     """Return the manifest that an nnU-Net v2 raw folder describes.
 
     Cases are the images in `imagesTr` (and, as test cases, `imagesTs`), or those that the key
@@ -52,7 +53,7 @@ def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
     Args:
         data: Content of the folder's `dataset.json`.
         path: That file.
-        root: The folder.
+        folder: Where the data lies.
 
     Raises:
         ManifestError: If the content does not hold, or the folder does not agree with it.
@@ -62,16 +63,16 @@ def read_nnunet(data: dict[str, object], path: Path, root: Path) -> Manifest:
     channels = _channels(file, path)
     labels, ignore, regions = read_nnunet_labels(file.labels, file.regions_class_order, path)
     if file.dataset is not None:
-        training = _named_cases(file.dataset, path, root)
+        training = _named_cases(file.dataset, path, folder)
     else:
-        training = _folder_cases(root, "Tr", None, len(channels), file.file_ending)
+        training = _folder_cases(folder, "Tr", None, len(channels), file.file_ending)
         if file.num_training not in (None, len(training)):
             raise ManifestError(
                 path,
                 f"numTraining is {file.num_training}, but imagesTr holds {len(training)} cases",
                 "Copy the missing files, or correct the number.",
             )
-    test = _folder_cases(root, "Ts", "test", len(channels), file.file_ending)
+    test = _folder_cases(folder, "Ts", "test", len(channels), file.file_ending)
     return Manifest(
         path=path,
         name=file.name or path.resolve().parent.name,
@@ -98,24 +99,25 @@ def _channels(file: _NnunetFile, path: Path) -> tuple[Channel, ...]:
     return tuple(Channel(name, guess_modality(name)) for name in ordered)
 
 
-def _named_cases(files: Mapping[str, _Files], path: Path, root: Path) -> list[tuple[str, Case]]:
-    return [
-        (
-            f"{path}: dataset.{name}",
-            Case(name, tuple(root / image for image in entry.images), root / entry.label, name),
-        )
-        for name, entry in files.items()
-    ]
+def _named_cases(
+    files: Mapping[str, _Files], path: Path, folder: DataFolder
+) -> list[tuple[str, Case]]:
+    placed = []
+    for name, entry in files.items():
+        where = f"{path}: dataset.{name}"
+        images = tuple(folder.locate(image, where) for image in entry.images)
+        placed.append((where, Case(name, images, folder.locate(entry.label, where), name)))
+    return placed
 
 
 def _folder_cases(
-    root: Path, suffix: str, split: SplitName | None, num_channels: int, ending: str
+    folder: DataFolder, suffix: str, split: SplitName | None, num_channels: int, ending: str
 ) -> list[tuple[str, Case]]:
-    images, labels = root / f"images{suffix}", root / f"labels{suffix}"
-    if not images.is_dir():
+    images, labels = Path(f"images{suffix}"), Path(f"labels{suffix}")
+    if not (folder.path / images).is_dir():
         return []
     placed: dict[str, tuple[str, Case]] = {}
-    for image in sorted(images.iterdir()):
+    for image in sorted((folder.path / images).iterdir()):
         # Hidden files are no images: macOS leaves "._" files in the archives that it makes.
         if image.name.startswith(".") or not image.name.endswith(ending):
             continue
@@ -127,8 +129,9 @@ def _folder_cases(
                 f"Name images CASE_0000{ending}, with a number below that of channel_names.",
             )
         name = match[1]
-        files = tuple(images / f"{name}_{number:04d}{ending}" for number in range(num_channels))
-        label = labels / f"{name}{ending}"
+        numbers = (f"{name}_{number:04d}{ending}" for number in range(num_channels))
+        files = tuple(folder.locate(images / file, image) for file in numbers)
+        label = folder.locate(labels / f"{name}{ending}", image)
         has_label = split is None or label.is_file()
         case = Case(name, files, label if has_label else None, subject=name, split=split)
         placed[name] = (str(image), case)

@@ -8,6 +8,7 @@ from typing import get_args
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
+from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import read_text
 from pipeline.manifest.rules import collect_cases, nearest
 
@@ -16,7 +17,9 @@ _SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 _CHANNEL_PREFIX = "image:"
 
 
-def read_table(path: Path, root: Path, channels: tuple[Channel, ...] | None = None) -> Manifest:
+def read_table(
+    path: Path, folder: DataFolder, channels: tuple[Channel, ...] | None = None
+) -> Manifest:
     """Return the manifest that a CSV file describes.
 
     The columns are `case`, `image` (or `image:NAME` for each channel), `label`, `subject`, `split`,
@@ -26,7 +29,7 @@ def read_table(path: Path, root: Path, channels: tuple[Channel, ...] | None = No
 
     Args:
         path: The file.
-        root: Folder that the file's paths are relative to.
+        folder: That the file's paths are relative to.
         channels: The channels that the columns `image:NAME` must match, which also gives their
             order. By default, those that the columns name, in their order.
 
@@ -43,7 +46,7 @@ def read_table(path: Path, root: Path, channels: tuple[Channel, ...] | None = No
     header = lines[0][1] if lines else []
     image_columns, channels = _image_columns(header, channels, path)
     placed = [
-        (where, _case(row, image_columns, root, where))
+        (where, _case(row, image_columns, folder, where))
         for where, row in _rows(lines[1:], header, path)
     ]
     return Manifest(
@@ -108,13 +111,15 @@ def _image_columns(
     return expected, channels
 
 
-def _case(row: Mapping[str, str], image_columns: Sequence[str], root: Path, where: str) -> Case:
+def _case(
+    row: Mapping[str, str], image_columns: Sequence[str], folder: DataFolder, where: str
+) -> Case:
     for column in image_columns:
         if not row[column]:
             raise ManifestError(
                 where, f"column {column!r} is empty", "Name the image file, or remove the row."
             )
-    images = tuple(root / row[column] for column in image_columns)
+    images = tuple(folder.locate(row[column], where) for column in image_columns)
     name = row.get("case") or name_case(images)
     sha256 = row.get("sha256", "").lower()
     if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -124,7 +129,7 @@ def _case(row: Mapping[str, str], image_columns: Sequence[str], root: Path, wher
     return Case(
         name=name,
         images=images,
-        label=root / row["label"] if row.get("label") else None,
+        label=folder.locate(row["label"], where) if row.get("label") else None,
         subject=row.get("subject") or name,
         split=_split(row.get("split", ""), where),
         sha256=sha256 or None,

@@ -17,6 +17,7 @@ from pipeline.manifest.annotation import (
 )
 from pipeline.manifest.case import Channel, Manifest, Modality, Region
 from pipeline.manifest.codes import SegmentCode
+from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import foreground_labels
 
@@ -68,6 +69,9 @@ class ManifestFile(BaseModel):
         default=(), description="What to learn in place of the labels; later ones overwrite."
     )
     root: Path = Field(default=Path(), description="Data folder, relative to this file.")
+    allow_outside: bool = Field(
+        default=False, description="Whether files of the cases may lie outside the data folder."
+    )
     cases: Path = Field(description="The list of cases: a CSV, or a dataset.json in the folder.")
 
 
@@ -80,26 +84,33 @@ def read_manifest_file(path: Path) -> ManifestFile:
     return fit(ManifestFile, read_yaml(path), path)
 
 
-def locate_cases(file: ManifestFile, path: Path, root: Path | None) -> tuple[Path, Path]:
+def locate_cases(
+    file: ManifestFile, path: Path, root: Path | None, *, allow_outside: bool = False
+) -> tuple[Path, DataFolder]:
     """Return the file (or folder) that lists the cases, and the folder that its paths start from.
 
     Args:
         file: Content of the manifest.
         path: Where the manifest lies.
         root: Data folder to use instead of the manifest's own.
+        allow_outside: Whether files may lie elsewhere, whatever the manifest says.
 
     Raises:
-        ManifestError: If the data folder or the list is not there.
+        ManifestError: If the data folder or the list is not there, or the list lies elsewhere.
     """
+    allow_outside = allow_outside or file.allow_outside
     folder = root if root is not None else path.parent / file.root
     if not folder.is_dir():
         raise ManifestError(path, f"the data folder {folder.resolve()} does not exist", SET_ROOT)
     is_table = file.cases.suffix.lower() == ".csv"
-    beside = path.parent / file.cases
-    source = beside if is_table and beside.is_file() else folder / file.cases
+    # A table may also lie beside the manifest.
+    is_beside = is_table and (path.parent / file.cases).is_file()
+    place = DataFolder(path.parent if is_beside else folder, allow_outside)
+    source = place.locate(file.cases, f"{path}: cases")
     if not source.exists():
         raise ManifestError(path, f"the list of cases {source.resolve()} does not exist", SET_ROOT)
-    return source, folder if is_table else source.parent if source.is_file() else source
+    start = folder if is_table else source.parent if source.is_file() else source
+    return source, DataFolder(start, allow_outside)
 
 
 def declared_channels(file: ManifestFile) -> tuple[Channel, ...]:

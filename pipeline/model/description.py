@@ -1,7 +1,8 @@
 """What a model is for and how to use it: everything but its weights."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -18,6 +19,12 @@ from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
 from pipeline.transforms import Fingerprint, Preprocessing
+from pipeline.volume import LARGEST_LABEL
+
+MAX_MEMBERS = 1000
+"""Far more than anybody averages; a description that says more is no model's."""
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
 class ChannelDescription(BaseModel):
@@ -49,7 +56,7 @@ class ModelDescription(BaseModel):
 
     name: str
     channels: tuple[ChannelDescription, ...]
-    labels: Mapping[str, PositiveInt]
+    labels: Mapping[str, Annotated[PositiveInt, Field(le=LARGEST_LABEL)]]
     codes: Mapping[str, SegmentCode] = {}
     regions: tuple[Region, ...] = ()
     study: StudyConfig
@@ -57,7 +64,7 @@ class ModelDescription(BaseModel):
     network: NetworkConfig
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     mirror_axes: tuple[FlipAxis, ...] = ()
-    num_members: int = Field(default=1, ge=1)
+    num_members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     inference: InferenceConfig
     label_change: Mapping[Precision, float] = {}
     postprocessing: PostprocessingConfig
@@ -74,6 +81,8 @@ class ModelDescription(BaseModel):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
         if unknown := sorted(set(self.codes) - set(self.labels)):
             raise ValueError(f"codes of unknown labels: {', '.join(unknown)}")
+        if not all(_NAME.fullmatch(name) for name in (self.name, *self.labels)):
+            raise ValueError("a name is empty or has control characters")
         check_rules(self.labels, self.postprocessing)
         if self.regions and self.postprocessing.crf is not None:
             raise ValueError("a conditional random field needs labels, not regions that overlap")

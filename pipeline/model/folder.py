@@ -135,12 +135,17 @@ def _hash(folder: Path, description: ModelDescription) -> str:
 def _load_member(
     description: ModelDescription, path: Path, device: torch.device
 ) -> torch.nn.Module:
-    network = build_network(
-        description.network,
-        len(description.channels),
-        description.num_outputs,
-        description.patch_size,
-    )
+    try:
+        network = build_network(
+            description.network,
+            len(description.channels),
+            description.num_outputs,
+            description.patch_size,
+        )
+    except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        # Memory that torch cannot get is a RuntimeError, too.
+        found = f"the network it describes cannot be built ({type(error).__name__})"
+        raise ModelError(path, found, "Use the model as Trivox wrote it.") from error
     _load_weights(network, path)
     return network.to(device).eval()
 
@@ -172,7 +177,7 @@ def read_description(folder: Path) -> ModelDescription:
         raise ModelError(folder, "no model here (configs/metadata.json is missing)", remedy)
     try:
         return ModelDescription.model_validate(json.loads(path.read_text("utf-8"))["trivox"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         found = f"the description cannot be read ({type(error).__name__})"
         remedy = f"Use a model written by Trivox {__version__} or a compatible version."
         raise ModelError(path, found, remedy) from error

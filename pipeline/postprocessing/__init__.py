@@ -8,12 +8,13 @@ set.
 from pipeline.postprocessing.apply import NO_FIELD, Evidence, postprocess
 from pipeline.postprocessing.config import PostprocessingConfig, check_rules
 from pipeline.postprocessing.crf import num_slots
-from pipeline.postprocessing.limits import allow_labels, change_shares
+from pipeline.postprocessing.limits import NOT_APPLIED, allow_labels, change_shares
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
 from pipeline.postprocessing.rules import Cleaned, apply_rules
 
 __all__ = [
     "EACH_LABEL",
+    "NOT_APPLIED",
     "NO_FIELD",
     "Cleaned",
     "Evidence",

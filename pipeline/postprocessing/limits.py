@@ -15,6 +15,10 @@ ROUNDING = 1e-9
 """Of a share, what is put down to its being written as text."""
 
 
+NOT_APPLIED = "post-processing was not applied"
+"""What the warning begins with where a label would change more than it ever did."""
+
+
 def allow_labels(before_IJK: Labels, after_IJK: Labels, values: Collection[int]) -> Labels:
     """Take back the changes that concern other labels than some.
 
@@ -63,7 +67,7 @@ def beyond(shares: Mapping[str, float], largest: Mapping[str, float]) -> list[st
         largest: The most that each did on validation; labels that are not in it are free.
     """
     return [
-        f"post-processing was not applied: it would change {share:.1%} of {name}, "
+        f"{NOT_APPLIED}: it would change {share:.1%} of {name}, "
         f"more than the {largest[name]:.1%} seen on validation"
         for name, share in shares.items()
         if name in largest and share > largest[name] + ROUNDING

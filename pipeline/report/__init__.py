@@ -8,12 +8,15 @@ from pipeline.report.mask import write_mask
 from pipeline.report.picture import write_picture
 from pipeline.report.probabilities import ProbabilityWriter
 from pipeline.report.provenance import (
+    CleanUpRecord,
     FileRecord,
     GridRecord,
     OutputKind,
     Provenance,
     Recipe,
     Timing,
+    environment,
+    hash_settings,
     read_provenance,
     software_versions,
     write_provenance,
@@ -21,6 +24,7 @@ from pipeline.report.provenance import (
 from pipeline.report.volumetry import volumes_ml
 
 __all__ = [
+    "CleanUpRecord",
     "FileRecord",
     "GridRecord",
     "OutputKind",
@@ -28,6 +32,8 @@ __all__ = [
     "Provenance",
     "Recipe",
     "Timing",
+    "environment",
+    "hash_settings",
     "read_provenance",
     "software_versions",
     "volumes_ml",

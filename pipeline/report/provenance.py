@@ -5,19 +5,24 @@ It names the input, the model, the settings and every output by content. Files a
 folders can hold a patient's name or say how a hospital's storage is laid out.
 """
 
+import hashlib
+import json
+import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline import __version__
 from pipeline.files import sha256_of, write_text
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture"]
+
+_SIDECAR_KEY = "Trivox"
 
 _RECORDED_PACKAGES = (
     "torch", "monai", "numpy", "nibabel", "scipy", "connected-components-3d", "SimpleITK", "numba",
@@ -36,6 +41,24 @@ def software_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def environment() -> dict[str, str | int]:
+    """Return what of the machine can change the last bits of a sum; nothing that names it."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def hash_settings(settings: Mapping[str, JsonValue]) -> str:
+    """Return the SHA-256 of settings, whatever the order of their keys."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class FileRecord(BaseModel):
@@ -108,6 +131,19 @@ class Recipe(BaseModel):
     settings: dict[str, JsonValue] = Field(description="Version, admission, windows, clean-up.")
 
 
+class CleanUpRecord(BaseModel):
+    """What became of the post-processing that the settings ask for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asked: tuple[str, ...] = Field(description="What the model asks for, in this order.")
+    refused: tuple[str, ...] = Field(description="Why all or a part of that was not done.")
+    largest_change: dict[str, float] = Field(
+        description="Share of each label's voxels that it changed at most on validation cases, "
+        "beyond which it is refused; empty if it was not chosen on any."
+    )
+
+
 class Provenance(BaseModel):
     """The origin and the content of one segmentation."""
 
@@ -115,6 +151,9 @@ class Provenance(BaseModel):
 
     case: str = Field(description="Name of the study.")
     recipe: Recipe = Field(description="Input, model and settings.")
+    configuration_sha256: str = Field(
+        default="", description="Of the settings as JSON with sorted keys; equal settings, equal."
+    )
     outputs: dict[OutputKind, FileRecord] = Field(description="Files written, the mask always.")
     labels: dict[str, int] = Field(description="Label name to the value it has in the mask.")
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
@@ -126,11 +165,21 @@ class Provenance(BaseModel):
         description="Peak of the process while the network ran, in 10^9 bytes, as predicted and as "
         "measured; other studies that were read and written meanwhile included.",
     )
+    postprocessing: CleanUpRecord | None = Field(
+        default=None, description="What was done to the labels after the network."
+    )
+    seeds: str = Field(
+        default="none: nothing between reading a study and writing its mask is drawn at random",
+        description="Of random numbers.",
+    )
     device: str = Field(description="Where the network ran.")
     arithmetic: str = Field(default="", description="What network and sums were computed in.")
     versions: dict[str, str] = Field(
         default_factory=software_versions,
         description="Version of Trivox and of what it computes with.",
+    )
+    environment: dict[str, str | int] = Field(
+        default={}, description="Python, platform, instruction set and threads of the CPU."
     )
     created_utc: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
@@ -145,14 +194,31 @@ class Provenance(BaseModel):
         )
 
 
-def write_provenance(provenance: Provenance, path: Path) -> None:
-    """Write `provenance` to `path` as JSON, atomically."""
-    write_text(path, provenance.model_dump_json(indent=2) + "\n")
+def write_provenance(
+    provenance: Provenance, path: Path, sidecar: Mapping[str, JsonValue] | None = None
+) -> None:
+    """Write `provenance` to `path` as JSON, atomically.
+
+    Args:
+        provenance: What to write.
+        path: The file.
+        sidecar: Keys of a standard that wants a JSON file of its own beside the mask; if given,
+            the provenance stands among them, under `Trivox`.
+    """
+    text = provenance.model_dump_json(indent=2)
+    if sidecar is not None:
+        content = {**sidecar, _SIDECAR_KEY: json.loads(text)}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def read_provenance(path: Path) -> Provenance | None:
     """Return the provenance in `path`, or None if there is no whole and valid one."""
     try:
-        return Provenance.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and _SIDECAR_KEY in content:
+            content = content[_SIDECAR_KEY]
+        # By way of JSON again, since only there a list may become a tuple.
+        return Provenance.model_validate_json(json.dumps(content))
+    except (OSError, ValueError):
         return None

@@ -6,6 +6,7 @@ before it looks; so what can be known from the file alone is checked here first.
 Source: teem.sourceforge.net/nrrd/format.html; itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
+import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -146,6 +147,14 @@ def _locate(
     if "%" in name or name.upper().startswith("LIST"):
         raise StudyError(path.name, "voxels are spread over several files", CONVERT_REMEDY)
     data_path = path.parent / name
+    # By the text alone: links to a store elsewhere are usual where data are under version control.
+    spelled, folder = (os.path.normpath(each.absolute()) for each in (data_path, path.parent))
+    if not Path(spelled).is_relative_to(folder):
+        raise StudyError(
+            path.name,
+            "the header takes its voxels from another folder",
+            "Put both files in one folder, and name the other by its name alone.",
+        )
     if not data_path.is_file():
         raise StudyError(
             path.name,

@@ -1,6 +1,8 @@
 import contextlib
 from pathlib import Path
 
+from pipeline.cohort import StudyInput
+from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.outputs import Outputs
 
 
@@ -9,6 +11,21 @@ def test_names_follow_the_case():
     assert [str(path) for path in outputs.all()] == [
         "out/a.1_seg.json", "out/a.1_seg.nii.gz", "out/a.1_probabilities.nii.gz", "out/a.1_seg.png",
     ]  # fmt: skip
+
+
+def test_names_in_a_derivative_follow_the_image():
+    image = Path("raw", "sub-1", "ses-2", "anat", "sub-1_ses-2_T1w.nii.gz")
+    study = StudyInput("sub-1_ses-2_T1w", (image,), bids=BidsName.parse(image))
+    stem = "out/sub-1/ses-2/anat/sub-1_ses-2_seg-T1w_desc-trivox"
+    assert [str(path) for path in Outputs.of(Path("out"), study).all()] == [
+        f"{stem}_dseg.json", f"{stem}_dseg.nii.gz", f"{stem}_probseg.nii.gz", f"{stem}_dseg.png",
+        f"{stem}_probseg.json",
+    ]  # fmt: skip
+
+
+def test_a_study_has_its_outputs():
+    study = StudyInput("a", (Path("b.nii"),))
+    assert Outputs.of(Path("out"), study) == Outputs(Path("out"), "a")
 
 
 def test_remove_takes_the_provenance_first(tmp_path, monkeypatch):

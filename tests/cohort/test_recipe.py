@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.cohort import StudyInput
-from pipeline.cohort.recipe import device_name, is_current, make_recipe
+from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.errors import StudyError
-from pipeline.postprocessing import NO_FIELD
+from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
 from pipeline.report import FileRecord, GridRecord, Provenance, Timing
 
 
@@ -85,3 +85,20 @@ def test_a_study_that_lacked_memory_for_post_processing_is_done_again(tmp_path, 
     assert not is_current(previous, recipe.model_copy(update={"inputs": ()}), wanted)
     wanted["mask"].write_bytes(b"other")
     assert not is_current(previous, recipe, wanted)
+
+
+def test_the_decision_on_post_processing_is_recorded():
+    rules = [{"label": "liver", "keep_largest": 1}, {"label": "lesion", "fill_holes": "3d"}]
+    config = PostprocessingConfig.model_validate(
+        {"crf": {}, "rules": rules, "largest_change": {"liver": 0.1}}
+    )
+    refusal = f"{NOT_APPLIED}: it would change 20.0% of liver, more than the 10.0% seen"
+    record = describe_clean_up(config, ("the spacing is odd", refusal))
+    assert record.asked == (
+        "conditional random field", "liver: keep_largest 1", "lesion: fill_holes 3d",
+    )  # fmt: skip
+    assert record.refused == (refusal,)
+    assert record.largest_change == {"liver": 0.1}
+    lacking = describe_clean_up(config, (f"{NO_FIELD}: it needs 9.0 GB of memory",))
+    assert lacking.refused == (f"{NO_FIELD}: it needs 9.0 GB of memory",)
+    assert describe_clean_up(PostprocessingConfig(), ()).asked == ()

@@ -1,5 +1,7 @@
 """What happens to one study; the whole line of them is tested in test_run.py."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from pipeline.cohort import SegmentOptions, StudyInput, stages
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
 from pipeline.journal.table import Row
-from pipeline.report import read_provenance
+from pipeline.postprocessing import PostprocessingConfig
+from pipeline.report import hash_settings, read_provenance
 from pipeline.segmentation import Segmenter
 
 CPU = torch.device("cpu")
@@ -114,3 +117,21 @@ def test_the_provenance_names_the_arithmetic(job, study, out):
     write(segment(load(study, job), job, 0, ignore), job)
     provenance = read_provenance(Outputs(out, "a").provenance)
     assert provenance.arithmetic == "torch.float32, sums in torch.float32"
+
+
+def test_the_provenance_tells_what_decided_the_mask(model, study, out):
+    rules = [{"label": "liver", "keep_largest": 1}]
+    clean_up = {"rules": rules, "largest_change": {"liver": 0.0, "lesion": 0.0}}
+    config = PostprocessingConfig.model_validate(clean_up)
+    description = model.description.model_copy(update={"postprocessing": config})
+    strict = replace(model, description=description)
+    job = Job(strict, Segmenter(strict, CPU), out, SegmentOptions())
+    write(segment(load(study, job), job, 0, ignore), job)
+    provenance = read_provenance(Outputs(out, "a").provenance)
+    assert provenance.configuration_sha256 == hash_settings(provenance.recipe.settings)
+    assert provenance.postprocessing.asked == ("liver: keep_largest 1",)
+    (refusal,) = provenance.postprocessing.refused
+    assert refusal in provenance.warnings
+    assert "more than the 0.0% seen on validation" in refusal
+    assert provenance.seeds.startswith("none: nothing")
+    assert provenance.environment["threads"] == torch.get_num_threads()

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort import StudyInput
-from pipeline.cohort.study_input import without_folder
+from pipeline.cohort.bids_name import BidsName
+from pipeline.cohort.study_input import one_line, without_folder
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,17 @@ from pipeline.cohort.study_input import without_folder
 )
 def test_a_file_is_shown_by_its_name_unless_a_manifest_hides_it(case, file, shown):
     assert StudyInput(case, (Path("a", file),)).shown_name(0) == shown
+
+
+def test_names_of_a_bids_data_set_are_shown():
+    image = Path("sub-1", "anat", "sub-1_FLAIR.nii.gz")
+    study = StudyInput("sub-1_T1w", (Path("x.nii"), image), bids=BidsName.parse(image))
+    assert study.shown_name(1) == "sub-1_FLAIR.nii.gz"
+
+
+def test_a_reason_fits_in_a_cell():
+    assert one_line("a\n  b\tc") == "a b c"
+    assert one_line("x" * 401) == "x" * 400 + "..."
 
 
 def test_texts_lose_folders_and_hidden_names():

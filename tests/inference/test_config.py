@@ -16,6 +16,7 @@ def test_defaults():
         {"window": (8, 0, 8)},
         {"window": (8, -8, 8)},
         {"window": (8, 8)},
+        {"window": (8, 1025, 8)},
         {"window": (8, 8.5, 8)},
         {"overlap": 1},
         {"overlap": -0.1},

@@ -85,12 +85,12 @@ def test_a_missing_channel_or_label_is_left_to_the_check(raw):
 def test_the_key_dataset_names_the_files(raw, tmp_path):
     dataset = {
         "a": {"images": ["x/a_f.nii.gz", "x/a_t.nii.gz"], "label": "y/a.nii.gz"},
-        "b": {"images": ["x/b_f.nii.gz", "/abs/b_t.nii.gz"], "label": "y/b.nii.gz"},
+        "b": {"images": ["x/b_f.nii.gz", str(tmp_path / "x/b_t.nii.gz")], "label": "y/b.nii.gz"},
     }
     manifest = load_manifest(raw({"dataset": dataset}, files=[]))
     assert [case.name for case in manifest.cases] == ["a", "b"]
     assert manifest.cases[0].images == (tmp_path / "x/a_f.nii.gz", tmp_path / "x/a_t.nii.gz")
-    assert str(manifest.cases[1].images[1]) == "/abs/b_t.nii.gz"
+    assert manifest.cases[1].images[1] == tmp_path / "x/b_t.nii.gz"
     assert manifest.cases[0].label == tmp_path / "y/a.nii.gz"
 
 

@@ -323,6 +323,58 @@ def test_torn_description(folder, content):
         load_model(folder, CPU)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        (("num_members",), 10**12, "ValidationError"),
+        (("labels",), {"liver": 10**12}, "ValidationError"),
+        (("labels",), {"liver": 10**400}, "Error"),
+        (("labels",), {"liver\n\x00": 1}, "ValidationError"),
+        (("labels",), {"": 1}, "ValidationError"),
+        (("name",), "a\x1b[2J", "ValidationError"),
+        (("network", "features"), [10**9] * 3, "the network it describes cannot be built"),
+        (("network", "features"), [2] * 5000, "Error"),
+        (("network", "name"), "../../evil", "ValidationError"),
+        (("inference", "window"), [10**9] * 3, "ValidationError"),
+        (("preprocessing", "spacing_mm"), [0, 1, 1], "ValidationError"),
+        (("preprocessing", "spacing_mm"), [float("nan"), 1, 1], "ValidationError"),
+        (("preprocessing", "crop_margin_mm"), float("inf"), "ValidationError"),
+    ],
+)
+def test_an_absurd_description_is_refused_before_it_costs_anything(folder, key, value, found):
+    content = json.loads((folder / METADATA).read_text("utf-8"))
+    target = content["trivox"]
+    for part in key[:-1]:
+        target = target[part]
+    target[key[-1]] = value
+    (folder / METADATA).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError, match=found):
+        load_model(folder, CPU)
+
+
+def test_a_description_nested_without_end_is_refused(folder):
+    (folder / METADATA).write_text('{"trivox": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    with pytest.raises(ModelError, match=r"cannot be read \(RecursionError\)"):
+        load_model(folder, CPU)
+
+
+def test_other_files_in_a_model_folder_are_not_opened(folder, tmp_path):
+    """A bundle keeps its weights as a pickle, and its scripts as code: neither is looked at."""
+    marker = tmp_path / "ran"
+    for name in ("models/model.pt", "models/model.ts", "model.pkl", "configs/inference.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(pickle.dumps(Payload(marker)))
+    code = f"open({str(marker)!r}, 'w').close()\n"
+    for name in ("__init__.py", "scripts/__init__.py", "configs/inference.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code)
+    tagged = f"network: !!python/object/apply:pathlib.Path.touch [{marker}]\n"
+    (folder / "configs" / "metadata.yaml").write_text(tagged)
+    load_model(folder, CPU)
+    copy_model(folder, tmp_path / "copy")
+    assert not marker.exists()
+
+
 def test_unknown_setting_of_a_newer_version(folder):
     metadata = json.loads((folder / METADATA).read_text("utf-8"))
     metadata["trivox"]["preprocessing"]["new"] = 1

@@ -1,10 +1,12 @@
 import hashlib
 import json
+import platform
 from datetime import UTC, datetime, timedelta
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 import pipeline
@@ -14,6 +16,8 @@ from pipeline.report import (
     Provenance,
     Recipe,
     Timing,
+    environment,
+    hash_settings,
     read_provenance,
     write_provenance,
 )
@@ -51,12 +55,20 @@ def test_what_is_read_is_what_was_written(tmp_path, provenance):
     assert read_provenance(tmp_path / "a.json") == provenance
 
 
+def test_a_sidecar_holds_the_provenance_among_keys_of_others(tmp_path, provenance):
+    write_provenance(provenance, tmp_path / "a.json", {"Manual": False})
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert data == {"Manual": False, "Trivox": json.loads(provenance.model_dump_json())}
+    assert read_provenance(tmp_path / "a.json") == provenance
+
+
 def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     write_provenance(provenance, tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
     assert set(data) == {
         "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "timing",
-        "memory_gb", "device", "arithmetic", "versions", "created_utc",
+        "memory_gb", "device", "arithmetic", "versions", "created_utc", "configuration_sha256",
+        "postprocessing", "seeds", "environment",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],
@@ -78,6 +90,31 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
         "trivox", "torch", "monai", "numpy", "nibabel", "scipy", "connected-components-3d",
         "SimpleITK", "numba",
     }  # fmt: skip
+
+
+def test_equal_settings_have_equal_hashes():
+    """The value is that of `printf '{"a":[1,2.5],"b":{"c":null}}' | sha256sum`."""
+    settings = {"b": {"c": None}, "a": [1, 2.5]}
+    expected = hashlib.sha256(b'{"a":[1,2.5],"b":{"c":null}}').hexdigest()
+    assert hash_settings(settings) == expected
+    assert hash_settings({"a": [1, 2.5], "b": {"c": None}}) == expected
+    assert hash_settings({"a": [2.5, 1], "b": {"c": None}}) != expected
+
+
+def test_the_environment_tells_the_kind_of_machine_and_not_which():
+    found = environment()
+    assert found["python"] == platform.python_version()
+    assert found["threads"] == torch.get_num_threads()
+    assert set(found) == {"python", "platform", "instructions", "threads"}
+    assert platform.node() not in " ".join(map(str, found.values()))
+
+
+def test_a_provenance_of_an_earlier_version_is_read(tmp_path, provenance):
+    data = json.loads(provenance.model_dump_json())
+    for key in ("configuration_sha256", "postprocessing", "seeds", "environment"):
+        del data[key]
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert read_provenance(tmp_path / "a.json") == provenance
 
 
 def test_the_time_is_utc(provenance):

@@ -49,6 +49,32 @@ def test_damaged_compressed_voxels_are_never_read_as_voxels(write, voxels, suffi
     np.testing.assert_array_equal(study.volume.data_CIJK[0], voxels)
 
 
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("how", ["up", "absolute"])
+def test_a_header_takes_no_voxels_from_another_folder(tmp_path, write, suffix, how):
+    """Else a header from elsewhere could make a mask of any file that the user may read."""
+    path = write(suffix, False)
+    data = read_text_header(path).data_path
+    (tmp_path / "in").mkdir()
+    name = f"../{data.name}" if how == "up" else str(data)
+    moved = tmp_path / "in" / path.name
+    moved.write_text(path.read_text("latin-1").replace(data.name, name), "latin-1")
+    with pytest.raises(StudyError, match=r"takes its voxels from another folder\. Put both"):
+        read_study([moved], case="x", num_channels=1)
+    path.write_text(path.read_text("latin-1").replace(data.name, str(data)), "latin-1")
+    assert voxel_files(path) == (data,), "an absolute path to the file beside it"
+
+
+def test_voxels_may_lie_below_their_header_and_be_a_link(tmp_path, write, voxels):
+    path = write(".mhd", False)
+    data = read_text_header(path).data_path
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "v.raw").symlink_to(data)
+    path.write_text(path.read_text().replace(data.name, "raw/v.raw"))
+    study = read_study([path], case="x", num_channels=1)
+    assert study.volume.data_CIJK.size == voxels.size
+
+
 def test_the_voxels_of_a_detached_header_are_named_by_the_header(tmp_path):
     header = (
         "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 2\nencoding: raw\ndata file: vox.dat\n"

@@ -1,0 +1,20 @@
+"""Make a mask again from what its provenance says, and compare the two.
+
+Nothing is made again unless input, model and recorded mask have the recorded content. Versions,
+device and arithmetic may differ; they are listed, since they can change a mask.
+"""
+
+from pipeline.reproduction.compare import MaskComparison
+from pipeline.reproduction.present import describe_reproduction
+from pipeline.reproduction.run import Reproduction, Request, reproduce
+from pipeline.reproduction.sources import Locate, Sources
+
+__all__ = [
+    "Locate",
+    "MaskComparison",
+    "Reproduction",
+    "Request",
+    "Sources",
+    "describe_reproduction",
+    "reproduce",
+]

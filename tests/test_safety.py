@@ -1,0 +1,166 @@
+"""What Trivox promises whatever it is given: no code from files, no network, no open files."""
+
+import ast
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.cli import main
+from pipeline.model import Model, ModelDescription, save_model
+from pipeline.network import build_network
+
+PACKAGE = Path(__file__).parent.parent / "pipeline"
+
+DESCRIPTION = {
+    "name": "../../tiny",
+    "channels": [{"name": "T1", "modality": "MR"}],
+    "labels": {"../../organ": 1, "/etc/lesion": 2},
+    "study": {},
+    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
+    "network": {"features": [2, 4, 4]},
+    "inference": {"window": [8, 8, 8], "precision": "fp32"},
+    "postprocessing": {},
+    "fingerprint": {
+        "num_cases": 1,
+        "spacing_mm": [1, 1, 1],
+        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
+        "shape": [9, 9, 9],
+        "channels": [],
+    },
+    "training": {},
+}
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Words that segment a folder and a BIDS data set with a model of odd names."""
+    rng = np.random.default_rng(0)
+    for name in ("scans/a.nii.gz", "bids/sub-1/anat/sub-1_T1w.nii.gz"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(rng.normal(100, 20, (12, 11, 10)), np.eye(4)), path)
+    text = '{"Name": "demo", "BIDSVersion": "1.8.0"}'
+    (tmp_path / "in" / "bids" / "dataset_description.json").write_text(text)
+    description = ModelDescription.model_validate(DESCRIPTION)
+    torch.manual_seed(0)
+    network = build_network(description.network, 1, 3)
+    save_model(Model(description, (network,)), tmp_path / "in" / "model")
+    return [
+        *("segment", str(tmp_path / "in" / "scans"), str(tmp_path / "in" / "bids")),
+        *("--model", str(tmp_path / "in" / "model"), "--out", str(tmp_path / "results" / "out")),
+        *("--device", "cpu", "--probabilities", "--pictures"),
+    ]
+
+
+def nodes(kind):
+    """Yield each piece of code of a kind in the package, and its module."""
+    for module in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(node, kind):
+                yield str(module.relative_to(PACKAGE)), node
+
+
+def test_no_module_knows_how_to_unpickle():
+    names = [(module, alias.name) for module, node in nodes(ast.Import) for alias in node.names]
+    names += [(module, node.module) for module, node in nodes(ast.ImportFrom)]
+    forbidden = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+    assert [pair for pair in names if pair[1].split(".")[0] in forbidden] == []
+
+
+def test_no_reader_runs_what_it_reads():
+    found = [(module, ast.unparse(node.func), node.keywords) for module, node in nodes(ast.Call)]
+    of_torch = [
+        {word.arg: ast.unparse(word.value) for word in keywords}
+        for _, function, keywords in found
+        if function == "torch.load"
+    ]
+    assert of_torch, "checkpoints are read so"
+    assert all(keywords.get("weights_only") == "True" for keywords in of_torch)
+    unsafe = ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.jit.load")
+    assert [(module, function) for module, function, _ in found if function in unsafe] == []
+    pickles = [
+        ast.unparse(word.value)
+        for _, _, keywords in found
+        for word in keywords
+        if word.arg == "allow_pickle"
+    ]
+    assert set(pickles) <= {"False"}
+
+
+GUARD = """
+import socket, sys
+
+def refuse(event, args):
+    is_local = event == "socket.__new__" and args[1] == getattr(socket, "AF_UNIX", None)
+    if event.startswith("socket.") and event != "socket.gethostname" and not is_local:
+        print("NETWORK", event, file=sys.stderr)
+        raise PermissionError(event)
+
+sys.addaudithook(refuse)
+try:
+    socket.socket()
+except PermissionError:
+    print("GUARDED")
+from pipeline.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_segmenting_opens_no_connection(words, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-c", GUARD, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "GUARDED" in finished.stdout
+    # Beside the guard's own, urllib3 asks for one as it is imported, to learn of IPv6.
+    assert finished.stderr.count("NETWORK socket.__new__") <= 2
+    assert finished.stderr.count("NETWORK socket.__new__") == finished.stderr.count("NETWORK")
+    assert (tmp_path / "results" / "out" / "a_seg.nii.gz").is_file()
+
+
+def test_names_in_a_model_are_no_paths(words, tmp_path):
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(words) == 0
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert len(new) > 8
+    assert all(path.is_relative_to(tmp_path / "results" / "out") for path in new)
+
+
+@pytest.mark.parametrize(
+    ("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_who_may_read_results_is_up_to_the_umask(words, tmp_path, mask, file_mode, folder_mode):
+    before = os.umask(mask)
+    try:
+        assert main(words) == 0
+        scores = [
+            f"--{name}={tmp_path / 'results' / 'out'}" for name in ("predictions", "references")
+        ]
+        main(["evaluate", *scores, f"--out={tmp_path / 'results' / 'scores'}"])
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
+        for path in [tmp_path / "results", *(tmp_path / "results").rglob("*")]
+    }
+    folders = {name for name in modes if (tmp_path / name).is_dir()}
+    assert "results/out/sub-1/anat" in folders
+    assert {modes[name] for name in folders} == {folder_mode}
+    files = modes.keys() - folders
+    for ending in (
+        *("a_seg.nii.gz", "a_seg.json", "a_seg.png", "a_probabilities.nii.gz", "cohort.csv"),
+        *("dataset_description.json", "desc-trivox_dseg.tsv", "probseg.json", "dseg.json"),
+    ):
+        assert any(name.endswith(ending) for name in files), ending
+    assert {modes[name] for name in files} == {file_mode}
