@@ -85,14 +85,22 @@ def write_sidecars(outputs: Outputs, output_names: Sequence[str]) -> dict[str, J
         return None
     if outputs.probabilities.exists():
         text = "Probability of each structure as a model found it, one volume each"
-        content = _sidecar(text) | {"LabelMap": list(output_names)}
+        content = _sidecar(text, outputs.bids) | {"LabelMap": list(output_names)}
         write_text(outputs.probability_sidecar, json.dumps(content, indent=2) + "\n")
-    return _sidecar("Segmentation by a model; Trivox says by which, and how")
+    text = "Segmentation by a model; Trivox says by which, and how"
+    return _sidecar(text, outputs.bids)
 
 
-def _sidecar(description: str) -> dict[str, JsonValue]:
-    # The outputs lie on the grid of the image that they were made from.
-    return {"Description": description, "Manual": False, "SpatialReference": "orig"}
+def _sidecar(description: str, name: BidsName) -> dict[str, JsonValue]:
+    """Return the keys of any output, which lies on the grid of the image it was made from."""
+    content: dict[str, JsonValue] = {"Description": description, "Manual": False}
+    keys = {key for key, _ in name.entities}
+    if "space" not in keys:
+        content["SpatialReference"] = "orig"
+    for key, meaning in (("res", "Resolution"), ("den", "Density")):
+        if key in keys:
+            content[meaning] = "That of the image which was segmented"
+    return content
 
 
 def _root(image: Path, name: BidsName) -> Path:

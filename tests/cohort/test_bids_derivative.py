@@ -96,6 +96,20 @@ def test_probabilities_name_their_volumes(segment, tmp_path):
     assert nib.load(f"{stem}_probseg.nii.gz").shape[3] == 3
 
 
+def test_an_image_on_a_template_says_so_by_its_name(tmp_path, save_volume, model):
+    """BIDS requires the meaning of an entity `res`; a space by name needs no reference."""
+    root = tmp_path / "prep"
+    stem = "sub-01_space-MNI152NLin6Asym_res-2_desc-preproc_T1w"
+    save_volume(root / "sub-01" / "anat" / f"{stem}.nii.gz")
+    text = '{"Name": "x", "BIDSVersion": "1.8.0", "DatasetType": "derivative"}'
+    (root / "dataset_description.json").write_text(text)
+    studies = find_studies([root], num_channels=1, out=None, bids=BidsChoice((), ("T1",)))
+    assert segment_cohort(studies, model, tmp_path / "out", SegmentOptions(), CPU).all_done
+    written = "sub-01_space-MNI152NLin6Asym_seg-preprocT1w_res-2_desc-trivox_dseg.json"
+    sidecar = json.loads((tmp_path / "out" / "sub-01" / "anat" / written).read_text())
+    assert set(sidecar) == {"Description", "Manual", "Resolution", "Trivox"}
+
+
 def test_without_probabilities_nothing_is_said_of_them(segment, tmp_path):
     segment("T2w", tmp_path / "out", SegmentOptions())
     assert not list((tmp_path / "out").rglob("*probseg*"))
