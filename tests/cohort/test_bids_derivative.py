@@ -14,6 +14,7 @@ import pipeline
 from pipeline.cohort import BidsChoice, SegmentOptions, find_studies, segment_cohort
 from pipeline.cohort.bids_derivative import prepare_derivative
 from pipeline.errors import ConfigError
+from pipeline.journal import PRIVATE
 from pipeline.report import FileRecord, read_provenance
 
 CPU = torch.device("cpu")
@@ -42,7 +43,9 @@ def segment(raw, model):
 
 
 def files_below(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """Return what people look at below a folder."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in found if path.parts[0] != PRIVATE)
 
 
 def test_outputs_have_their_places_in_a_derivative(raw, segment):
@@ -50,6 +53,7 @@ def test_outputs_have_their_places_in_a_derivative(raw, segment):
     assert segment("T1w", out).all_done
     assert segment("T2w", out).all_done
     expected = [".bidsignore", "cohort.csv", "dataset_description.json", "desc-trivox_dseg.tsv"]
+    expected.append("volumetry.csv")
     for stem in (
         "sub-01/anat/sub-01_seg-T1w_desc-trivox",
         "sub-01/anat/sub-01_seg-T2w_desc-trivox",
