@@ -66,7 +66,8 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
+        "[--pictures] [--series RULE] [--max-memory SIZE] [--device DEVICE] [key=value ...] "
+        "[--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "Studies with a complete output are skipped, so the same command resumes.",
@@ -78,7 +79,8 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+        help="NIfTI, NRRD or MHA files (channels as _0000, _0001), DICOM files, folders of them, "
+        "manifests",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
@@ -87,6 +89,13 @@ def _add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
     parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument(
+        "--series",
+        default="one",
+        metavar="RULE",
+        help="of a DICOM study: one (default: the only series that fits), largest, all (each one), "
+        "a series number or a SeriesInstanceUID",
+    )
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )

@@ -89,7 +89,7 @@ def _say_how_to_resume(options: argparse.Namespace) -> int:
 
 def segment(options: argparse.Namespace) -> int:
     """Segment studies; print what became of them."""
-    from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+    from pipeline import cohort
     from pipeline.config import override_settings
     from pipeline.inference import choose_device
     from pipeline.model import load_model
@@ -98,19 +98,21 @@ def segment(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
     model = load_model(options.model, device)
     description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
-    studies = find_studies(
+    studies = cohort.find_studies(
         [Path(word) for word in options.inputs],
         num_channels=len(description.channels),
         out=options.out,
         root=options.root,
+        dicom=cohort.dicom_options(options.series, description.channels[0].modality, options.out),
     )
-    wanted = SegmentOptions(
+    cohort.write_key(options.out, studies)
+    wanted = cohort.SegmentOptions(
         probabilities=options.probabilities,
         pictures=options.pictures,
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
     model = replace(model, description=description)
-    result = segment_cohort(studies, model, options.out, wanted, device=device)
+    result = cohort.segment_cohort(studies, model, options.out, wanted, device=device)
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"

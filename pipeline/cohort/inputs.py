@@ -7,17 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.manifest import is_manifest, load_manifest
-from pipeline.study import VOLUME_SUFFIXES, case_name
+from pipeline.study import VOLUME_SUFFIXES, Source, case_name, is_dicom
 
 logger = logging.getLogger(__name__)
 
-_DICOM_SUFFIXES = (".dcm", ".ima")
-_DICOM_MAGIC_OFFSET = 128
-_DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for example with dcm2niix."
+_NO_DICOM = DicomOptions()
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
@@ -27,19 +26,21 @@ def find_studies(
     num_channels: int | None,
     out: Path | None,
     root: Path | None = None,
+    dicom: DicomOptions = _NO_DICOM,
 ) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
     below them, except for hidden files and the output folder; one that holds a `dataset.json` is
-    read as a manifest. A folder of DICOM files is one study, refused for now; DICOM files beside
-    volumes are taken for their source and left out.
+    read as a manifest. DICOM files are grouped by study, of which a series is chosen, wherever
+    they lie; those beside volumes are taken for their source and left out.
 
     A study is called as its manifest or file says. Where two would have the same name, the names of
     as many parent folders as needed are put before it (`left/scan.nii.gz` and `right/scan.nii.gz`
     become `left_scan` and `right_scan`), or, within one folder, the suffix after it (`scan_nrrd`).
-    The names follow from the inputs alone, so that a second call gives the same ones.
+    DICOM studies are called by a hash, unless a manifest names them. The names follow from the
+    inputs (and the salt) alone, so that a second call gives the same ones.
 
     Args:
         inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
@@ -47,6 +48,7 @@ def find_studies(
             that any complete set of channels will do.
         out: The output folder, which is never searched; None if there is none.
         root: Where the data of manifests lies, if not where they say.
+        dicom: How to choose and name DICOM series.
 
     Raises:
         ConfigError: If an input does not exist, holds no study, or would be overwritten.
@@ -59,7 +61,7 @@ def find_studies(
             raise ConfigError(path, "there is no such file or folder", "Check the path.")
         if is_manifest(path):
             cases = load_manifest(path, root).cases
-            studies += [StudyInput(case.name, case.images) for case in cases]
+            studies += [with_series(StudyInput(case.name, case.images)) for case in cases]
         elif path.is_dir():
             found = _files_below(path, out)
             if not found:
@@ -70,7 +72,13 @@ def find_studies(
             files += found
         else:
             files.append(path)
-    studies += _group(_without_repeats(files), num_channels)
+    files = _without_repeats(files)
+    in_dicom = [path for path in files if not _is_volume(path) and is_dicom(path)]
+    studies += _group([path for path in files if path not in set(in_dicom)], num_channels)
+    studies += dicom_studies(in_dicom, num_channels, dicom)
+    if not studies:
+        text = f"none of {len(in_dicom)} DICOM file(s) holds an image"
+        raise ConfigError(inputs[0], text, "Give the series that was segmented or reported on.")
     once = {_identity(study): study for study in studies}.values()
     named = [_refuse_name(study) for study in _with_unique_names(once)]
     if out is not None:
@@ -78,8 +86,8 @@ def find_studies(
     return named
 
 
-def _identity(study: StudyInput) -> tuple[Path, ...]:
-    return tuple(path.absolute() for path in study.paths)
+def _identity(study: StudyInput) -> tuple[Source, ...]:
+    return tuple(s.absolute() if isinstance(s, Path) else s for s in study.sources)
 
 
 def _refuse_name(study: StudyInput) -> StudyInput:
@@ -96,7 +104,7 @@ def _without_repeats(files: Iterable[Path]) -> list[Path]:
 
 
 def _files_below(folder: Path, out: Path | None) -> list[Path]:
-    """Return the volumes below `folder`, and of each folder that has only DICOM its first file."""
+    """Return the volumes below `folder`, and the DICOM files of folders that have none."""
     skipped = out.resolve() if out is not None and _is_below(out, folder) else None
     by_folder: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -108,7 +116,7 @@ def _files_below(folder: Path, out: Path | None) -> list[Path]:
     found: list[Path] = []
     for members in by_folder.values():
         volumes = [path for path in members if _is_volume(path)]
-        found += volumes or [path for path in members if _is_dicom(path)][:1]
+        found += volumes or [path for path in members if not is_manifest(path) and is_dicom(path)]
     return found
 
 
@@ -120,33 +128,13 @@ def _is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
-def _is_dicom(path: Path) -> bool:
-    """Tell DICOM by its suffix or its first bytes; its files often have no suffix, or a number.
-
-    Source: DICOM PS3.10, section 7.1: a preamble of 128 bytes, then "DICM".
-    """
-    if path.suffix.lower() in _DICOM_SUFFIXES:
-        return True
-    if _is_volume(path) or is_manifest(path):
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(_DICOM_MAGIC_OFFSET + 4)[_DICOM_MAGIC_OFFSET:] == b"DICM"
-    except OSError:
-        return False
-
-
 def _group(files: Iterable[Path], num_channels: int | None) -> list[StudyInput]:
-    """Make studies of files: channels of one study together, a DICOM series once."""
+    """Make studies of volumes' files: channels of one study together."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     studies: list[StudyInput] = []
     for path in files:
-        if _is_dicom(path):
-            folder = path.absolute().parent
-            studies.append(StudyInput(folder.name, (folder,), _DICOM_REFUSAL))
-        else:
-            stem = _CHANNEL.sub("", case_name(path))
-            groups.setdefault((path.parent, stem), []).append(path)
+        stem = _CHANNEL.sub("", case_name(path))
+        groups.setdefault((path.parent, stem), []).append(path)
     for (_, stem), members in groups.items():
         channels = {path for path in members if _CHANNEL.search(case_name(path))}
         if not any(case_name(path).endswith("_0000") for path in channels):
@@ -173,7 +161,7 @@ def _join_channels(stem: str, paths: Sequence[Path], num_channels: int | None) -
 
 
 def _with_unique_names(studies: Iterable[StudyInput]) -> list[StudyInput]:
-    homes = [(study.paths[0].absolute().parent, study.case.casefold()) for study in studies]
+    homes = [(study.first_file.absolute().parent, study.case.casefold()) for study in studies]
     num_at_home = Counter(homes)
     bases = [
         study if num_at_home[home] == 1 else replace(study, case=_name_with_suffix(study))
@@ -197,20 +185,20 @@ def _with_unique_names(studies: Iterable[StudyInput]) -> list[StudyInput]:
             return named
         for index in clashing:
             depths[index] += 1
-            if depths[index] > len(bases[index].paths[0].absolute().parents):
+            if depths[index] > len(bases[index].first_file.absolute().parents):
                 raise ConfigError(
-                    bases[index].paths[0],
+                    bases[index].first_file,
                     f"another input would be called {named[index].case} as well",
                     "Name the studies in a CSV (columns case,image).",
                 )
 
 
 def _name_with_suffix(study: StudyInput) -> str:
-    return study.paths[0].name.replace(".", "_")
+    return study.first_file.name.replace(".", "_")
 
 
 def _prefixed(study: StudyInput, depth: int) -> str:
-    folders = [folder.name for folder in study.paths[0].absolute().parents][:depth]
+    folders = [folder.name for folder in study.first_file.absolute().parents][:depth]
     return "_".join([*reversed([name for name in folders if name]), study.case])
 
 
@@ -218,8 +206,8 @@ def _check_not_overwritten(studies: Iterable[StudyInput], out: Path) -> None:
     folder = out.resolve()
     written = {path for study in studies for path in Outputs(folder, study.case).all()}
     for study in studies:
-        for path in study.paths:
-            if path.resolve() in written:
+        for path in study.sources:
+            if isinstance(path, Path) and path.resolve() in written:
                 raise ConfigError(
                     path,
                     "this input has the name of an output and would be overwritten",

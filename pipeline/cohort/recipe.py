@@ -12,7 +12,7 @@ from pipeline.files import sha256_of
 from pipeline.model import Model
 from pipeline.postprocessing import NO_FIELD
 from pipeline.report import FileRecord, OutputKind, Provenance, Recipe
-from pipeline.study import voxel_files
+from pipeline.study import source_files
 
 _DECIDING = {
     "study",
@@ -38,7 +38,7 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
     description = model.description
     settings = description.model_dump(mode="json", include=_DECIDING)
     return Recipe(
-        inputs=tuple(_record_input(study, index) for index in range(len(study.paths))),
+        inputs=tuple(_record_input(study, index) for index in range(len(study.sources))),
         model=FileRecord(name=description.name, sha256=model.sha256),
         settings={"trivox": __version__, **settings},
     )
@@ -54,13 +54,13 @@ def is_current(previous: Provenance, recipe: Recipe, wanted: Mapping[OutputKind,
 
 
 def _record_input(study: StudyInput, index: int) -> FileRecord:
-    """Record an input file, together with the voxels that its header keeps in other files."""
-    path = study.paths[index]
+    """Record all files of a source: a header's voxels, and a series' images, may be in others."""
+    name = study.shown_name(index)
     try:
-        return FileRecord(name=study.shown_name(index), sha256=sha256_of(path, *voxel_files(path)))
+        return FileRecord(name=name, sha256=sha256_of(*source_files(study.sources[index])))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
-        raise StudyError(path.name, found, "Check the path and its permissions.") from error
+        raise StudyError(name, found, "Check the path and its permissions.") from error
 
 
 def device_name(device: torch.device) -> str:

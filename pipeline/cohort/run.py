@@ -166,7 +166,7 @@ class _Line:
     def _bytes_to_load(self, index: int) -> int:
         if index >= len(self._studies):
             return 0
-        return self._job.segmenter.loading_bytes(*extent_of(self._studies[index].paths))
+        return self._job.segmenter.loading_bytes(*extent_of(self._studies[index].sources))
 
     def _finish_writing(self) -> None:
         if self._writing is not None:
