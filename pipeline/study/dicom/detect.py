@@ -32,4 +32,4 @@ def _starts_with_element(start: bytes) -> bool:
         return False
     element, length = (int.from_bytes(start[a:b], "little") for a, b in ((2, 4), (4, 8)))
     has_letters = start[4:6].isalpha() and start[4:6].isupper()
-    return element <= _MAX_FIRST_ELEMENT and (has_letters or length <= _MAX_FIRST_LENGTH)
+    return element <= _MAX_FIRST_ELEMENT and (has_letters or 0 < length <= _MAX_FIRST_LENGTH)

@@ -14,7 +14,6 @@ from pipeline.study.dicom.syntax import NATIVE, unreadable_syntax
 from pipeline.study.dicom.values import as_number, as_text
 
 _EXPORT = "Export the original images from the archive again."
-_PIXEL_ELEMENT_BYTES = 8
 _RESCALE = ("Slope", "Intercept")
 
 
@@ -67,7 +66,8 @@ def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
         return False
     num_pixels = int(dataset.Rows) * int(dataset.Columns) * count_frames(dataset)
     needed = num_pixels * int(dataset.BitsAllocated) // 8 if syntax in NATIVE else 0
-    return num_pixel_bytes < needed + _PIXEL_ELEMENT_BYTES
+    element = 8 if syntax == uid.ImplicitVRLittleEndian else 12
+    return num_pixel_bytes < needed + element
 
 
 def _rescale_problem(dataset: Dataset, num_frames: int) -> Problem | None:

@@ -139,7 +139,10 @@ def _irregular(
     typical_mm = float(np.median(steps_mm))
     tolerance_mm = min(POSITION_TOLERANCE * typical_mm, POSITION_TOLERANCE_MM)
     step = (positions[-1] - positions[0]) / (count - 1)
-    fitted = positions[0] + np.arange(count)[:, None] * step
+    # A least-squares line, since the ends are rounded as well as the others.
+    places = np.arange(count) - (count - 1) / 2
+    slope = places @ positions / (places @ places)
+    fitted = positions.mean(axis=0) + places[:, None] * slope
     if np.linalg.norm(positions - fitted, axis=1).max() > tolerance_mm:
         return _uneven(positions, steps_mm, typical_mm, tolerance_mm)
     tilt = float(np.degrees(np.arccos(min(1.0, float(step @ normal / np.linalg.norm(step))))))
@@ -165,7 +168,7 @@ def _uneven(
         return Problem(found, _GAP_REMEDY)
     if np.ptp(steps_mm) > tolerance_mm:
         found = f"the distance of its slices varies from {steps_mm.min():.4g} to "
-        remedy = "Give a series of equal distances; resampling is up to who knows why they vary."
+        remedy = "Give a reconstruction whose slices are equally far apart."
         return Problem(f"{found}{steps_mm.max():.4g} mm", remedy)
     return Problem("its slices are shifted against each other irregularly")
 
