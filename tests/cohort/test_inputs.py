@@ -1,11 +1,14 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from pipeline.cohort import StudyInput, find_studies
+from pipeline.cohort import DicomOptions, StudyInput, find_studies
 from pipeline.errors import ConfigError
+from pipeline.study import SeriesRule
+from tests.dicom_files import make_series, make_slice, save, save_series, voxels
 
 OUT = Path("no_such_output")
 
@@ -108,7 +111,7 @@ def test_channels_that_do_not_fit_the_model_are_refused(tmp_path, numbers, num_c
     touch(*(tmp_path / f"p_{number}.nii" for number in numbers))
     (study,) = found([tmp_path], num_channels=num_channels).values()
     assert study.case == "p"
-    assert len(study.paths) == len(numbers)
+    assert len(study.sources) == len(numbers)
     expected = f"look like {len(numbers)} channels of one study, but the model takes _0000 to "
     assert expected in study.refusal
 
@@ -123,7 +126,7 @@ def test_channels_of_equal_stems_in_other_folders_stay_apart(tmp_path):
         touch(tmp_path / folder / "p_0000.nii", tmp_path / folder / "p_0001.nii")
     studies = found([tmp_path], num_channels=2)
     assert set(studies) == {"a_p", "b_p"}
-    assert studies["a_p"].paths == (
+    assert studies["a_p"].sources == (
         tmp_path / "a" / "p_0000.nii",
         tmp_path / "a" / "p_0001.nii",
     )
@@ -170,36 +173,63 @@ def test_an_input_is_never_overwritten(tmp_path):
     assert set(found(inputs, out=tmp_path / "out")) == {"a", "a_seg"}
 
 
-def write_dicom(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(128) + b"DICM" + bytes(16))
-
-
-def test_a_folder_of_dicom_is_one_refused_study(tmp_path):
-    for index in range(3):
-        write_dicom(tmp_path / "p1" / f"IM{index}")
-        write_dicom(tmp_path / "p2" / f"1.2.840.{index}")
-        touch(tmp_path / "p3" / f"{index}.dcm")
+def test_a_dicom_series_is_one_study_named_by_a_hash(tmp_path):
+    save_series(make_series(voxels()), tmp_path / "Doe_Jane")
     touch(tmp_path / "scan.nii")
     studies = found([tmp_path])
-    assert set(studies) == {"p1", "p2", "p3", "scan"}
-    assert studies["scan"].refusal is None
-    for case in ("p1", "p2", "p3"):
-        assert studies[case].paths == (tmp_path / case,)
-        assert "DICOM is not read yet" in studies[case].refusal
-        assert "dcm2niix" in studies[case].refusal
+    (study,) = (study for case, study in studies.items() if case != "scan")
+    assert study.refusal is None
+    assert re.fullmatch(r"dicom_[0-9a-f]{10}", study.case)
+    (source,) = study.sources
+    assert source.grid.shape == (7, 6, 5)
 
 
 def test_dicom_files_named_one_by_one_are_one_study(tmp_path):
-    for index in range(3):
-        write_dicom(tmp_path / "p1" / f"IM{index}")
-    assert set(found(sorted((tmp_path / "p1").iterdir()))) == {"p1"}
+    paths = save_series(make_series(voxels()), tmp_path / "p1")
+    assert found(paths) == found([tmp_path])
+    assert len(found(paths)) == 1
+
+
+def test_damaged_dicom_is_a_refused_study_of_its_folder(tmp_path):
+    touch(*(tmp_path / "Doe" / f"{index}.dcm" for index in range(3)))
+    ((case, study),) = found([tmp_path]).items()
+    assert case.startswith("dicom_")
+    assert study.refusal.startswith("3 DICOM file(s) of a folder are too damaged to be read.")
+    assert "Doe" not in study.refusal
+
+
+def test_a_folder_of_dicom_without_an_image_is_named(tmp_path):
+    report = make_slice(voxels(1)[0], Modality="SR", Rows=None, Columns=None, PixelData=None)
+    save(report, tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"none of 1 DICOM file\(s\) holds an image"):
+        found([tmp_path])
 
 
 def test_dicom_beside_its_conversion_is_left_out(tmp_path):
-    write_dicom(tmp_path / "IM0")
+    save_series(make_series(voxels()), tmp_path)
     touch(tmp_path / "converted.nii.gz")
     assert set(found([tmp_path])) == {"converted"}
+
+
+def test_a_manifest_may_name_dicom_folders(tmp_path):
+    for number in (1, 2):
+        save_series(make_series(voxels(), series=number), tmp_path / "p1" / str(number))
+    (tmp_path / "list.csv").write_text(
+        "case,image:T1,image:T2\nfirst,p1/1,p1/2\nsecond,p1,p1/2\nthird,gone,p1/2\n"
+    )
+    studies = found([tmp_path / "list.csv"], num_channels=2)
+    assert [source.number for source in studies["first"].sources] == [1, 2]
+    assert "the folder: 2 series could be meant" in studies["second"].refusal
+    assert studies["third"].refusal is None
+
+
+def test_dicom_options_are_passed_on(tmp_path):
+    for number in (1, 2):
+        save_series(make_series(voxels(), series=number), tmp_path / str(number))
+    options = DicomOptions(SeriesRule("all"), "CT", b"salt")
+    studies = find_studies([tmp_path], num_channels=1, out=OUT, dicom=options)
+    assert len({study.case for study in studies}) == 2
+    assert not {study.case for study in studies} & set(found([tmp_path]))
 
 
 def test_other_suffixes_are_left_to_the_reader(tmp_path):
@@ -258,4 +288,4 @@ def test_the_data_of_a_manifest_may_lie_elsewhere(tmp_path):
     (tmp_path / "cases.csv").write_text("image\na.nii\n")
     manifest, root = tmp_path / "cases.csv", tmp_path / "data"
     (study,) = find_studies([manifest], num_channels=1, out=OUT, root=root)
-    assert study.paths == (root / "a.nii",)
+    assert study.sources == (root / "a.nii",)

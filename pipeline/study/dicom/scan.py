@@ -9,7 +9,7 @@ import filecmp
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.study.dicom.detect import is_dicom
@@ -45,7 +45,7 @@ def find_series(folders_or_files: Iterable[Path]) -> list[DicomSeries]:
 
     Only headers are read.
     """
-    return list(scan_dicom(_files_in(folders_or_files)).series)
+    return list(scan_dicom(files_in(folders_or_files)).series)
 
 
 def scan_dicom(files: Iterable[Path]) -> DicomScan:
@@ -69,10 +69,22 @@ def scan_dicom(files: Iterable[Path]) -> DicomScan:
         one for uid, instances in by_series.items() for one in _build(instances, num_torn[uid])
     ]
     stray = tuple(file.path for file in damaged if file.series_uid not in by_series)
+    series = [_beside_damage(one, stray) for one in series]
     return DicomScan(tuple(sorted(series, key=_order)), stray, left_out)
 
 
-def _files_in(folders_or_files: Iterable[Path]) -> list[Path]:
+def _beside_damage(series: DicomSeries, stray: Sequence[Path]) -> DicomSeries:
+    """Warn of damaged files beside a series: a first or last slice among them is not missed."""
+    folders = {path.parent for path in series.files}
+    count = sum(path.parent in folders for path in stray)
+    if count == 0:
+        return series
+    text = f"{count} file(s) in its folder cannot be read, which may be slices at its ends"
+    return replace(series, warnings=(*series.warnings, text))
+
+
+def files_in(folders_or_files: Iterable[Path]) -> list[Path]:
+    """Return files and those in folders and all below them, without hidden ones."""
     files: dict[Path, None] = {}
     for path in folders_or_files:
         below = sorted(path.rglob("*")) if path.is_dir() else [path]

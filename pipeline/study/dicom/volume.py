@@ -7,7 +7,7 @@ from pipeline.errors import StudyError
 from pipeline.study.checks import check_affine, check_num_voxels
 from pipeline.study.dicom.choice import SeriesRule, choose_series
 from pipeline.study.dicom.pixels import load_voxels
-from pipeline.study.dicom.scan import find_series
+from pipeline.study.dicom.scan import files_in, scan_dicom
 from pipeline.study.dicom.series import DicomSeries
 from pipeline.study.header import header_from_grid
 from pipeline.study.study import ImageFile, StudyConfig
@@ -50,14 +50,19 @@ def find_volume(path: Path) -> DicomSeries:
     Raises:
         StudyError: If there is none, or more than one.
     """
-    series = find_series([path])
-    studies = {one.study_uid for one in series}
-    if not series:
-        raise StudyError("the folder", "holds no DICOM image and no other volume", _FOLDER_REMEDY)
+    # Folders can be called by the patient.
+    where = "the folder" if path.is_dir() else path.name
+    scan = scan_dicom(files_in([path]))
+    if scan.damaged:
+        found = f"{len(scan.damaged)} DICOM file(s) are too damaged to be read"
+        raise StudyError(where, found, "Copy or export them again, or remove them.")
+    if not scan.series:
+        raise StudyError(where, "there is no DICOM image and no other volume", _FOLDER_REMEDY)
+    studies = {one.study_uid for one in scan.series}
     if len(studies) > 1:
-        found = f"holds images of {len(studies)} DICOM studies"
-        raise StudyError("the folder", found, _FOLDER_REMEDY)
-    choice = choose_series(series, SeriesRule(), "other")
+        found = f"there are images of {len(studies)} DICOM studies"
+        raise StudyError(where, found, _FOLDER_REMEDY)
+    choice = choose_series(scan.series, SeriesRule(), "other")
     if choice.refusal is not None:
-        raise StudyError("the folder", choice.refusal, _FOLDER_REMEDY)
+        raise StudyError(where, choice.refusal, _FOLDER_REMEDY)
     return choice.chosen[0]

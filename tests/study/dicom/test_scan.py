@@ -152,7 +152,8 @@ def test_what_only_claims_to_be_dicom_is_damaged(tmp_path, series):
     (tmp_path / "c").write_bytes(bytes(128) + b"DICM" + bytes(40))
     scan = scan_dicom(sorted(tmp_path.iterdir()))
     assert [path.name for path in scan.damaged] == ["a.dcm", "b.dcm", "c"]
-    assert len(scan.series) == 1
+    expected = "3 file(s) in its folder cannot be read, which may be slices at its ends"
+    assert scan.series[0].warnings == (expected,)
 
 
 def test_localizers_and_captures_stand_apart(tmp_path):

@@ -150,14 +150,21 @@ def test_too_many_voxels_are_refused_before_they_are_read(tmp_path):
 
 
 def test_a_folder_must_hold_one_volume_of_one_study(tmp_path):
-    with pytest.raises(StudyError, match="the folder: holds no DICOM image"):
+    with pytest.raises(StudyError, match="the folder: there is no DICOM image"):
         read(tmp_path)
     save_series(make_series(voxels(), series=1), tmp_path / "a")
     save_series(make_series(voxels(), series=2), tmp_path / "b")
     with pytest.raises(StudyError, match="the folder: 2 series could be meant: series 1: 5 axial"):
         read(tmp_path)
     save_series(make_series(voxels(), study=2), tmp_path / "c")
-    with pytest.raises(StudyError, match="the folder: holds images of 2 DICOM studies"):
+    with pytest.raises(StudyError, match="the folder: there are images of 2 DICOM studies"):
+        read(tmp_path)
+
+
+def test_a_folder_with_damaged_files_is_refused(tmp_path):
+    paths = save_series(make_series(voxels()), tmp_path)
+    paths[0].write_bytes(paths[0].read_bytes()[:140])
+    with pytest.raises(StudyError, match=r"the folder: 1 DICOM file\(s\) are too damaged"):
         read(tmp_path)
 
 
