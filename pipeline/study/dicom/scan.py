@@ -9,6 +9,7 @@ import filecmp
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, read_insta
 from pipeline.study.dicom.parts import Part, split_series
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
+
+NUM_READERS = 4
+"""Files that are opened at a time: on network storage, a header is mostly waited for."""
 
 _COPY_REMEDY = "Copy or export the series again."
 _NO_VOLUME = {
@@ -53,11 +57,10 @@ def scan_dicom(files: Iterable[Path]) -> DicomScan:
     by_series: dict[str, list[Instance]] = {}
     damaged: list[Damaged] = []
     left_out: Counter[str] = Counter()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ThreadPoolExecutor(NUM_READERS) as readers:
         # pydicom's texts hold values, which can be those of the patient.
         warnings.simplefilter("ignore")
-        for path in files:
-            found = read_instance(path) if is_dicom(path) else None
+        for found in readers.map(_read_if_dicom, files):
             if isinstance(found, Instance):
                 by_series.setdefault(found.series_uid, []).append(found)
             elif isinstance(found, Damaged):
@@ -81,6 +84,10 @@ def _beside_damage(series: DicomSeries, stray: Sequence[Path]) -> DicomSeries:
         return series
     text = f"{count} file(s) in its folder cannot be read, which may be slices at its ends"
     return replace(series, warnings=(*series.warnings, text))
+
+
+def _read_if_dicom(path: Path) -> Instance | Damaged | LeftOut | None:
+    return read_instance(path) if is_dicom(path) else None
 
 
 def files_in(folders_or_files: Iterable[Path]) -> list[Path]:
