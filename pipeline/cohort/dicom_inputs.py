@@ -135,15 +135,15 @@ def _refusal(series: DicomSeries) -> str | None:
 
 
 def _damaged(files: Sequence[Path], salt: bytes) -> list[StudyInput]:
-    folders: dict[Path, int] = {}
+    by_folder: dict[Path, list[Path]] = {}
     for path in files:
-        folders[path.absolute().parent] = folders.get(path.absolute().parent, 0) + 1
+        by_folder.setdefault(path.absolute().parent, []).append(path)
     return [
         StudyInput(
             hashed_name(salt, str(folder)),
-            (folder,),
-            f"{count} DICOM file(s) of a folder are too damaged to be read. Copy or export them "
-            "again, or remove them.",
+            (members[0],),
+            f"{len(members)} DICOM file(s) of a folder are too damaged to be read. Copy or export "
+            "them again, or remove them.",
         )
-        for folder, count in folders.items()
+        for folder, members in by_folder.items()
     ]

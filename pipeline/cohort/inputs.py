@@ -74,7 +74,10 @@ def find_studies(
             files.append(path)
     files = _without_repeats(files)
     in_dicom = [path for path in files if not _is_volume(path) and is_dicom(path)]
-    studies += _group([path for path in files if path not in set(in_dicom)], num_channels)
+    others = dict.fromkeys(files)
+    for path in in_dicom:
+        del others[path]
+    studies += _group(others, num_channels)
     studies += dicom_studies(in_dicom, num_channels, dicom)
     if not studies:
         text = f"none of {len(in_dicom)} DICOM file(s) holds an image"

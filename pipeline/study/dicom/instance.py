@@ -36,13 +36,13 @@ TRAITS = (
     "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoTime", "EchoNumbers", "InversionTime", "FlipAngle",
     "ImageType", "ConvolutionKernel", "SequenceName", "StackID", "TriggerTime",
-    "FrameReferenceTime", "AcquisitionTime",
+    "FrameReferenceTime", "AcquisitionTime", "FrameOfReferenceUID",
 )  # fmt: skip
 """What tells the volumes of one series apart, the most telling first."""
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "InstanceNumber", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "ModalityLUTSequence", "LossyImageCompression", "SharedFunctionalGroupsSequence",
@@ -78,6 +78,7 @@ class Slice:
         axes: Unit vectors along a row and along a column, LPS+, one after the other.
         pixel_spacing_mm: Between rows, and between columns.
         traits: Values of `TRAITS`, in their order.
+        number: InstanceNumber, which counts the images of a series.
     """
 
     path: Path
@@ -87,6 +88,7 @@ class Slice:
     axes: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
     traits: tuple[Trait, ...]
+    number: float | None = None
 
 
 @dataclass(frozen=True)
@@ -208,4 +210,5 @@ def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:
         axes=as_numbers(facts.get("ImageOrientationPatient"), 6),
         pixel_spacing_mm=as_numbers(facts.get("PixelSpacing"), 2),
         traits=tuple(as_trait(facts.get(name)) for name in TRAITS),
+        number=None if facts.is_grouped else as_number(facts.get("InstanceNumber")),
     )

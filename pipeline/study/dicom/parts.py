@@ -24,11 +24,11 @@ from pipeline.study.dicom.values import Trait
 
 CONSTANT = (
     "TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "ImageType",
-    "ConvolutionKernel",
+    "ConvolutionKernel", "FrameOfReferenceUID",
 )  # fmt: skip
 """What all slices of one volume share, even if those of several make a regular stack."""
 
-_UNTOLD = frozenset({"AcquisitionTime", "SequenceName"})
+_UNTOLD = frozenset({"AcquisitionTime", "SequenceName", "FrameOfReferenceUID"})
 """Whose values are not shown: a time can tell the patient, a text may hold anything."""
 
 _SHAPES = ("orientation", "image size", "pixel spacing")

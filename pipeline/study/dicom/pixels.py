@@ -126,6 +126,8 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     pixels = np.frombuffer(
         dataset.PixelData, dtype=f"{order}{kind}{bits // 8}", count=int(np.prod(shape_FJI))
     )
+    if not stored <= high + 1 <= bits:
+        raise ValueError("the stored bits do not fit")
     if stored < bits:
         # Old scanners keep drawings in the bits above; a shift to the top and back drops them.
         pixels = (pixels << (bits - 1 - high)) >> (bits - stored)

@@ -11,7 +11,7 @@ from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.syntax import NATIVE, unreadable_syntax
-from pipeline.study.dicom.values import as_number, as_text
+from pipeline.study.dicom.values import as_number, as_text, as_words
 
 _EXPORT = "Export the original images from the archive again."
 _RESCALE = ("Slope", "Intercept")
@@ -43,6 +43,9 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
     bits = int(dataset.get("BitsAllocated") or 0)
     if bits not in (8, 16, 32):
         return Problem(f"its pixels have {bits} bits", "Give images of whole-number intensities.")
+    if "MOSAIC" in as_words(dataset.get("ImageType")):
+        remedy = "Convert it with dcm2niix, which knows how its slices are laid out."
+        return Problem("its images are mosaics of many slices", remedy)
     if "ModalityLUTSequence" in dataset:
         return Problem("its intensities go through a table (Modality LUT)")
     num_frames = count_frames(dataset)

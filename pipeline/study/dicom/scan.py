@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline.study.dicom.detect import is_dicom
-from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, read_instance
+from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, Slice, read_instance
 from pipeline.study.dicom.parts import Part, split_series
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
@@ -132,7 +133,7 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], Prob
     """Return each instance once; two files of one instance that differ are a problem."""
     by_uid: dict[str, list[Instance]] = {}
     for instance in instances:
-        by_uid.setdefault(instance.uid, []).append(instance)
+        by_uid.setdefault(instance.uid or str(instance.path), []).append(instance)
     problem = None
     for copies in by_uid.values():
         first, *others = (instance.path for instance in copies)
@@ -183,6 +184,9 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
     places = {path: index for index, path in enumerate(files)}
     first = images[0]
     members = [image for image in images if image.path in places]
+    texts = [text for image in members for text in image.warnings]
+    if part.name == "" and _skips_numbers(slices):
+        texts.append("image numbers are skipped throughout: every second slice may be missing")
     return DicomSeries(
         uid=first.series_uid,
         study_uid=first.study_uid,
@@ -193,5 +197,11 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
         part=part.name,
         is_derived=any(image.is_derived for image in members),
         grid=part.stack.grid,
-        warnings=tuple(dict.fromkeys(text for image in members for text in image.warnings)),
+        warnings=tuple(dict.fromkeys(texts)),
     )
+
+
+def _skips_numbers(slices: Sequence[Slice]) -> bool:
+    """Tell whether no two images have consecutive numbers: their positions may still be regular."""
+    numbers = sorted(one.number for one in slices if one.number is not None)
+    return len(numbers) == len(slices) and min(b - a for a, b in pairwise(numbers)) > 1

@@ -123,6 +123,29 @@ def test_jpeg_lossless_is_read(tmp_path, option):
     np.testing.assert_array_equal(load(tmp_path / "jpeg"), image_of(stored_KJI))
 
 
+def test_12_bit_jpeg_is_read_with_its_loss(tmp_path):
+    tool = shutil.which("dcmcjpeg")
+    if tool is None:
+        pytest.skip("dcmcjpeg (Debian's dcmtk) is not installed")
+    ramp = np.add.outer(np.arange(40), np.arange(36)) * 40
+    stored_KJI = np.stack([ramp, ramp + 100, ramp + 200]).astype(np.uint16)
+    for path in save_series(make_series(stored_KJI, BitsStored=12, HighBit=11), tmp_path / "plain"):
+        target = tmp_path / "jpeg" / path.name
+        target.parent.mkdir(exist_ok=True)
+        words = [tool, "+ee", "+q", "95", path, target]
+        subprocess.run(words, check=True, capture_output=True)
+    (series,) = find_series([tmp_path / "jpeg"])
+    assert series.warnings == ("its images went through lossy compression",)
+    assert np.abs(load(tmp_path / "jpeg") - image_of(stored_KJI)).max() < 40
+
+
+def test_stored_bits_that_do_not_fit_are_damage(tmp_path):
+    save_series(make_series(voxels(), BitsStored=12, HighBit=3), tmp_path)
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+
+
 def test_deflated_and_big_endian_files_are_read(tmp_path):
     stored_KJI = voxels(3)
     slices = make_series(stored_KJI)

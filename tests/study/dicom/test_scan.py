@@ -252,3 +252,34 @@ def test_reading_headers_reads_no_pixels(tmp_path, series, monkeypatch):
     find_series([tmp_path])
     assert len(read) == 5
     assert not any("PixelData" in one or "PatientName" in one for one in read)
+
+
+def test_a_series_of_which_every_second_image_is_missing_is_warned_about(tmp_path):
+    """Their distances are regular; only their numbers tell."""
+    slices = make_series(voxels(10), positions_along(count=10))
+    save_series(slices[::2], tmp_path / "half")
+    (text,) = only(tmp_path / "half").warnings
+    assert text == "image numbers are skipped throughout: every second slice may be missing"
+    save_series(slices, tmp_path / "whole")
+    assert only(tmp_path / "whole").warnings == ()
+
+
+def test_images_without_an_identity_are_no_copies(tmp_path):
+    for path in save_series(make_series(voxels()), tmp_path):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x17\x00UI"))
+    assert only(tmp_path).refusal is None
+
+
+def test_slices_of_two_frames_of_reference_are_no_volume(tmp_path):
+    def frame(index):
+        return {"FrameOfReferenceUID": f"1.2.{index // 3}"}
+
+    save_series(make_series(voxels(), each=frame), tmp_path)
+    found = only(tmp_path).refusal
+    assert found == "its slices are one stack, but differ in FrameOfReferenceUID"
+
+
+def test_a_mosaic_is_refused_by_name(tmp_path):
+    save_series(make_series(voxels(), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), tmp_path)
+    assert "its images are mosaics of many slices" in only(tmp_path).refusal
