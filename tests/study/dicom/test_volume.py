@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -100,6 +101,45 @@ def test_simpleitk_places_voxels_alike(tmp_path, layout):
         ras = study.volume.affine @ [*index, 1]
         np.testing.assert_allclose(ras[:3], lps * [-1, -1, 1], atol=1e-4)
         assert study.volume.data_CIJK[0][index] == image[index]
+
+
+def enhanced_and_oblique(stored_KJI, **groups):
+    """An enhanced CT whose frames are stored from the last slice to the first."""
+    count = len(stored_KJI)
+
+    def each(index):
+        place = {"DimensionIndexValues": [1, count - index], "StackID": "1"}
+        place["InStackPositionNumber"] = count - index
+        return {"FrameContentSequence": place, **groups}
+
+    positions = positions_along((0, -3 * SIN, 3 * COS), count)[::-1]
+    dataset = make_enhanced(stored_KJI, positions, each=each, FrameOfReferenceUID="1.2.3")
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = OBLIQUE
+    return dataset
+
+
+def test_dcm2niix_agrees_on_an_enhanced_image(tmp_path):
+    same = {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"}
+    dataset = enhanced_and_oblique(
+        voxels(4, 32, 36).astype(np.int16), PixelValueTransformationSequence=same
+    )
+    save(dataset, tmp_path / "in" / "one.dcm")
+    (path,) = convert(tmp_path / "in", tmp_path / "out")
+    same_voxels(read(tmp_path / "in"), path)
+
+
+def test_highdicom_agrees_on_frames_of_many_rescales(tmp_path):
+    path = save(enhanced_and_oblique(voxels(4, 32, 36)), tmp_path / "one.dcm")
+    volume = highdicom.imread(path).get_volume()
+    study = read(path)
+    # highdicom indexes slice, row, column, and places voxels in LPS.
+    lps = volume.affine[:, [2, 1, 0, 3]]
+    theirs = nib.Nifti1Image(volume.array.transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ lps)
+    ours = nib.Nifti1Image(study.volume.data_CIJK[0], study.volume.affine)
+    ours, theirs = nib.as_closest_canonical(ours), nib.as_closest_canonical(theirs)
+    np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-4)
+    np.testing.assert_array_equal(ours.get_fdata(), theirs.get_fdata())
 
 
 def test_a_tilted_series_is_read_sheared_with_a_warning(tmp_path):
