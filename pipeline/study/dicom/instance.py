@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
@@ -26,9 +26,9 @@ from pipeline.study.dicom.values import Trait, as_number, as_numbers, as_text, a
 Kind: TypeAlias = Literal["image", "localizer", "capture"]
 
 DAMAGE = (
-    InvalidDicomError, OSError, EOFError, ValueError, TypeError, AttributeError, KeyError,
-    IndexError, NotImplementedError, ArithmeticError, MemoryError, RecursionError, struct.error,
-    zlib.error,
+    InvalidDicomError, BytesLengthException, OSError, EOFError, ValueError, TypeError,
+    AttributeError, KeyError, IndexError, NotImplementedError, ArithmeticError, MemoryError,
+    RecursionError, struct.error, zlib.error,
 )  # fmt: skip
 """What pydicom raises on files that are torn or were never DICOM."""
 

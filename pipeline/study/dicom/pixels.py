@@ -107,8 +107,11 @@ def _read_file(path: Path, label: str) -> tuple[Dataset, npt.NDArray[Any]]:
             stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
     except FileNotFoundError as error:
         raise StudyError(label, "one of its files is gone", "Check the folder.") from error
-    except DAMAGE as error:
+    except OSError as error:
         raise _torn(label) from error
+    except DAMAGE:
+        # Their texts can hold bytes of the header, and with them the patient's name.
+        raise _torn(label) from None
     return dataset, stored_FJI
 
 

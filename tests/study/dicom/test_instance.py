@@ -66,3 +66,15 @@ def test_a_file_that_does_not_say_its_syntax_is_plain(tmp_path):
     dataset.save_as(tmp_path / "a", implicit_vr=True, little_endian=True)
     read = pydicom.dcmread(tmp_path / "a", force=True)
     assert transfer_syntax(read) == uid.ImplicitVRLittleEndian
+
+
+def test_a_length_that_does_not_fit_its_type_is_damage(tmp_path):
+    """Columns of three bytes, as a flipped bit makes them."""
+    path = save(make_slice(voxels(1)[0]), tmp_path / "a")
+    content = path.read_bytes()
+    old, new = b"\x28\x00\x11\x00US\x02\x00", b"\x28\x00\x11\x00US\x03\x00"
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    found = read_instance(path)
+    assert isinstance(found, Damaged)
+    assert found.series_uid is not None

@@ -1,9 +1,12 @@
+import contextlib
 import shutil
 
+import numpy as np
 import pytest
 from pydicom import uid
 
-from pipeline.study import find_series, scan_dicom
+from pipeline.errors import StudyError
+from pipeline.study import find_series, read_study, scan_dicom
 from tests.dicom_files import (
     make_enhanced,
     make_series,
@@ -283,3 +286,20 @@ def test_slices_of_two_frames_of_reference_are_no_volume(tmp_path):
 def test_a_mosaic_is_refused_by_name(tmp_path):
     save_series(make_series(voxels(), ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), tmp_path)
     assert "its images are mosaics of many slices" in only(tmp_path).refusal
+
+
+def test_no_damage_escapes(tmp_path, series):
+    """Whatever bytes change, the series is read, refused or told to be damaged."""
+    random = np.random.default_rng(0)
+    content = series[0].read_bytes()
+    for _ in range(150):
+        changed = bytearray(content)
+        for place in random.integers(128, len(content), 4):
+            changed[place] = random.integers(256)
+        series[0].write_bytes(changed[: random.integers(100, 3 * len(content))])
+        scan = scan_dicom(series)
+        assert scan.series
+        for one in scan.series:
+            if one.refusal is None:
+                with contextlib.suppress(StudyError):
+                    read_study([one], case="a", num_channels=1)
