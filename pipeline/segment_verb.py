@@ -13,7 +13,8 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
-        "[--bids-suffix SUFFIX] [--probabilities] [--pictures] [--max-memory SIZE] "
+        "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
+        "[--max-memory SIZE] "
         "[--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
@@ -27,13 +28,20 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests, "
-        "BIDS data sets (the masks form a BIDS derivative)",
+        help="NIfTI, NRRD or MHA files (channels as _0000, _0001), DICOM files, folders of them, "
+        "manifests, BIDS data sets (the masks form a BIDS derivative)",
     )
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
     add_input_choices(parser)
+    parser.add_argument(
+        "--series",
+        default="one",
+        metavar="RULE",
+        help="of a DICOM study: one (default: the only series that fits), largest, all (each one), "
+        "a series number or a SeriesInstanceUID",
+    )
     parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
@@ -67,11 +75,14 @@ def segment(options: argparse.Namespace) -> int:
     warm_up()
     from pipeline.cohort import (
         BidsChoice,
+        DataRoot,
         RemoteJob,
         Request,
         SegmentOptions,
+        dicom_options,
         find_studies,
         run_cohort,
+        write_key,
     )
     from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
@@ -85,10 +96,11 @@ def segment(options: argparse.Namespace) -> int:
         [Path(word) for word in options.inputs],
         num_channels=len(description.channels),
         out=options.out,
-        root=options.root,
-        allow_outside=options.allow_outside,
+        data=DataRoot(options.root, options.allow_outside),
         bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
+        dicom=dicom_options(options.series, description.channels[0].modality, options.out),
     )
+    write_key(options.out, studies)
     wanted = SegmentOptions(
         probabilities=options.probabilities,
         pictures=options.pictures,

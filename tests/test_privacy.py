@@ -1,6 +1,7 @@
 """What names a patient goes nowhere: not into files, their names, tables, logs or errors."""
 
 import gzip
+import stat
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ import SimpleITK
 import torch
 
 from pipeline.cli import main
+from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
 
@@ -58,9 +60,12 @@ def voxels():
 
 
 def written(folder):
-    """Return the names and the whole content of all files, unpacked."""
+    """Return the names and the whole content of all files, unpacked, but for the private ones."""
+    private = folder / PRIVATE
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in private.glob("*.sqlite*")} == {0}
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
     parts = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for path in folder.rglob("*") if private not in (path, *path.parents)):
         parts.append(str(path.relative_to(folder)).encode())
         if path.is_file():
             content = path.read_bytes()

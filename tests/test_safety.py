@@ -1,7 +1,6 @@
 """What Trivox promises whatever it is given: no code from files, no network, no open files."""
 
 import ast
-import os
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.cli import main
+from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
 
@@ -97,9 +97,12 @@ def test_no_reader_runs_what_it_reads():
 GUARD = """
 import socket, sys
 
+LOCAL = getattr(socket, "AF_UNIX", None)
+
 def refuse(event, args):
-    is_local = event == "socket.__new__" and args[1] == getattr(socket, "AF_UNIX", None)
-    if event.startswith("socket.") and event != "socket.gethostname" and not is_local:
+    if not event.startswith("socket.") or event == "socket.gethostname":
+        return
+    if (args[1] if event == "socket.__new__" else getattr(args[0], "family", None)) != LOCAL:
         print("NETWORK", event, file=sys.stderr)
         raise PermissionError(event)
 
@@ -107,25 +110,27 @@ sys.addaudithook(refuse)
 try:
     socket.socket()
 except PermissionError:
-    print("GUARDED")
-from pipeline.cli import main
-sys.exit(main(sys.argv[1:]))
+    print("GUARDED", file=sys.stderr)
 """
+"""Run by Python at each start, so in worker processes too."""
 
 
 def test_segmenting_opens_no_connection(words, tmp_path):
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     finished = subprocess.run(
-        [sys.executable, "-c", GUARD, *words],
+        ["env", f"PYTHONPATH={tmp_path / 'guard'}", sys.executable, "-m", "pipeline", *words],
         capture_output=True,
         text=True,
         check=False,
         cwd=PACKAGE.parent,
     )
     assert finished.returncode == 0, finished.stderr
-    assert "GUARDED" in finished.stdout
+    guarded = finished.stderr.count("GUARDED")
+    assert guarded >= 2, "the process and its worker"
+    asked = finished.stderr.count("NETWORK")
     # Beside the guard's own, urllib3 asks for one as it is imported, to learn of IPv6.
-    assert finished.stderr.count("NETWORK socket.__new__") <= 2
-    assert finished.stderr.count("NETWORK socket.__new__") == finished.stderr.count("NETWORK")
+    assert asked == finished.stderr.count("NETWORK socket.__new__") <= 2 * guarded
     assert (tmp_path / "results" / "out" / "a_seg.nii.gz").is_file()
 
 
@@ -141,19 +146,18 @@ def test_names_in_a_model_are_no_paths(words, tmp_path):
     ("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
 )
 def test_who_may_read_results_is_up_to_the_umask(words, tmp_path, mask, file_mode, folder_mode):
-    before = os.umask(mask)
-    try:
-        assert main(words) == 0
-        scores = [
-            f"--{name}={tmp_path / 'results' / 'out'}" for name in ("predictions", "references")
-        ]
-        main(["evaluate", *scores, f"--out={tmp_path / 'results' / 'scores'}"])
-    finally:
-        os.umask(before)
+    out, scores = tmp_path / "results" / "out", tmp_path / "results" / "scores"
+    evaluate = ["evaluate", f"--predictions={out}", f"--references={out}", f"--out={scores}"]
+    for verb in (words, evaluate):
+        command = [sys.executable, "-m", "pipeline", *verb]
+        subprocess.run(command, cwd=PACKAGE.parent, umask=mask, check=False, capture_output=True)
+    private = out / PRIVATE
     modes = {
         str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
         for path in [tmp_path / "results", *(tmp_path / "results").rglob("*")]
+        if private not in (path, *path.parents)
     }
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
     folders = {name for name in modes if (tmp_path / name).is_dir()}
     assert "results/out/sub-1/anat" in folders
     assert {modes[name] for name in folders} == {folder_mode}

@@ -16,6 +16,7 @@ from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
 from pipeline.selection import Decision
 from pipeline.training import RunFolder
+from tests.dicom_files import ROOT, make_series, positions_along, save_series
 from tests.tiny import DESCRIPTION
 
 
@@ -93,7 +94,7 @@ def test_evaluate_without_a_pair_is_an_error_and_writes_nothing(tmp_path, capsys
     folders = [f"--{name}={tmp_path / name}" for name in ("predictions", "references", "out")]
     assert main(["evaluate", *folders]) == 2
     assert "no case could be scored" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*.csv"))
 
 
 def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys):
@@ -120,7 +121,7 @@ def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
     save_model(Model(description, (network,)), tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["segment", str(table), *words]) == 1
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*.csv"))
     assert main(["segment", str(table), *words, "--allow-outside"]) == 0
 
 
@@ -283,3 +284,27 @@ def test_show_and_search_name_what_is_no_model(tmp_path, capsys):
     for verb in ("show", "postprocess-search"):
         assert main([verb, str(tmp_path)]) == 1
         assert "no model here" in capsys.readouterr().err
+
+
+def test_segment_chooses_among_dicom_series_by_rule(tmp_path, capsys):
+    description = ModelDescription.model_validate(DESCRIPTION)
+    network = build_network(description.network, 1, 2)
+    save_model(Model(description, (network,), "0" * 64), tmp_path / "model")
+    stored_KJI = np.random.default_rng(0).integers(0, 900, (9, 9, 9)).astype(np.int16)
+    for number in (1, 2):
+        slices = make_series(
+            stored_KJI, positions_along(count=9), series=number, Modality="MR", PixelSpacing=[3, 3]
+        )
+        save_series(slices, tmp_path / "in" / str(number))
+    out = tmp_path / "out"
+    words = ["segment", str(tmp_path / "in"), "--model", str(tmp_path / "model"), "--out", str(out)]
+    assert main([*words, "--device", "cpu"]) == 1
+    assert "0 done, 1 rejected" in capsys.readouterr().out
+    assert "2 series could be meant" in (out / "cohort.csv").read_text()
+    assert main([*words, "--device", "cpu", "--series", "2"]) == 0
+    (mask,) = out.glob("dicom_*_seg.nii.gz")
+    assert nib.load(mask).shape == (9, 9, 9)
+    key = (out / ".trivox" / "key.csv").read_text()
+    assert f"{ROOT}1.2" in [row.split(",")[1] for row in key.splitlines() if mask.name[:16] in row]
+    assert main([*words, "--series", "best"]) == 2
+    assert "--series: it is no rule" in capsys.readouterr().err

@@ -7,7 +7,9 @@ the model, the settings and the bytes of its outputs.
 
 from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
-from pipeline.cohort.inputs import find_studies
+from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
+from pipeline.cohort.inputs import DataRoot, find_studies
+from pipeline.cohort.naming import load_salt, write_key
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.request import RemoteJob, Request
 from pipeline.cohort.run import CohortResult, run_cohort, segment_cohort
@@ -17,6 +19,8 @@ from pipeline.journal import Row, Status
 __all__ = [
     "BidsChoice",
     "CohortResult",
+    "DataRoot",
+    "DicomOptions",
     "RemoteJob",
     "Request",
     "Row",
@@ -24,7 +28,10 @@ __all__ = [
     "Status",
     "StudyInput",
     "check_inputs",
+    "dicom_options",
     "find_studies",
+    "load_salt",
     "run_cohort",
     "segment_cohort",
+    "write_key",
 ]

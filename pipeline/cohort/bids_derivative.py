@@ -47,7 +47,7 @@ def prepare_derivative(
     Raises:
         ConfigError: If the folder is another data set already.
     """
-    roots = {_root(study.paths[0], study.bids) for study in studies if study.bids is not None}
+    roots = {_root(study.first_file, study.bids) for study in studies if study.bids is not None}
     if not roots:
         return
     earlier = read_description(out)

@@ -18,10 +18,11 @@ def check_inputs(
 ) -> tuple[list[Finding], int]:
     """Read studies as `segment` would, without a model.
 
-    Files `<case>_0000`, `<case>_0001`, ... count as the channels of one study.
+    Files `<case>_0000`, `<case>_0001`, ... count as the channels of one study. DICOM
+    studies are named by a hash of their series.
 
     Args:
-        inputs: Volumes, folders of them, BIDS data sets, or manifests.
+        inputs: Volumes, DICOM files, folders of them, BIDS data sets, or manifests.
         bids: Which images of BIDS data sets; by default all of anatomy.
 
     Returns:
@@ -38,8 +39,8 @@ def check_inputs(
             findings.append(Finding(study_input.case, "error", study_input.refusal, remedy))
             continue
         try:
-            paths = study_input.paths
-            study = read_study(paths, case=study_input.case, num_channels=len(paths))
+            sources = study_input.sources
+            study = read_study(sources, case=study_input.case, num_channels=len(sources))
         except StudyError as error:
             found = f"{Path(error.where).name}: {error.found}"
             findings.append(Finding(study_input.case, "error", found, error.remedy))

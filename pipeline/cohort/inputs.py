@@ -2,24 +2,38 @@
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.bids import BidsChoice, check_places, find_bids_studies, is_bids
+from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
+from pipeline.cohort.naming import with_unique_names
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.manifest import is_manifest, load_manifest
-from pipeline.study import VOLUME_SUFFIXES, case_name
+from pipeline.study import VOLUME_SUFFIXES, Source, case_name, is_dicom
 
 logger = logging.getLogger(__name__)
 
-_DICOM_SUFFIXES = (".dcm", ".ima")
-_DICOM_MAGIC_OFFSET = 128
-_DICOM_REFUSAL = "DICOM is not read yet. Convert the series to NIfTI, for example with dcm2niix."
+
+@dataclass(frozen=True)
+class DataRoot:
+    """Where the data of manifests lies.
+
+    Attributes:
+        root: The folder, if not the one that they say.
+        allow_outside: Whether they may name files outside it.
+    """
+
+    root: Path | None = None
+    allow_outside: bool = False
+
+
+_WHERE_IT_SAYS = DataRoot()
 _ANY_IMAGE = BidsChoice()
+_NO_DICOM = DicomOptions()
 _CHANNEL = re.compile(r"_\d{4}$")
 
 
@@ -28,31 +42,33 @@ def find_studies(
     *,
     num_channels: int | None,
     out: Path | None,
-    root: Path | None = None,
+    data: DataRoot = _WHERE_IT_SAYS,
     bids: BidsChoice = _ANY_IMAGE,
-    allow_outside: bool = False,
+    dicom: DicomOptions = _NO_DICOM,
 ) -> list[StudyInput]:
     """Find the studies in files, folders and manifests.
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
     below them, except for hidden files and the output folder; one that holds a `dataset.json` is
-    read as a manifest, and a BIDS data set as such. A folder of DICOM files is one study, refused
-    for now; DICOM files beside volumes are taken for their source and left out.
+    read as a manifest, and a BIDS data set as such. DICOM files are grouped by study, of which a
+    series is chosen, wherever they lie; those beside volumes are taken for their source and left
+    out.
 
-    A study is called as its manifest or file says. Where two would have the same name, the names of
-    as many parent folders as needed are put before it (`left/scan.nii.gz` and `right/scan.nii.gz`
-    become `left_scan` and `right_scan`), or, within one folder, the suffix after it (`scan_nrrd`).
-    The names follow from the inputs alone, so that a second call gives the same ones.
+    A study is called as its manifest or file says. Where two would have the same name, a hash of
+    the folder is put after it (`scan_3f9c01d2`), since folders can name patients, or, within one
+    folder, the suffix (`scan_nrrd`).
+    DICOM studies are called by a hash, unless a manifest names them. The names follow from the
+    inputs (and the salt) alone, so that a second call gives the same ones.
 
     Args:
         inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
         num_channels: Number of channels that the model takes; None if there is no model yet, so
             that any complete set of channels will do.
         out: The output folder, which is never searched; None if there is none.
-        root: Where the data of manifests lies, if not where they say.
+        data: Where the data of manifests lies.
         bids: Which images of BIDS data sets are wanted; see `find_bids_studies`.
-        allow_outside: Whether manifests may name files outside the folder of their data.
+        dicom: How to choose and name DICOM series.
 
     Raises:
         ConfigError: If an input does not exist, holds no study, or would be overwritten.
@@ -64,31 +80,32 @@ def find_studies(
         if not path.exists():
             raise ConfigError(path, "there is no such file or folder", "Check the path.")
         if is_manifest(path):
-            cases = load_manifest(path, root, allow_outside=allow_outside).cases
-            studies += [StudyInput(case.name, case.images) for case in cases]
+            cases = load_manifest(path, data.root, allow_outside=data.allow_outside).cases
+            studies += [with_series(StudyInput(case.name, case.images)) for case in cases]
         elif is_bids(path):
             studies += find_bids_studies(path, bids)
-        elif path.is_dir():
-            found = _files_below(path, out)
-            if not found:
-                remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
-                if out is not None and path.resolve() == out.resolve():
-                    remedy = "The output folder is not searched: choose another one with --out."
-                raise ConfigError(path, "no studies found in this folder", remedy)
-            files += found
         else:
-            files.append(path)
-    studies += _group(_without_repeats(files), num_channels)
+            files += _files_below(path, out) if path.is_dir() else [path]
+    files = _without_repeats(files)
+    in_dicom = [path for path in files if not _is_volume(path) and is_dicom(path)]
+    others = dict.fromkeys(files)
+    for path in in_dicom:
+        del others[path]
+    studies += _group(others, num_channels)
+    studies += dicom_studies(in_dicom, num_channels, dicom)
+    if not studies:
+        text = f"none of {len(in_dicom)} DICOM file(s) holds an image"
+        raise ConfigError(inputs[0], text, "Give the series that was segmented or reported on.")
     once = {_identity(study): study for study in studies}.values()
-    named = [_refuse_name(study) for study in _with_unique_names(once)]
+    named = [_refuse_name(study) for study in with_unique_names(once, dicom.salt)]
     check_places(named)
     if out is not None:
         _check_not_overwritten(named, out)
     return named
 
 
-def _identity(study: StudyInput) -> tuple[Path, ...]:
-    return tuple(path.absolute() for path in study.paths)
+def _identity(study: StudyInput) -> tuple[Source, ...]:
+    return tuple(s.absolute() if isinstance(s, Path) else s for s in study.sources)
 
 
 def _refuse_name(study: StudyInput) -> StudyInput:
@@ -105,7 +122,11 @@ def _without_repeats(files: Iterable[Path]) -> list[Path]:
 
 
 def _files_below(folder: Path, out: Path | None) -> list[Path]:
-    """Return the volumes below `folder`, and of each folder that has only DICOM its first file."""
+    """Return the volumes below `folder`, and the DICOM files of folders that have none.
+
+    Raises:
+        ConfigError: If there are none.
+    """
     skipped = out.resolve() if out is not None and _is_below(out, folder) else None
     by_folder: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
@@ -117,7 +138,12 @@ def _files_below(folder: Path, out: Path | None) -> list[Path]:
     found: list[Path] = []
     for members in by_folder.values():
         volumes = [path for path in members if _is_volume(path)]
-        found += volumes or [path for path in members if _is_dicom(path)][:1]
+        found += volumes or [path for path in members if not is_manifest(path) and is_dicom(path)]
+    if not found:
+        remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
+        if out is not None and folder.resolve() == out.resolve():
+            remedy = "The output folder is not searched: choose another one with --out."
+        raise ConfigError(folder, "no studies found in this folder", remedy)
     return found
 
 
@@ -129,33 +155,13 @@ def _is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
-def _is_dicom(path: Path) -> bool:
-    """Tell DICOM by its suffix or its first bytes; its files often have no suffix, or a number.
-
-    Source: DICOM PS3.10, section 7.1: a preamble of 128 bytes, then "DICM".
-    """
-    if path.suffix.lower() in _DICOM_SUFFIXES:
-        return True
-    if _is_volume(path) or is_manifest(path):
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(_DICOM_MAGIC_OFFSET + 4)[_DICOM_MAGIC_OFFSET:] == b"DICM"
-    except OSError:
-        return False
-
-
 def _group(files: Iterable[Path], num_channels: int | None) -> list[StudyInput]:
-    """Make studies of files: channels of one study together, a DICOM series once."""
+    """Make studies of volumes' files: channels of one study together."""
     groups: dict[tuple[Path, str], list[Path]] = {}
     studies: list[StudyInput] = []
     for path in files:
-        if _is_dicom(path):
-            folder = path.absolute().parent
-            studies.append(StudyInput(folder.name, (folder,), _DICOM_REFUSAL))
-        else:
-            stem = _CHANNEL.sub("", case_name(path))
-            groups.setdefault((path.parent, stem), []).append(path)
+        stem = _CHANNEL.sub("", case_name(path))
+        groups.setdefault((path.parent, stem), []).append(path)
     for (_, stem), members in groups.items():
         channels = {path for path in members if _CHANNEL.search(case_name(path))}
         if not any(case_name(path).endswith("_0000") for path in channels):
@@ -181,54 +187,12 @@ def _join_channels(stem: str, paths: Sequence[Path], num_channels: int | None) -
     return StudyInput(stem, tuple(paths), refusal)
 
 
-def _with_unique_names(studies: Iterable[StudyInput]) -> list[StudyInput]:
-    homes = [(study.paths[0].absolute().parent, study.case.casefold()) for study in studies]
-    num_at_home = Counter(homes)
-    bases = [
-        study if num_at_home[home] == 1 else replace(study, case=_name_with_suffix(study))
-        for study, home in zip(studies, homes, strict=True)
-    ]
-    depths = [0] * len(bases)
-    while True:
-        named = [
-            replace(s, case=_prefixed(s, depth)) for s, depth in zip(bases, depths, strict=True)
-        ]
-        # Letter case does not tell files apart on every file system.
-        counts = Counter(study.case.casefold() for study in named)
-        clashing = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
-        if not clashing:
-            if any(depths):
-                logger.warning(
-                    "%d studies share file names, so the names of their folders are put before "
-                    "them. If folders name patients, use a CSV (columns case,image) instead.",
-                    sum(depth > 0 for depth in depths),
-                )
-            return named
-        for index in clashing:
-            depths[index] += 1
-            if depths[index] > len(bases[index].paths[0].absolute().parents):
-                raise ConfigError(
-                    bases[index].paths[0],
-                    f"another input would be called {named[index].case} as well",
-                    "Name the studies in a CSV (columns case,image).",
-                )
-
-
-def _name_with_suffix(study: StudyInput) -> str:
-    return study.paths[0].name.replace(".", "_")
-
-
-def _prefixed(study: StudyInput, depth: int) -> str:
-    folders = [folder.name for folder in study.paths[0].absolute().parents][:depth]
-    return "_".join([*reversed([name for name in folders if name]), study.case])
-
-
 def _check_not_overwritten(studies: Iterable[StudyInput], out: Path) -> None:
     folder = out.resolve()
     written = {path for study in studies for path in Outputs.of(folder, study).all()}
     for study in studies:
-        for path in study.paths:
-            if path.resolve() in written:
+        for path in study.sources:
+            if isinstance(path, Path) and path.resolve() in written:
                 raise ConfigError(
                     path,
                     "this input has the name of an output and would be overwritten",

@@ -89,7 +89,7 @@ class Line:
     def _bytes_to_load(self, study: StudyInput | None) -> int:
         if study is None:
             return 0
-        return self._job.segmenter.loading_bytes(*extent_of(study.paths))
+        return self._job.segmenter.loading_bytes(*extent_of(study.sources))
 
     def _write(self, segmented: Segmented) -> None:
         self._report(Began(segmented.input.case, "write"))

@@ -13,7 +13,7 @@ from pipeline.files import sha256_of
 from pipeline.model import Model, ModelDescription
 from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
 from pipeline.report import CleanUpRecord, FileRecord, OutputKind, Provenance, Recipe
-from pipeline.study import voxel_files
+from pipeline.study import source_files
 
 _DECIDING = {
     "study",
@@ -37,7 +37,7 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
         StudyError: If an input file cannot be read.
     """
     return Recipe(
-        inputs=tuple(_record_input(study, index) for index in range(len(study.paths))),
+        inputs=tuple(_record_input(study, index) for index in range(len(study.sources))),
         model=FileRecord(name=model.description.name, sha256=model.sha256),
         settings=settings_of(model.description),
     )
@@ -74,13 +74,13 @@ def describe_clean_up(config: PostprocessingConfig, warnings: Sequence[str]) -> 
 
 
 def _record_input(study: StudyInput, index: int) -> FileRecord:
-    """Record an input file, together with the voxels that its header keeps in other files."""
-    path = study.paths[index]
+    """Record all files of a source: a header's voxels, and a series' images, may be in others."""
+    name = study.shown_name(index)
     try:
-        return FileRecord(name=study.shown_name(index), sha256=sha256_of(path, *voxel_files(path)))
+        return FileRecord(name=name, sha256=sha256_of(*source_files(study.sources[index])))
     except OSError as error:
         found = f"cannot be read ({error.strerror})"
-        raise StudyError(path.name, found, "Check the path and its permissions.") from error
+        raise StudyError(name, found, "Check the path and its permissions.") from error
 
 
 def device_name(device: torch.device) -> str:

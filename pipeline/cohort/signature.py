@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.cohort.study_input import StudyInput
-from pipeline.study import voxel_files
+from pipeline.errors import StudyError
+from pipeline.study import source_files
 
 Stamp = list[list[int]]
 """Of each file: size in bytes, time of the last change of content and of anything, number."""
@@ -20,7 +21,10 @@ Stamp = list[list[int]]
 
 def stamp_input(study: StudyInput) -> Stamp | None:
     """Return the stamp of a study's files, or None if one of them is not there."""
-    return stamp(file for path in study.paths for file in (path, *voxel_files(path)))
+    try:
+        return stamp([file for source in study.sources for file in source_files(source)])
+    except StudyError:
+        return None
 
 
 def stamp(files: Iterable[Path]) -> Stamp | None:

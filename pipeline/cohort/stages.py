@@ -116,11 +116,11 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(outputs)
     if previous is not None and is_current(previous, recipe, wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
-    job.segmenter.check_readable(study.case, extent_of(study.paths)[0])
+    job.segmenter.check_readable(study.case, extent_of(study.sources)[0])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
         voxels = read_study(
-            study.paths,
+            study.sources,
             case=study.case,
             num_channels=len(job.model.description.channels),
             config=job.model.description.study,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
-from pipeline.study import case_name
+from pipeline.study import DicomSeries, Source, case_name
 
 _LONGEST_REASON = 400
 
@@ -16,34 +16,64 @@ class StudyInput:
 
     Attributes:
         case: Its name in all outputs, unique among the studies found together.
-        paths: One file per channel, or one file that holds all channels; a DICOM folder.
-        refusal: Why it cannot be segmented, if that is known from the files' names already.
+        sources: One file or DICOM series per channel, or one file that holds all channels. Of a
+            refused study, all that it could have meant.
+        refusal: Why it cannot be segmented, if that is known from names and headers already.
         bids: Its place in a BIDS data set, if it comes from one: its outputs form a derivative.
     """
 
     case: str
-    paths: tuple[Path, ...]
+    sources: tuple[Source, ...]
     refusal: str | None = None
     bids: BidsName | None = None
 
+    @property
+    def first_file(self) -> Path:
+        """The file, or one of the files, of the first source."""
+        first = self.sources[0]
+        return first.files[0] if isinstance(first, DicomSeries) else first
+
+    def places(self) -> list[str]:
+        """Return where each source lies: its file, or the folder of its series."""
+        return [
+            str(s.files[0].parent.absolute() if isinstance(s, DicomSeries) else s.absolute())
+            for s in self.sources
+        ]
+
     def shown_name(self, index: int) -> str:
-        """Return the name for the `index`-th file in outputs.
+        """Return the name for the `index`-th source in outputs.
 
         It is the file's own, unless a manifest gave the study a name that does not show it: the
-        file may then be called by the patient. In a BIDS data set, names are pseudonyms.
+        file may then be called by the patient. In a BIDS data set, names are pseudonyms; a DICOM
+        series is called by the case.
         """
-        path = self.paths[index]
-        stem = case_name(path)
+        source = self.sources[index]
+        if isinstance(source, DicomSeries):
+            return self.case if len(self.sources) == 1 else f"{self.case}_{index:04d}"
+        stem = case_name(source)
         if self.bids or stem in self.case or stem == f"{self.case}_{index:04d}":
-            return path.name
-        return f"{self.case}_{index:04d}{path.name[len(stem) :]}"
+            return source.name
+        return f"{self.case}_{index:04d}{source.name[len(stem) :]}"
 
     def anonymous(self, text: str) -> str:
         """Return `text` without the folders and other names of the study's files."""
-        for index, path in enumerate(self.paths):
-            text = without_folder(text, path.parent)
-            text = text.replace(path.name, self.shown_name(index))
+        for index, source in enumerate(self.sources):
+            if isinstance(source, DicomSeries):
+                text = _without_series(text, source, self.shown_name(index))
+            else:
+                text = without_folder(text, source.parent)
+                text = text.replace(source.name, self.shown_name(index))
         return text
+
+
+def _without_series(text: str, series: DicomSeries, shown: str) -> str:
+    """Leave out paths and UIDs of a series; names of its files can be mere numbers, as in text."""
+    for path in series.files:
+        for name in {str(path), str(path.absolute())}:
+            text = text.replace(name, shown)
+    for folder in {path.parent for path in series.files}:
+        text = without_folder(text, folder)
+    return text.replace(series.uid, shown).replace(series.study_uid or series.uid, shown)
 
 
 def without_folder(text: str, folder: Path) -> str:

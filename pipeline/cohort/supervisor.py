@@ -84,7 +84,7 @@ class Supervisor:
     def _sort(self) -> None:
         """Tell the studies that are complete from those to do, and from those to do alone."""
         known = {entry.name: entry for entry in self._journal.entries()}
-        sources = {s.case: [str(path.absolute()) for path in s.paths] for s in self._studies}
+        sources = {study.case: study.places() for study in self._studies}
         self._journal.ask_for(self._run, sources)
         for study in self._studies:
             entry = known.get(study.case)

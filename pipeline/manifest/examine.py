@@ -18,7 +18,7 @@ from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.manifest.case import Case, Manifest
 from pipeline.manifest.finding import Finding
-from pipeline.study import Study, StudyConfig, read_label_map, read_study
+from pipeline.study import Study, StudyConfig, read_label_map, read_study, source_files
 from pipeline.volume import LabelMap
 
 Result = TypeVar("Result")
@@ -98,7 +98,7 @@ def _attempt(read: Callable[[], Result], case: Case, findings: list[Finding]) ->
 def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
     _need_files(case.images)
     if case.sha256 is not None:
-        actual = sha256_of(*case.images)
+        actual = sha256_of(*(file for image in case.images for file in _files_of(image)))
         if actual != case.sha256:
             raise StudyError(
                 case.images[0],
@@ -110,6 +110,11 @@ def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
     )
 
 
+def _files_of(image: Path) -> tuple[Path, ...]:
+    """Return the files of a DICOM folder in geometric order; any other image is one file."""
+    return source_files(image) if image.is_dir() else (image,)
+
+
 def _read_label(case: Case) -> LabelMap | None:
     if case.label is None:
         return None
@@ -118,7 +123,7 @@ def _read_label(case: Case) -> LabelMap | None:
 
 
 def _need_files(paths: Sequence[Path]) -> None:
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not path.exists()]
     if missing:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise StudyError(

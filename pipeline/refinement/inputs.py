@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline.errors import StudyError
 from pipeline.refinement.config import RefinementConfig
 from pipeline.study import (
+    DicomSeries,
     GeometryHeader,
     ImageFile,
     Study,
@@ -21,6 +22,7 @@ from pipeline.study import (
     open_volume,
     read_label_map,
     read_study,
+    resolve_source,
 )
 from pipeline.volume import PROBABILITY_STEPS, Grid, smallest_label_type
 
@@ -85,6 +87,10 @@ def open_inputs(images: Sequence[Path], segmentation: Path, kind: Kind) -> Heade
     Raises:
         StudyError: If a file cannot be read, or the grids differ.
     """
+    for path in (*images, segmentation):
+        if isinstance(resolve_source(path), DicomSeries):
+            remedy = "Convert it to NIfTI on the grid of the segmentation."
+            raise StudyError("the input", "is DICOM, which is not refined", remedy)
     headers = Headers(tuple(open_volume(path) for path in images), open_volume(segmentation), kind)
     num_volumes = headers.segmentation.num_volumes
     if kind == "probabilities" and num_volumes < 2:

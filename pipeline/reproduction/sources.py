@@ -102,7 +102,7 @@ def _candidates(inputs: Sequence[Path], recorded: Provenance, model: Model) -> l
         out=None,
         bids=BidsChoice(suffixes),
     )
-    same_number = (study for study in found if len(study.paths) == len(recorded.recipe.inputs))
+    same_number = (study for study in found if len(study.sources) == len(recorded.recipe.inputs))
     return studies + sorted(same_number, key=lambda study: study.case != recorded.case)
 
 

@@ -1,12 +1,31 @@
 """A study comes in: files of voxels become one checked volume in RAS+ mm, or a stated refusal.
 
-`read_study` reads NIfTI, NRRD and MetaImage, one file per channel, and keeps the header fields that
-outputs must repeat; `read_label_map` reads labels; `open_volume` reads a header alone. Nothing is
-taken from free text in headers, and no file, however broken, costs more memory than its size
-allows.
+`read_study` reads NIfTI, NRRD and MetaImage, one file per channel, and DICOM series, and keeps the
+header fields that outputs must repeat; `find_series` lists what DICOM files hold; `read_label_map`
+reads labels; `open_volume` reads a header alone. Nothing is taken from free text in headers, and
+no file, however broken, costs more memory than its size allows.
 """
 
-from pipeline.study.reader import extent_of, open_volume, read_label_map, read_study
+from pipeline.study.dicom import (
+    Choice,
+    DicomScan,
+    DicomSeries,
+    Modality,
+    SeriesRule,
+    Source,
+    choose_series,
+    find_series,
+    is_dicom,
+    scan_dicom,
+)
+from pipeline.study.reader import (
+    extent_of,
+    open_volume,
+    read_label_map,
+    read_study,
+    resolve_source,
+    source_files,
+)
 from pipeline.study.study import (
     VOLUME_SUFFIXES,
     GeometryHeader,
@@ -15,18 +34,28 @@ from pipeline.study.study import (
     StudyConfig,
     case_name,
 )
-from pipeline.study.text_header import voxel_files
 
 __all__ = [
     "VOLUME_SUFFIXES",
+    "Choice",
+    "DicomScan",
+    "DicomSeries",
     "GeometryHeader",
     "ImageFile",
+    "Modality",
+    "SeriesRule",
+    "Source",
     "Study",
     "StudyConfig",
     "case_name",
+    "choose_series",
     "extent_of",
+    "find_series",
+    "is_dicom",
     "open_volume",
     "read_label_map",
     "read_study",
-    "voxel_files",
+    "resolve_source",
+    "scan_dicom",
+    "source_files",
 ]

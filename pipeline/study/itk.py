@@ -48,7 +48,7 @@ def open_itk(path: Path, config: StudyConfig) -> ImageFile:
     """
     text = read_text_header(path)
     reader = _make_reader(path, is_nrrd=text.is_nrrd)
-    with _damage_named(path):
+    with damage_named(path):
         reader.ReadImageInformation()
     shape_IJKN = volume_shape(path, [int(size) for size in reader.GetSize()])
     bytes_per_voxel = _bytes_per_voxel(path, reader)
@@ -80,7 +80,7 @@ def _make_reader(path: Path, *, is_nrrd: bool) -> "ImageFileReader":
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Turn SimpleITK's errors into ours, and keep ITK's own warnings off the terminal."""
     import SimpleITK
 
@@ -125,6 +125,6 @@ def _load(
 
     check_compressed(path, text, num_bytes)
     reader = _make_reader(path, is_nrrd=text.is_nrrd)
-    with _damage_named(path):
+    with damage_named(path):
         voxels = SimpleITK.GetArrayFromImage(reader.Execute())
     return np.asarray(voxels.T.reshape(shape_IJKN, order="F"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.errors import StudyError
 from pipeline.study.checks import check_extent, check_intensities
+from pipeline.study.dicom import DicomSeries, Source, find_volume, is_dicom, open_dicom
 from pipeline.study.itk import open_itk
 from pipeline.study.nifti import open_nifti
 from pipeline.study.study import (
@@ -21,6 +22,7 @@ from pipeline.study.study import (
     Study,
     StudyConfig,
 )
+from pipeline.study.text_header import voxel_files
 from pipeline.volume import LabelMap, Volume, smallest_label_type
 
 LABEL_TOLERANCE = 1e-3
@@ -29,12 +31,11 @@ LABEL_TOLERANCE = 1e-3
 LABEL_MAX = 2**31 - 1
 """Largest label that the types of common tools hold."""
 
-_DICOM_REMEDY = "DICOM is not read yet; convert the series with dcm2niix."
 _DEFAULT_CONFIG = StudyConfig()
 
 
 def read_study(
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     *,
     case: str,
     num_channels: int,
@@ -46,7 +47,8 @@ def read_study(
     Affine: sform if its code is positive, else qform, else the spacing alone with a warning.
 
     Args:
-        paths: One file per channel, or one file that holds all channels as volumes.
+        sources: One file or DICOM series per channel, or one file that holds all channels as
+            volumes. A folder must hold a single DICOM volume.
         case: The study's name in outputs and errors.
         num_channels: Number of channels wanted.
         config: What to do with odd input.
@@ -57,12 +59,13 @@ def read_study(
     Raises:
         StudyError: If a file cannot be read, or is no image that can be segmented.
     """
-    files = tuple(open_volume(Path(path), config) for path in paths)
+    files = tuple(open_volume(source, config) for source in sources)
     _check_channels(files, case, num_channels)
     check_extent(files[0].path, files[0].grid)
     for file in files[1:]:
         _check_same_grid(files[0], file)
     warnings = [_named(file, text, files) for file in files for text in file.warnings]
+    modalities = {file.modality for file in files}
     channels = []
     for file in files:
         data_NIJK, found = _read_channels(file, config)
@@ -75,16 +78,17 @@ def read_study(
         header=files[0].header,
         paths=tuple(file.path for file in files),
         warnings=tuple(warnings),
+        modality=modalities.pop() if len(modalities) == 1 else None,
     )
 
 
-def extent_of(paths: Sequence[Path]) -> tuple[int, float]:
-    """Return how many voxels the files of a study hold, and their volume in mm^3, by the headers.
+def extent_of(sources: Sequence[Source]) -> tuple[int, float]:
+    """Return how many voxels the sources of a study hold, and their volume in mm^3, by the headers.
 
-    Both summed over channels, and 0 if one file is no volume: reading it will say why.
+    Both summed over channels, and 0 if one source is no volume: reading it will say why.
     """
     try:
-        files = [open_volume(Path(path)) for path in paths]
+        files = [open_volume(source) for source in sources]
     except StudyError:
         return 0, 0.0
     voxels = [file.grid.num_voxels * file.num_volumes for file in files]
@@ -113,19 +117,23 @@ def read_label_map(path: Path) -> LabelMap:
     return LabelMap(values_IJK.astype(label_type), file.affine)
 
 
-def open_volume(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> ImageFile:
-    """Read and check the header of a volume's file; its voxels wait.
+def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageFile:
+    """Read and check the header of a volume; its voxels wait.
+
+    Args:
+        source: A file, a series from `find_series`, or a folder or file that holds one DICOM
+            volume alone.
+        config: What to do with odd input.
 
     Raises:
         StudyError: If there is no such file, or its header describes no volume in space.
     """
-    name = path.name.lower()
-    if path.is_dir():
-        raise StudyError(path.name, "is a folder, not a volume", _DICOM_REMEDY)
+    source = resolve_source(source)
+    if isinstance(source, DicomSeries):
+        return open_dicom(source, config)
+    path, name = source, source.name.lower()
     if not path.is_file():
         raise StudyError(path.name, "file does not exist", "Check the path.")
-    if name.endswith((".dcm", ".ima")):
-        raise StudyError(path.name, "is a DICOM file", _DICOM_REMEDY)
     if not name.endswith(VOLUME_SUFFIXES):
         found = f"'{path.suffix}' is no file type that can be read"
         raise StudyError(path.name, found, f"Give one of {', '.join(VOLUME_SUFFIXES)}.")
@@ -134,6 +142,30 @@ def open_volume(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> ImageFile:
     if name.endswith(NIFTI_SUFFIXES):
         return open_nifti(path, config)
     return open_itk(path, config)
+
+
+def resolve_source(source: Source) -> Source:
+    """Return the DICOM volume that a folder or a DICOM file holds; other sources as they are.
+
+    Raises:
+        StudyError: If there is no volume in it, or more than one.
+    """
+    if isinstance(source, DicomSeries):
+        return source
+    is_volume = source.name.lower().endswith(VOLUME_SUFFIXES)
+    if source.is_dir() or (source.is_file() and not is_volume and is_dicom(source)):
+        return find_volume(source)
+    return source
+
+
+def source_files(source: Source) -> tuple[Path, ...]:
+    """Return the files that hold a source, in an order that follows from their content.
+
+    Raises:
+        StudyError: If it is a folder without a single DICOM volume, or a header without voxels.
+    """
+    source = resolve_source(source)
+    return source.files if isinstance(source, DicomSeries) else (source, *voxel_files(source))
 
 
 def _check_channels(files: Sequence[ImageFile], case: str, num_channels: int) -> None:

@@ -51,8 +51,11 @@ class Study:
         case: File name without suffix; never from the header, which may hold patient data.
         volume: The channels, `(C, I, J, K)` float32 in native voxel order; affine RAS+ in mm.
         header: Geometry fields only, bit for bit those of the (first) input; no free text.
-        paths: The files that were read, one per channel, or one that holds all channels.
+        paths: The files that were read, one per channel, or one that holds all channels; of a
+            DICOM series, the name that errors use.
         warnings: What was odd but acceptable, one sentence each.
+        modality: What DICOM says it is, such as `"CT"`; None for other files, or for channels of
+            several.
     """
 
     case: str
@@ -60,6 +63,7 @@ class Study:
     header: GeometryHeader
     paths: tuple[Path, ...]
     warnings: tuple[str, ...]
+    modality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,13 @@ class ImageFile:
     """An image file whose header was read and found sound; its voxels were not read yet.
 
     Attributes:
-        path: The file.
+        path: The file; of a DICOM series, the name that errors use.
         shape_IJKN: Number of voxels along each axis, and number of volumes.
         affine: `(4, 4)` float64, voxel index to RAS+ world, in mm.
         header: Geometry fields for outputs on this grid.
         warnings: What was odd but acceptable in the header.
         load: Reads the voxels as `(I, J, K, N)`, with the file's intensity scaling applied.
+        modality: What DICOM says it is; None for other files.
     """
 
     path: Path
@@ -81,6 +86,7 @@ class ImageFile:
     header: GeometryHeader
     warnings: tuple[str, ...]
     load: Callable[[], npt.NDArray[Any]]
+    modality: str | None = None
 
     @property
     def num_volumes(self) -> int:

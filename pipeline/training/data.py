@@ -104,7 +104,7 @@ def check_trainable(manifest: Manifest, split: Split) -> None:
         for case in (*split.train, *split.validation)
         for file in (*case.images, *([case.label] if case.label else []))
     ]
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not file.exists()]
     if missing:
         found = f"{len(missing)} of {len(files)} files are missing, the first is {missing[0]}"
         remedy = "Set data.root=FOLDER (or `make train DATA=FOLDER`) to where the data lies."

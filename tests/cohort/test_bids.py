@@ -34,7 +34,7 @@ def dataset(tmp_path):
 
 def found(root, choice):
     return {
-        study.case: [path.name.removesuffix(".nii.gz") for path in study.paths]
+        study.case: [path.name.removesuffix(".nii.gz") for path in study.sources]
         for study in find_bids_studies(root, choice)
     }
 
@@ -71,7 +71,7 @@ def test_sessions_runs_and_acquisitions_are_studies_of_their_own(dataset):
         "sub-02_ses-1_run-2_T1w",
         "sub-02_ses-2_acq-fast_T1w",
     ]
-    assert studies[0].paths == (root / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
+    assert studies[0].sources == (root / "sub-01" / "anat" / "sub-01_T1w.nii.gz",)
     assert studies[0].bids.suffix == "T1w"
     assert {study.refusal for study in studies} == {None}
 
@@ -229,7 +229,7 @@ def test_a_real_data_set(shared_data, tmp_path):
     text = '{"Name": "data-testing", "BIDSVersion": "1.6.0"}'
     (tmp_path / "dataset_description.json").write_text(text)
     (study,) = find_bids_studies(tmp_path, BidsChoice((), ("T2",)))
-    assert study.paths == (tmp_path / "sub-unf01" / "anat" / "sub-unf01_T2w.nii.gz",)
+    assert study.sources == (tmp_path / "sub-unf01" / "anat" / "sub-unf01_T2w.nii.gz",)
     with pytest.raises(ConfigError, match=r"T1w \(1\), T2star \(1\), T2w \(1\)"):
         find_bids_studies(tmp_path, ONE)
 

@@ -134,7 +134,8 @@ def test_folders_are_not_told(raw, segment, tmp_path, caplog):
     (raw / "sub-01" / "anat" / "sub-01_T2w.nii.gz").write_bytes(b"torn")
     segment("T1w", tmp_path / "out")
     segment("T2w", tmp_path / "out")
-    texts = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    out = tmp_path / "out"
+    texts = [(out / name).read_bytes() for name in files_below(out)]
     assert not any(b"Mustermann" in text for text in texts)
     assert "sub-01_T2w rejected" in caplog.text
     assert "Mustermann" not in caplog.text

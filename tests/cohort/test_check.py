@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.cohort import check_inputs
 from pipeline.errors import ConfigError
+from tests.dicom_files import make_series, save_series
+from tests.dicom_files import voxels as stored
 
 
 def write(path, voxels):
@@ -27,15 +29,21 @@ def test_every_bad_study_is_found_with_its_remedy(tmp_path, voxels):
     write(tmp_path / "good.nii.gz", voxels)
     write(tmp_path / "nan.nii.gz", np.where(voxels > 1, np.nan, voxels))
     (tmp_path / "empty.nii").touch()
-    (tmp_path / "series").mkdir()
-    (tmp_path / "series" / "1.dcm").write_bytes(bytes(128) + b"DICM")
+    slices = make_series(stored())
+    save_series(slices[:2] + slices[3:], tmp_path / "series")
     findings, num_studies = check_inputs([tmp_path])
     assert num_studies == 4
     by_case = {finding.case: finding for finding in findings}
-    assert set(by_case) == {"nan", "empty", "series"}
+    (series,) = set(by_case) - {"nan", "empty"}
+    assert series.startswith("dicom_")
     assert {finding.severity for finding in findings} == {"error"}
     assert "study.non_finite=repair" in by_case["nan"].remedy
-    assert "dcm2niix" in by_case["series"].found
+    assert by_case[series].found.startswith("series 1: 1 slice(s) are missing among 4")
+
+
+def test_a_good_dicom_series_gives_no_finding(tmp_path):
+    save_series(make_series(stored()), tmp_path / "series")
+    assert check_inputs([tmp_path]) == ([], 1)
 
 
 def test_oddities_are_warnings(tmp_path, voxels):

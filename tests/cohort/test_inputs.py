@@ -1,11 +1,16 @@
+import hashlib
+import hmac
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from pipeline.cohort import StudyInput, find_studies
+from pipeline.cohort import DataRoot, DicomOptions, StudyInput, find_studies
 from pipeline.errors import ConfigError
+from pipeline.study import SeriesRule
+from tests.dicom_files import make_series, make_slice, save, save_series, voxels
 
 OUT = Path("no_such_output")
 
@@ -108,7 +113,7 @@ def test_channels_that_do_not_fit_the_model_are_refused(tmp_path, numbers, num_c
     touch(*(tmp_path / f"p_{number}.nii" for number in numbers))
     (study,) = found([tmp_path], num_channels=num_channels).values()
     assert study.case == "p"
-    assert len(study.paths) == len(numbers)
+    assert len(study.sources) == len(numbers)
     expected = f"look like {len(numbers)} channels of one study, but the model takes _0000 to "
     assert expected in study.refusal
 
@@ -122,33 +127,17 @@ def test_channels_of_equal_stems_in_other_folders_stay_apart(tmp_path):
     for folder in "ab":
         touch(tmp_path / folder / "p_0000.nii", tmp_path / folder / "p_0001.nii")
     studies = found([tmp_path], num_channels=2)
-    assert set(studies) == {"a_p", "b_p"}
-    assert studies["a_p"].paths == (
-        tmp_path / "a" / "p_0000.nii",
-        tmp_path / "a" / "p_0001.nii",
-    )
-
-
-def test_equal_names_get_the_names_of_their_folders(tmp_path):
-    touch(tmp_path / "x" / "scan.nii", tmp_path / "y" / "scan.nii", tmp_path / "z" / "other.nii")
-    assert set(found([tmp_path])) == {"x_scan", "y_scan", "other"}
-
-
-def test_as_many_folders_as_are_needed(tmp_path):
-    touch(*(tmp_path / patient / "ct" / "scan.nii" for patient in ("p1", "p2")))
-    assert set(found([tmp_path])) == {"p1_ct_scan", "p2_ct_scan"}
-
-
-def test_a_made_name_does_not_meet_a_given_one(tmp_path):
-    touch(tmp_path / "a" / "scan.nii", tmp_path / "b" / "scan.nii", tmp_path / "c" / "a_scan.nii")
-    studies = found([tmp_path])
-    assert len(studies) == 3
-    assert "b_scan" in studies
+    assert len(studies) == 2
+    assert {study.sources for study in studies.values()} == {
+        (tmp_path / folder / "p_0000.nii", tmp_path / folder / "p_0001.nii") for folder in "ab"
+    }
 
 
 def test_names_that_differ_by_letter_case_only_are_told_apart(tmp_path):
-    touch(tmp_path / "x" / "Scan.nii", tmp_path / "y" / "scan.nii")
-    assert set(found([tmp_path])) == {"x_Scan", "y_scan"}
+    touch(tmp_path / "x" / "Scan.nii", tmp_path / "y" / "scan.nii", tmp_path / "y" / "other.nii")
+    names = set(found([tmp_path]))
+    assert "other" in names
+    assert len({name.casefold() for name in names}) == 3
 
 
 def test_equal_names_in_one_folder_keep_their_suffix(tmp_path):
@@ -170,36 +159,63 @@ def test_an_input_is_never_overwritten(tmp_path):
     assert set(found(inputs, out=tmp_path / "out")) == {"a", "a_seg"}
 
 
-def write_dicom(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(bytes(128) + b"DICM" + bytes(16))
-
-
-def test_a_folder_of_dicom_is_one_refused_study(tmp_path):
-    for index in range(3):
-        write_dicom(tmp_path / "p1" / f"IM{index}")
-        write_dicom(tmp_path / "p2" / f"1.2.840.{index}")
-        touch(tmp_path / "p3" / f"{index}.dcm")
+def test_a_dicom_series_is_one_study_named_by_a_hash(tmp_path):
+    save_series(make_series(voxels()), tmp_path / "Doe_Jane")
     touch(tmp_path / "scan.nii")
     studies = found([tmp_path])
-    assert set(studies) == {"p1", "p2", "p3", "scan"}
-    assert studies["scan"].refusal is None
-    for case in ("p1", "p2", "p3"):
-        assert studies[case].paths == (tmp_path / case,)
-        assert "DICOM is not read yet" in studies[case].refusal
-        assert "dcm2niix" in studies[case].refusal
+    (study,) = (study for case, study in studies.items() if case != "scan")
+    assert study.refusal is None
+    assert re.fullmatch(r"dicom_[0-9a-f]{10}", study.case)
+    (source,) = study.sources
+    assert source.grid.shape == (7, 6, 5)
 
 
 def test_dicom_files_named_one_by_one_are_one_study(tmp_path):
-    for index in range(3):
-        write_dicom(tmp_path / "p1" / f"IM{index}")
-    assert set(found(sorted((tmp_path / "p1").iterdir()))) == {"p1"}
+    paths = save_series(make_series(voxels()), tmp_path / "p1")
+    assert found(paths) == found([tmp_path])
+    assert len(found(paths)) == 1
+
+
+def test_damaged_dicom_is_a_refused_study_of_its_folder(tmp_path):
+    touch(*(tmp_path / "Doe" / f"{index}.dcm" for index in range(3)))
+    ((case, study),) = found([tmp_path]).items()
+    assert case.startswith("dicom_")
+    assert study.refusal.startswith("3 DICOM file(s) of a folder are too damaged to be read.")
+    assert "Doe" not in study.refusal
+
+
+def test_a_folder_of_dicom_without_an_image_is_named(tmp_path):
+    report = make_slice(voxels(1)[0], Modality="SR", Rows=None, Columns=None, PixelData=None)
+    save(report, tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"none of 1 DICOM file\(s\) holds an image"):
+        found([tmp_path])
 
 
 def test_dicom_beside_its_conversion_is_left_out(tmp_path):
-    write_dicom(tmp_path / "IM0")
+    save_series(make_series(voxels()), tmp_path)
     touch(tmp_path / "converted.nii.gz")
     assert set(found([tmp_path])) == {"converted"}
+
+
+def test_a_manifest_may_name_dicom_folders(tmp_path):
+    for number in (1, 2):
+        save_series(make_series(voxels(), series=number), tmp_path / "p1" / str(number))
+    (tmp_path / "list.csv").write_text(
+        "case,image:T1,image:T2\nfirst,p1/1,p1/2\nsecond,p1,p1/2\nthird,gone,p1/2\n"
+    )
+    studies = found([tmp_path / "list.csv"], num_channels=2)
+    assert [source.number for source in studies["first"].sources] == [1, 2]
+    assert "the folder: 2 series could be meant" in studies["second"].refusal
+    assert studies["third"].refusal is None
+
+
+def test_dicom_options_are_passed_on(tmp_path):
+    for number in (1, 2):
+        save_series(make_series(voxels(), series=number), tmp_path / str(number))
+    options = DicomOptions(SeriesRule("all"), "CT", b"salt")
+    studies = find_studies([tmp_path], num_channels=1, out=OUT, dicom=options)
+    assert len({study.case for study in studies}) == 2
+    assert not {study.case for study in studies} & set(found([tmp_path]))
 
 
 def test_other_suffixes_are_left_to_the_reader(tmp_path):
@@ -240,22 +256,28 @@ def test_names_that_tables_cannot_hold_are_refused_and_spelled(tmp_path, name):
     assert "cannot be printed" in study.refusal
 
 
-def test_folder_names_in_case_names_are_warned_about(tmp_path, caplog):
-    touch(tmp_path / "left" / "scan.nii", tmp_path / "right" / "scan.nii")
-    assert set(found([tmp_path])) == {"left_scan", "right_scan"}
-    assert "2 studies share file names" in caplog.text
+def test_studies_of_one_name_are_told_apart_by_a_hash_of_their_folders(tmp_path, caplog):
+    """Folders can name patients, so their names go nowhere."""
+    folders = [tmp_path / os.fsdecode(name) for name in (b"left", b"right", b"M\xfcller")]
+    touch(*(folder / "scan.nii" for folder in folders))
 
+    def names(salt):
+        options = DicomOptions(salt=salt)
+        studies = find_studies([tmp_path], num_channels=1, out=OUT, dicom=options)
+        return {study.first_file.parent: study.case for study in studies}
 
-def test_a_folder_name_that_tables_cannot_hold_is_refused_too(tmp_path):
-    touch(tmp_path / os.fsdecode(b"M\xfcller") / "scan.nii", tmp_path / "b" / "scan.nii")
-    studies = found([tmp_path])
-    assert {case.isascii() for case in studies} == {True}
-    assert sorted(study.refusal is None for study in studies.values()) == [False, True]
+    expected = {
+        folder: "scan_" + hmac.new(b"s", os.fsencode(folder), hashlib.sha256).hexdigest()[:8]
+        for folder in folders
+    }
+    assert names(b"s") == expected
+    assert "3 studies share file names" in caplog.text
+    assert set(names(b"other").values()).isdisjoint(expected.values())
 
 
 def test_the_data_of_a_manifest_may_lie_elsewhere(tmp_path):
     touch(tmp_path / "data" / "a.nii")
     (tmp_path / "cases.csv").write_text("image\na.nii\n")
     manifest, root = tmp_path / "cases.csv", tmp_path / "data"
-    (study,) = find_studies([manifest], num_channels=1, out=OUT, root=root)
-    assert study.paths == (root / "a.nii",)
+    (study,) = find_studies([manifest], num_channels=1, out=OUT, data=DataRoot(root))
+    assert study.sources == (root / "a.nii",)

@@ -4,11 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.cohort import StudyInput
+from pipeline.cohort import StudyInput, find_studies
 from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.errors import StudyError
 from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
 from pipeline.report import FileRecord, GridRecord, Provenance, Timing
+from tests.dicom_files import make_series, save_series, voxels
 
 
 def test_inputs_are_recorded_by_name_and_content(tmp_path, model):
@@ -102,3 +103,16 @@ def test_the_decision_on_post_processing_is_recorded():
     lacking = describe_clean_up(config, (f"{NO_FIELD}: it needs 9.0 GB of memory",))
     assert lacking.refused == (f"{NO_FIELD}: it needs 9.0 GB of memory",)
     assert describe_clean_up(PostprocessingConfig(), ()).asked == ()
+
+
+def test_a_dicom_input_is_recorded_by_its_files_in_geometric_order(tmp_path, model):
+    paths = save_series(make_series(voxels()), tmp_path / "Doe", order=[3, 0, 4, 1, 2])
+    (study,) = find_studies([tmp_path], num_channels=1, out=None)
+    (record,) = make_recipe(study, model).inputs
+    contents = b"".join(paths[name].read_bytes() for name in (1, 3, 4, 0, 2))
+    assert record.sha256 == hashlib.sha256(contents).hexdigest()
+    assert record.name == study.case
+    paths[0].unlink()
+    with pytest.raises(StudyError) as caught:
+        make_recipe(study, model)
+    assert str(caught.value).startswith(f"{study.case}: cannot be read")

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.report import FileRecord, read_provenance
 from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import StudyConfig
+from tests.dicom_files import ROOT, make_series, positions_along, save_series
 
 CPU = torch.device("cpu")
 
@@ -220,11 +221,12 @@ def test_bad_studies_do_not_stop_good_ones(segment, images, out):
     assert result.counts == {"done": 3, "rejected": 4, "failed": 0}
     table = read_table(out)
     assert len(table) == 7
-    for case in ("a1_text", "a2_empty", "torn", "dicom"):
+    (dicom,) = (case for case in table if case.startswith("dicom_"))
+    for case in ("a1_text", "a2_empty", "torn", dicom):
         assert table[case]["status"] == "rejected"
         assert table[case]["volume_ml_liver"] == ""
         assert not (out / f"{case}_seg.nii.gz").exists()
-    assert table["dicom"]["reason"].startswith("DICOM is not read yet")
+    assert table[dicom]["reason"].startswith("1 DICOM file(s) of a folder are too damaged")
     assert table["a2_empty"]["reason"].startswith("a2_empty.nii.gz: file is empty.")
 
 
@@ -434,3 +436,24 @@ def test_the_log_has_a_line_of_times_for_each_study(segment, caplog):
     lines = [line for line in caplog.messages if "million voxels/s" in line]
     assert [line.split(":")[0] for line in lines] == ["a", "b", "c"]
     assert all(stage in lines[0] for stage in STAGES)
+
+
+def test_a_dicom_study_ends_in_a_mask_on_its_own_grid_that_tells_nobody(
+    tmp_path, out, model, options, caplog
+):
+    stored_KJI = np.random.default_rng(0).integers(0, 2000, (24, 24, 24)).astype(np.int16)
+    save_series(make_series(stored_KJI, positions_along(count=24)), tmp_path / "Doe_Jane")
+    studies = find_studies([tmp_path / "Doe_Jane"], num_channels=1, out=out)
+    with caplog.at_level(logging.DEBUG):
+        result = segment_cohort(studies, model, out, options, CPU)
+        assert result.all_done, result.rows
+        assert segment_cohort(studies, model, out, options, CPU).num_skipped == 1
+    mask = nib.load(out / f"{studies[0].case}_seg.nii.gz")
+    assert mask.shape == (24, 24, 24)
+    expected = [[-1.5, 0, 0, 10], [0, -2, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(mask.affine, expected, atol=1e-5)
+    shown = caplog.text + "".join(path.name for path in out.iterdir())
+    shown += "".join(p.read_text() for p in out.iterdir() if p.suffix in (".json", ".csv"))
+    shown += bytes(mask.header.binaryblock).decode("latin-1")
+    for secret in ("Doe", "4711", "1950", "20200202", ROOT):
+        assert secret not in shown

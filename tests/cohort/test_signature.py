@@ -17,7 +17,7 @@ def test_a_file_that_is_left_alone_keeps_its_stamp(study):
 
 def test_other_content_of_the_same_size_and_time_is_seen(study):
     """As `cp --preserve` leaves it."""
-    (path,) = study.paths
+    (path,) = study.sources
     before, times = stamp_input(study), path.stat()
     path.write_bytes(b"x" * times.st_size)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -5,6 +5,7 @@ import pytest
 from pipeline.cohort import StudyInput
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import one_line, without_folder
+from pipeline.study import DicomSeries
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,16 @@ def test_texts_lose_folders_and_hidden_names():
 
 def test_only_whole_folders_are_taken_out():
     assert without_folder("/a/b/c.nii and x/a/b/c.nii", Path("/a/b")) == "c.nii and x/a/b/c.nii"
+
+
+def test_a_dicom_series_is_shown_by_its_case_alone():
+    files = (Path("/data/Doe/IM/1"), Path("/data/Doe/IM/2"))
+    series = DicomSeries("1.2.840.9", "1.2.840", "CT", 4, files)
+    study = StudyInput("dicom_ab", (series,))
+    assert study.shown_name(0) == "dicom_ab"
+    assert study.first_file == files[0]
+    text = "[Errno 5] 1 error: '/data/Doe/IM/1' of 1.2.840.9 in 1.2.840, slice 1 of 2"
+    expected = "[Errno 5] 1 error: 'dicom_ab' of dicom_ab in dicom_ab, slice 1 of 2"
+    assert study.anonymous(text) == expected
+    both = StudyInput("p1", (series, series))
+    assert [both.shown_name(0), both.shown_name(1)] == ["p1_0000", "p1_0001"]

@@ -108,7 +108,7 @@ def test_what_has_changed_is_done_again(supervise, request_, studies, what):
         request = replace(request, description=description)
     else:
         path = {
-            "input": studies[1].paths[0], "mask": outputs.mask, "provenance": outputs.provenance
+            "input": studies[1].sources[0], "mask": outputs.mask, "provenance": outputs.provenance
         }[what]  # fmt: skip
         path.write_bytes(path.read_bytes() + b"x")
     workers = Told(request.out)
@@ -123,7 +123,7 @@ def test_a_rejected_study_is_not_read_again_until_it_changes(supervise, request_
     rows = supervise(again)
     assert again.order == []
     assert (rows[1].status, rows[1].reason) == ("rejected", "b.nii.gz: no")
-    studies[1].paths[0].write_bytes(b"other")
+    studies[1].sources[0].write_bytes(b"other")
     supervise(again)
     assert again.order == ["b"]
 

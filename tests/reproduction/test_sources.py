@@ -35,7 +35,7 @@ def test_another_model_is_named_by_its_hash(made, model):
 def test_the_study_keeps_its_recorded_name(made, model):
     moved = made.scan.rename(made.scan.with_name("DOE_JANE.nii.gz"))
     study = find_recorded_study([moved], read_provenance(made.provenance), model)
-    assert (study.case, study.paths) == ("a", (moved,))
+    assert (study.case, study.sources) == ("a", (moved,))
 
 
 def test_what_was_looked_at_is_named(made, model, save_scan):

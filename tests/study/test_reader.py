@@ -3,7 +3,19 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.study import StudyConfig, case_name, open_volume, read_label_map, read_study
+from pipeline.study import (
+    StudyConfig,
+    case_name,
+    extent_of,
+    find_series,
+    open_volume,
+    read_label_map,
+    read_study,
+    resolve_source,
+    source_files,
+)
+from tests.dicom_files import make_series, save_series
+from tests.dicom_files import voxels as stored
 
 
 def test_channels_are_stacked_in_the_order_given(save, voxels):
@@ -58,8 +70,8 @@ def test_paths_that_are_no_volume(tmp_path):
     for name in ("slice.dcm", "photo.jpg", "empty.nii.gz", "empty.mha"):
         (tmp_path / name).touch()
     for name, found in {
-        "series": "series: is a folder, .*convert the series with dcm2niix",
-        "slice.dcm": "is a DICOM file. DICOM is not read yet; convert the series with dcm2niix",
+        "series": "the folder: there is no DICOM image and no other volume",
+        "slice.dcm": r"slice\.dcm: 1 DICOM file\(s\) are too damaged to be read",
         "photo.jpg": r"'.jpg' is no file type that can be read\. Give one of \.nii\.gz",
         "empty.nii.gz": "file is empty",
         "empty.mha": "file is empty",
@@ -164,3 +176,29 @@ def test_a_header_is_read_without_its_voxels(save, voxels, tmp_path):
     assert (file.grid.shape, file.num_volumes) == ((5, 6, 7), 2)
     with pytest.raises(StudyError, match="does not exist"):
         open_volume(tmp_path / "none.nii")
+
+
+def test_the_files_of_a_source(save, tmp_path):
+    path = save()
+    assert source_files(path) == (path,)
+    paths = save_series(make_series(stored()), tmp_path / "series")
+    files = source_files(tmp_path / "series")
+    assert sorted(files) == paths
+    (series,) = find_series([tmp_path / "series"])
+    assert files == series.files == source_files(series)
+
+
+def test_a_source_is_resolved_to_its_series(save, tmp_path):
+    path = save()
+    assert resolve_source(path) == path
+    assert resolve_source(tmp_path / "gone") == tmp_path / "gone"
+    save_series(make_series(stored()), tmp_path / "series")
+    series = resolve_source(tmp_path / "series")
+    assert series.number == 1
+    assert resolve_source(series) is series
+
+
+def test_the_extent_of_a_series(tmp_path):
+    save_series(make_series(stored()), tmp_path)
+    # 7 x 6 x 5 voxels of 1.5 x 2 x 3 mm.
+    assert extent_of(find_series([tmp_path])) == (210, pytest.approx(210 * 9))

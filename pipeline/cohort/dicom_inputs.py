@@ -1,0 +1,149 @@
+"""Make studies of DICOM files: grouped by study and series, chosen by rule, named by hash."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.cohort.naming import hashed_name, load_salt
+from pipeline.cohort.study_input import StudyInput
+from pipeline.errors import ConfigError, StudyError
+from pipeline.study import (
+    Choice,
+    DicomSeries,
+    Modality,
+    SeriesRule,
+    choose_series,
+    resolve_source,
+    scan_dicom,
+)
+
+logger = logging.getLogger(__name__)
+
+_CHANNELS_REMEDY = (
+    "List the channels of each study in a CSV (columns case,image:NAME,image:NAME), whose image "
+    "columns may name DICOM folders."
+)
+
+
+_ONE = SeriesRule()
+
+
+@dataclass(frozen=True)
+class DicomOptions:
+    """What to make of DICOM input.
+
+    Attributes:
+        rule: How to choose among the series of a study.
+        modality: That the model wants; `other` is any.
+        salt: Of the names of studies, from `load_salt`. Empty: names that can be guessed.
+    """
+
+    rule: SeriesRule = _ONE
+    modality: Modality = "other"
+    salt: bytes = b""
+
+
+def dicom_options(series: str, modality: Modality, out: Path) -> DicomOptions:
+    """Return the options for a call of `trivox segment`.
+
+    Args:
+        series: The rule as the user wrote it.
+        modality: That the model wants.
+        out: The output folder, which keeps the salt.
+
+    Raises:
+        ConfigError: If `series` is no rule, or `out` cannot be written to.
+    """
+    return DicomOptions(SeriesRule.parse(series), modality, load_salt(out))
+
+
+def dicom_studies(
+    files: Iterable[Path], num_channels: int | None, options: DicomOptions
+) -> list[StudyInput]:
+    """Return the studies in DICOM files.
+
+    What cannot be segmented is a refused study: a DICOM study without a series to choose, and a
+    folder's files that are too damaged to tell their series. Objects without an image (reports,
+    segmentations) are left out.
+
+    Args:
+        files: All that may belong together; what is no DICOM is skipped.
+        num_channels: That the model takes; None if there is no model.
+        options: How to choose and to name.
+
+    Raises:
+        ConfigError: If no study has the series that `options.rule` names.
+    """
+    scan = scan_dicom(files)
+    if scan.left_out:
+        counts = ", ".join(f"{number} {what}" for what, number in sorted(scan.left_out.items()))
+        logger.info("DICOM objects without an image were left out: %s", counts)
+    studies = [
+        (study_uid, list(members))
+        for study_uid, members in groupby(scan.series, lambda series: series.study_uid)
+    ]
+    if options.rule.kind == "uid" and studies:
+        studies = _with_series(studies, options.rule.uid)
+    found = [
+        study
+        for study_uid, members in studies
+        for study in _choose(study_uid, members, num_channels, options)
+    ]
+    return found + _damaged(scan.damaged, options.salt)
+
+
+def with_series(study: StudyInput) -> StudyInput:
+    """Return a study of a manifest with the series that its DICOM folders hold, or refused."""
+    try:
+        return replace(study, sources=tuple(resolve_source(source) for source in study.sources))
+    except StudyError as error:
+        return replace(study, refusal=str(error))
+
+
+def _with_series(
+    studies: Sequence[tuple[str, list[DicomSeries]]], uid: str | None
+) -> list[tuple[str, list[DicomSeries]]]:
+    kept = [study for study in studies if any(series.uid == uid for series in study[1])]
+    if not kept:
+        found = f"none of {len(studies)} DICOM studies has a series of that SeriesInstanceUID"
+        raise ConfigError("--series", found, "Check the UID and the input.")
+    return kept
+
+
+def _choose(
+    study_uid: str, series: Sequence[DicomSeries], num_channels: int | None, options: DicomOptions
+) -> list[StudyInput]:
+    choice = choose_series(series, options.rule, options.modality)
+    if num_channels is not None and num_channels > 1:
+        found = f"a DICOM series is one channel, and the model takes {num_channels}"
+        choice = Choice((), found, _CHANNELS_REMEDY)
+    if choice.refusal is not None:
+        refusal = f"{choice.refusal}. {choice.remedy}"
+        return [StudyInput(hashed_name(options.salt, study_uid), tuple(series), refusal)]
+    return [
+        StudyInput(hashed_name(options.salt, one.uid, one.part), (one,), _refusal(one))
+        for one in choice.chosen
+    ]
+
+
+def _refusal(series: DicomSeries) -> str | None:
+    if series.refusal is None:
+        return None
+    return str(StudyError(series.label, series.refusal, series.remedy))
+
+
+def _damaged(files: Sequence[Path], salt: bytes) -> list[StudyInput]:
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        by_folder.setdefault(path.absolute().parent, []).append(path)
+    return [
+        StudyInput(
+            hashed_name(salt, str(folder)),
+            (members[0],),
+            f"{len(members)} DICOM file(s) of a folder are too damaged to be read. Copy or export "
+            "them again, or remove them.",
+        )
+        for folder, members in by_folder.items()
+    ]

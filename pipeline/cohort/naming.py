@@ -1,0 +1,174 @@
+"""Name studies so that nobody but the owner of the output folder can tell whose they are.
+
+A name is a keyed hash of the series' UID. The key, a random salt, and the table that leads from
+names back to series stay in the output folder, readable by its owner alone.
+
+Source: HMAC, RFC 2104.
+"""
+
+import csv
+import hashlib
+import hmac
+import io
+import logging
+import os
+import secrets
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.cohort.study_input import StudyInput
+from pipeline.errors import ConfigError
+from pipeline.files import atomic_path
+from pipeline.journal import PRIVATE
+from pipeline.study import DicomSeries
+
+logger = logging.getLogger(__name__)
+
+SALT_BYTES = 32
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+
+_NAME_DIGITS, _FOLDER_DIGITS = 10, 8
+_COLUMNS = ("case", "SeriesInstanceUID", "StudyInstanceUID", "folder")
+
+
+def hashed_name(salt: bytes, *identity: str) -> str:
+    """Return `dicom_<10 hexadecimal digits>` of what identifies a study.
+
+    Args:
+        salt: From `load_salt`. Without one (empty), who knows a UID can tell its name.
+        identity: The series' UID and part, or the study's UID.
+    """
+    return f"dicom_{_digest(salt, *identity)[:_NAME_DIGITS]}"
+
+
+def _digest(salt: bytes, *identity: str) -> str:
+    content = "\0".join(identity).encode("utf-8", "surrogateescape")
+    return hmac.new(salt, content, hashlib.sha256).hexdigest()
+
+
+def with_unique_names(studies: Iterable[StudyInput], salt: bytes) -> list[StudyInput]:
+    """Return studies with names that differ, also where letter case does not count.
+
+    Args:
+        studies: Each a different input.
+        salt: From `load_salt`; what is put after a name to tell it from others depends on it.
+
+    Raises:
+        ConfigError: If two cannot be told apart.
+    """
+    listed = list(studies)
+    homes = [(study.first_file.absolute().parent, study.case.casefold()) for study in listed]
+    num_at_home = Counter(homes)
+    named = [
+        study if num_at_home[home] == 1 else replace(study, case=_name_with_suffix(study))
+        for study, home in zip(listed, homes, strict=True)
+    ]
+    counts = Counter(study.case.casefold() for study in named)
+    clashing = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
+    for index in clashing:
+        folder = str(named[index].first_file.absolute().parent)
+        case = f"{named[index].case}_{_digest(salt, folder)[:_FOLDER_DIGITS]}"
+        named[index] = replace(named[index], case=case)
+    if clashing:
+        logger.warning(
+            "%d studies share file names, so a hash of their folder is put after them. `trivox "
+            "status OUT --sources` tells which is which; a CSV (columns case,image) names them.",
+            len(clashing),
+        )
+    _check_unique(named)
+    return named
+
+
+def _check_unique(studies: Iterable[StudyInput]) -> None:
+    seen: set[str] = set()
+    for study in studies:
+        if study.case.casefold() in seen:
+            found = f"another input would be called {study.case} as well"
+            remedy = "Name the studies in a CSV (columns case,image)."
+            raise ConfigError(study.first_file.name, found, remedy)
+        seen.add(study.case.casefold())
+
+
+def _name_with_suffix(study: StudyInput) -> str:
+    return study.first_file.name.replace(".", "_")
+
+
+def load_salt(out: Path) -> bytes:
+    """Return the salt of an output folder; the first call makes it.
+
+    Raises:
+        ConfigError: If it cannot be written or is damaged.
+    """
+    path = out / PRIVATE / "salt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        if not path.exists():
+            _make_salt(path)
+        salt = path.read_bytes()
+    except OSError as error:
+        found = f"cannot be written to ({error.strerror})"
+        raise ConfigError(out, found, "Choose another folder with --out.") from error
+    if len(salt) != SALT_BYTES:
+        found = f"holds {len(salt)} bytes, not {SALT_BYTES}"
+        remedy = "Remove it, and rename or remove the outputs that were named by it."
+        raise ConfigError(path, found, remedy)
+    return salt
+
+
+def _make_salt(path: Path) -> None:
+    """Write a new salt whole; if another process was faster, its salt stays."""
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        temporary = Path(folder) / "salt"
+        _write_private(temporary, secrets.token_bytes(SALT_BYTES))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        except OSError:
+            # Some network file systems know no hard links.
+            temporary.replace(path)
+
+
+def write_key(out: Path, studies: Iterable[StudyInput]) -> None:
+    """Keep in `out/.trivox/key.csv` which series, study and folder each DICOM case came from.
+
+    Cases that earlier calls wrote stay. Nothing is written if no study is DICOM.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    found = [row for study in studies for row in _rows(study)]
+    if not found:
+        return
+    path = out / PRIVATE / "key.csv"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    rows: list[tuple[str, ...]] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [tuple(row) for row in csv.reader(file)][1:]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    writer.writerows(dict.fromkeys([*rows, *found]))
+    with atomic_path(path) as temporary:
+        _write_private(temporary, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _rows(study: StudyInput) -> list[tuple[str, ...]]:
+    return [
+        (study.case, source.uid, source.study_uid, str(source.files[0].parent.absolute()))
+        for source in study.sources
+        if isinstance(source, DicomSeries)
+    ]
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    path.touch(mode=PRIVATE_FILE)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

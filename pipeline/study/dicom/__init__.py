@@ -1,0 +1,25 @@
+"""DICOM comes in: headers are grouped to series, checked and chosen from before pixels are read.
+
+LPS, in which DICOM places slices, ends in `stack`.
+"""
+
+from pipeline.study.dicom.choice import Choice, Modality, SeriesRule, choose_series
+from pipeline.study.dicom.detect import is_dicom
+from pipeline.study.dicom.scan import DicomScan, find_series, scan_dicom
+from pipeline.study.dicom.series import DicomSeries, Source
+from pipeline.study.dicom.volume import find_volume, open_dicom
+
+__all__ = [
+    "Choice",
+    "DicomScan",
+    "DicomSeries",
+    "Modality",
+    "SeriesRule",
+    "Source",
+    "choose_series",
+    "find_series",
+    "find_volume",
+    "is_dicom",
+    "open_dicom",
+    "scan_dicom",
+]

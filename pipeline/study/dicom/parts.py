@@ -1,0 +1,139 @@
+"""Split a series that holds several volumes: phases, echoes, b-values, orientations.
+
+A series is one volume if its slices are a regular stack and agree in what must not vary within one.
+Otherwise the first of their differences, or pair of them, that leaves nothing but such volumes
+splits it. If none does, it is refused: half a volume is worse than none.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from pipeline.study.dicom.instance import TRAITS, Slice
+from pipeline.study.dicom.problems import Problem
+from pipeline.study.dicom.stack import (
+    MIN_SLICES,
+    ORIENTATION_TOLERANCE,
+    SPACING_TOLERANCE,
+    Stack,
+    stack_slices,
+)
+from pipeline.study.dicom.values import Trait
+
+CONSTANT = (
+    "TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "ImageType",
+    "ConvolutionKernel", "FrameOfReferenceUID",
+)  # fmt: skip
+"""What all slices of one volume share, even if those of several make a regular stack."""
+
+_UNTOLD = frozenset({"AcquisitionTime", "SequenceName", "FrameOfReferenceUID"})
+"""Whose values are not shown: a time can tell the patient, a text may hold anything."""
+
+_SHAPES = ("orientation", "image size", "pixel spacing")
+_MOST_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """One volume of a series.
+
+    Attributes:
+        name: What tells it from the other volumes of its series; empty if there is no other.
+        stack: Its slices on their grid, or why there is none.
+    """
+
+    name: str
+    stack: Stack | Problem
+
+
+def split_series(slices: Sequence[Slice]) -> list[Part]:
+    """Return the volumes of a series, or a single part that says why it cannot be split."""
+    whole = stack_slices(slices)
+    table = _differences(slices)
+    mixed = [name for name in CONSTANT if name in table]
+    if isinstance(whole, Stack) and not mixed:
+        return [Part("", whole)]
+    for names in _keys(list(table)):
+        parts = _split_by(slices, table, names)
+        if parts:
+            return parts
+    if isinstance(whole, Problem):
+        shown = [*table][:_MOST_SHOWN]
+        found = f"{whole.found}; its images differ in {', '.join(shown)}" if shown else whole.found
+        return [Part("", Problem(found, whole.remedy))]
+    found = f"its slices are one stack, but differ in {', '.join(mixed)}"
+    return [Part("", Problem(found, "Give each volume as a series of its own."))]
+
+
+def _differences(slices: Sequence[Slice]) -> dict[str, list[Trait]]:
+    """Return the value that each slice has of what differs between slices, by name."""
+    table: dict[str, list[Trait]] = {
+        "orientation": _clusters([s.axes for s in slices], ORIENTATION_TOLERANCE),
+        "image size": [f"{s.size[0]} x {s.size[1]}" for s in slices],
+        "pixel spacing": _clusters([s.pixel_spacing_mm for s in slices], SPACING_TOLERANCE),
+    }
+    table |= {name: [s.traits[index] for s in slices] for index, name in enumerate(TRAITS)}
+    return {name: values for name, values in table.items() if len(set(values)) > 1}
+
+
+def _clusters(values: Sequence[tuple[float, ...] | None], tolerance: float) -> list[Trait]:
+    """Number values by the first that they equal within `tolerance`."""
+    firsts: list[tuple[float, ...]] = []
+    numbers: list[Trait] = []
+    for value in values:
+        if value is None:
+            numbers.append(None)
+            continue
+        close = [
+            index
+            for index, first in enumerate(firsts)
+            if np.abs(np.subtract(first, value)).max() <= tolerance
+        ]
+        if not close:
+            firsts.append(value)
+        numbers.append(float(close[0] if close else len(firsts) - 1))
+    return numbers
+
+
+def _keys(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    for count in (1, 2):
+        yield from combinations(names, count)
+
+
+def _split_by(
+    slices: Sequence[Slice], table: dict[str, list[Trait]], names: tuple[str, ...]
+) -> list[Part]:
+    """Return the parts if each is a volume, else nothing."""
+    groups: dict[tuple[Trait, ...], list[int]] = {}
+    for index, key in enumerate(zip(*(table[name] for name in names), strict=True)):
+        groups.setdefault(key, []).append(index)
+    if min(map(len, groups.values())) < MIN_SLICES or len(groups) < 2:
+        return []
+    parts = []
+    for number, key in enumerate(sorted(groups, key=_sortable), start=1):
+        members = groups[key]
+        stack = stack_slices([slices[index] for index in members])
+        mixed = any(
+            len({table[name][index] for index in members}) > 1 for name in CONSTANT if name in table
+        )
+        if isinstance(stack, Problem) or mixed:
+            return []
+        parts.append(Part(_name(names, key, f"{number} of {len(groups)}"), stack))
+    return parts
+
+
+def _sortable(key: tuple[Trait, ...]) -> tuple[tuple[bool, float, str], ...]:
+    return tuple((v is None, v if isinstance(v, float) else 0.0, str(v)) for v in key)
+
+
+def _name(names: tuple[str, ...], key: tuple[Trait, ...], ordinal: str) -> str:
+    """Return such as `EchoTime 2.46`; what must not be shown becomes `1 of 2 by SequenceName`."""
+    told = all(
+        isinstance(value, float) and name not in (*_SHAPES, *_UNTOLD)
+        for name, value in zip(names, key, strict=True)
+    )
+    if not told:
+        return f"{ordinal} by {' and '.join(names)}"
+    return ", ".join(f"{name} {value:g}" for name, value in zip(names, key, strict=True))

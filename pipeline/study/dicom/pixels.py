@@ -1,0 +1,165 @@
+"""The voxels of a DICOM volume: decoded, in physical units, on the grid of its headers.
+
+The pixel data of compressed files are decoded by the GDCM in SimpleITK, without anything else of
+the file; what the numbers mean (rescale of each slice, padding) is settled here, for files of one
+frame and of many alike.
+
+Axes: F = frames of a file; K, J, I = slices, rows and columns of the volume.
+
+Source: DICOM PS3.3, C.7.6.3.1.1 and C.7.5.1.1.2 (padding), C.11.1.1.2 (rescale); PS3.5, section 8.
+"""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from pipeline.errors import StudyError
+from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.instance import DAMAGE, transfer_syntax
+from pipeline.study.dicom.problems import count_frames
+from pipeline.study.dicom.series import DicomSeries
+from pipeline.study.dicom.syntax import NATIVE
+from pipeline.study.dicom.values import as_number
+from pipeline.study.itk import damage_named
+
+_PIXEL_MODULE = (
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+_BITS = ("BitsAllocated", "BitsStored", "HighBit")
+
+
+def load_voxels(series: DicomSeries) -> npt.NDArray[np.float32]:
+    """Read the voxels of a volume, a file at a time.
+
+    Padding is no image. Where it would be brighter than the darkest voxel, it is set to that one.
+
+    Returns:
+        `(I, J, K, 1)`, I along the rows of pixels.
+
+    Raises:
+        StudyError: If a file is gone or damaged, or is not what its header was.
+    """
+    if series.grid is None:
+        raise ValueError("a refused series has no voxels")
+    columns, rows, count = series.grid.shape
+    volume_KJI = np.empty((count, rows, columns), dtype=np.float32)
+    paddings: set[float] = set()
+    for index, path in enumerate(series.files):
+        dataset, stored_FJI = _read_file(path, series.label)
+        for k, (file, frame) in enumerate(series.frames):
+            if file != index:
+                continue
+            if frame >= len(stored_FJI) or stored_FJI.shape[1:] != (rows, columns):
+                raise _torn(series.label)
+            facts = Facts(dataset, frame)
+            slope, intercept = (
+                as_number(facts.get(name)) for name in ("RescaleSlope", "RescaleIntercept")
+            )
+            volume_KJI[k] = stored_FJI[frame] * (slope or 1.0) + (intercept or 0.0)
+            padded_JI = _padded(dataset, stored_FJI[frame])
+            if padded_JI is not None:
+                paddings.add(float(volume_KJI[k][padded_JI].min()))
+                volume_KJI[k][padded_JI] = np.nan
+    if paddings:
+        _fill(volume_KJI, min(paddings))
+    return volume_KJI.T[..., None]
+
+
+def _fill(volume_KJI: npt.NDArray[np.float32], padding: float) -> None:
+    image_KJI = np.isfinite(volume_KJI)
+    darkest = float(volume_KJI.min(where=image_KJI, initial=np.inf))
+    volume_KJI[~image_KJI] = min(padding, darkest)
+
+
+def _padded(dataset: Dataset, stored_JI: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
+    """Tell which pixels are padding; None if there are none."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return None
+    ends = [_as_stored(end, dataset) for end in (value, limit) if isinstance(end, int)]
+    padded_JI = (stored_JI >= min(ends)) & (stored_JI <= max(ends))
+    return padded_JI if padded_JI.any() else None
+
+
+def _as_stored(value: int, dataset: Dataset) -> int:
+    """Read a padding value as the pixels are: scanners write -2000 as 63536, too."""
+    size = 1 << int(dataset.BitsAllocated)
+    is_too_large = int(dataset.PixelRepresentation) == 1 and value >= size // 2
+    return value - size if is_too_large else value
+
+
+def _read_file(path: Path, label: str) -> tuple[Dataset, npt.NDArray[Any]]:
+    """Return a file's attributes and its stored values, `(F, J, I)`."""
+    try:
+        with warnings.catch_warnings():
+            # pydicom's texts hold values, which can be those of the patient.
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, force=True)
+            is_native = transfer_syntax(dataset) in NATIVE
+            stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
+    except FileNotFoundError as error:
+        raise StudyError(label, "one of its files is gone", "Check the folder.") from error
+    except OSError as error:
+        raise _torn(label) from error
+    except DAMAGE:
+        # Their texts can hold bytes of the header, and with them the patient's name.
+        raise _torn(label) from None
+    return dataset, stored_FJI
+
+
+def _torn(label: str) -> StudyError:
+    found = "the pixels of an image file are damaged or end early"
+    return StudyError(label, found, "Copy or export the series again.")
+
+
+def _native(dataset: Dataset) -> npt.NDArray[Any]:
+    """Return the stored values of plain pixel data; bits outside of the stored ones are cleared."""
+    bits, stored, high = (int(dataset[name].value) for name in _BITS)
+    order = ">" if transfer_syntax(dataset) == uid.ExplicitVRBigEndian else "<"
+    kind = "i" if int(dataset.PixelRepresentation) == 1 else "u"
+    shape_FJI = (count_frames(dataset), int(dataset.Rows), int(dataset.Columns))
+    pixels = np.frombuffer(
+        dataset.PixelData, dtype=f"{order}{kind}{bits // 8}", count=int(np.prod(shape_FJI))
+    )
+    if not stored <= high + 1 <= bits:
+        raise ValueError("the stored bits do not fit")
+    if stored < bits:
+        # Old scanners keep drawings in the bits above; a shift to the top and back drops them.
+        pixels = (pixels << (bits - 1 - high)) >> (bits - stored)
+    return pixels.reshape(shape_FJI)
+
+
+def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
+    """Let GDCM decode a copy of the pixel data, which names nobody."""
+    import SimpleITK
+
+    bare = Dataset()
+    for name in _PIXEL_MODULE:
+        if name in dataset:
+            bare[name] = dataset[name]
+    bare["PixelData"] = dataset["PixelData"]
+    num_frames = count_frames(dataset)
+    bare.SOPClassUID = (
+        uid.SecondaryCaptureImageStorage
+        if num_frames == 1
+        else uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+    )
+    bare.SOPInstanceUID = uid.generate_uid()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
+    with tempfile.TemporaryDirectory() as folder, damage_named(Path(label)):
+        path = Path(folder) / "pixels.dcm"
+        bare.save_as(path, enforce_file_format=True)
+        reader = SimpleITK.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        pixels: npt.NDArray[Any] = SimpleITK.GetArrayFromImage(reader.Execute())
+    return pixels.reshape(num_frames, *pixels.shape[-2:])

@@ -1,0 +1,85 @@
+"""Why the pixels of an image file cannot be taken for intensities.
+
+Source: DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT).
+"""
+
+from dataclasses import dataclass
+
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.syntax import NATIVE, unreadable_syntax
+from pipeline.study.dicom.values import as_number, as_text, as_words
+
+_EXPORT = "Export the original images from the archive again."
+_RESCALE = ("Slope", "Intercept")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something cannot be read as a volume, and what the user can do about it."""
+
+    found: str
+    remedy: str = _EXPORT
+
+
+def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem | None:
+    """Look for what keeps pixels from being intensities.
+
+    Args:
+        dataset: The header.
+        syntax: How the file is encoded.
+        num_pixel_bytes: Bytes from the pixel data element to the end of the file.
+    """
+    if unreadable := unreadable_syntax(syntax):
+        found = f"its transfer syntax is {unreadable}, which cannot be decoded"
+        return Problem(found, "Convert it to Explicit VR Little Endian (dcmdjpeg, gdcmconv).")
+    colours = as_text(dataset.get("PhotometricInterpretation"))
+    if int(dataset.get("SamplesPerPixel") or 1) != 1 or colours != "MONOCHROME2":
+        found = f"its photometric interpretation is {colours or 'missing'}, not MONOCHROME2"
+        return Problem(found, "Give images of plain intensities.")
+    bits = int(dataset.get("BitsAllocated") or 0)
+    if bits not in (8, 16, 32):
+        return Problem(f"its pixels have {bits} bits", "Give images of whole-number intensities.")
+    if "MOSAIC" in as_words(dataset.get("ImageType")):
+        remedy = "Convert it with dcm2niix, which knows how its slices are laid out."
+        return Problem("its images are mosaics of many slices", remedy)
+    if "ModalityLUTSequence" in dataset:
+        return Problem("its intensities go through a table (Modality LUT)")
+    num_frames = count_frames(dataset)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if num_frames > 1 and (groups is None or len(groups) != num_frames):
+        return Problem("it has several frames, and does not say where they lie")
+    if _is_short(dataset, syntax, num_pixel_bytes):
+        found = "an image file ends before its last pixel (truncated)"
+        return Problem(found, "Copy or export the series again.")
+    return _rescale_problem(dataset, num_frames)
+
+
+def count_frames(dataset: Dataset) -> int:
+    """Return the number of images in a file."""
+    return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        # Its header ends in the middle of a compressed stream.
+        return False
+    num_pixels = int(dataset.Rows) * int(dataset.Columns) * count_frames(dataset)
+    needed = num_pixels * int(dataset.BitsAllocated) // 8 if syntax in NATIVE else 0
+    element = 8 if syntax == uid.ImplicitVRLittleEndian else 12
+    return num_pixel_bytes < needed + element
+
+
+def _rescale_problem(dataset: Dataset, num_frames: int) -> Problem | None:
+    is_ct = as_text(dataset.get("Modality")) == "CT"
+    for frame in range(num_frames):
+        facts = Facts(dataset, frame)
+        slope, intercept = (as_number(facts.get(f"Rescale{name}")) for name in _RESCALE)
+        if is_ct and (slope is None or intercept is None):
+            return Problem("RescaleSlope or RescaleIntercept is missing: it is not known to be HU")
+        if slope == 0:
+            return Problem("RescaleSlope is 0")
+    return None

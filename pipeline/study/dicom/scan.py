@@ -1,0 +1,207 @@
+"""Find the series in folders of DICOM files, by their headers alone.
+
+Files are told by their content; what holds no image is left out. Copies of a file count once. Each
+volume of a series becomes one `DicomSeries`, and so does a series that is no volume, with the
+reason.
+"""
+
+import filecmp
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.study.dicom.detect import is_dicom
+from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, Slice, read_instance
+from pipeline.study.dicom.parts import Part, split_series
+from pipeline.study.dicom.problems import Problem
+from pipeline.study.dicom.series import DicomSeries
+
+NUM_READERS = 4
+"""Files that are opened at a time: on network storage, a header is mostly waited for."""
+
+_COPY_REMEDY = "Copy or export the series again."
+_NO_VOLUME = {
+    "localizer": Problem("it is a localizer", "Give the series that was planned on it."),
+    "capture": Problem("it is a screen capture (Secondary Capture)", "Give the original series."),
+}
+
+
+@dataclass(frozen=True)
+class DicomScan:
+    """What a look at files found.
+
+    Attributes:
+        series: Volumes and refused series, in the order of study, series number and part.
+        damaged: DICOM files that cannot be read and belong to none of the series.
+        left_out: Number of DICOM objects without an image (reports, masks), by modality.
+    """
+
+    series: tuple[DicomSeries, ...]
+    damaged: tuple[Path, ...]
+    left_out: Mapping[str, int]
+
+
+def find_series(folders_or_files: Iterable[Path]) -> list[DicomSeries]:
+    """Return the series in files and in folders with all below them; hidden files are skipped.
+
+    Only headers are read.
+    """
+    return list(scan_dicom(files_in(folders_or_files)).series)
+
+
+def scan_dicom(files: Iterable[Path]) -> DicomScan:
+    """Read the headers of DICOM files; what is no DICOM among them is skipped."""
+    by_series: dict[str, list[Instance]] = {}
+    damaged: list[Damaged] = []
+    left_out: Counter[str] = Counter()
+    with warnings.catch_warnings(), ThreadPoolExecutor(NUM_READERS) as readers:
+        # pydicom's texts hold values, which can be those of the patient.
+        warnings.simplefilter("ignore")
+        for found in readers.map(_read_if_dicom, files):
+            if isinstance(found, Instance):
+                by_series.setdefault(found.series_uid, []).append(found)
+            elif isinstance(found, Damaged):
+                damaged.append(found)
+            elif isinstance(found, LeftOut):
+                left_out[found.what] += 1
+    num_torn = Counter(file.series_uid for file in damaged)
+    series = [
+        one for uid, instances in by_series.items() for one in _build(instances, num_torn[uid])
+    ]
+    stray = tuple(file.path for file in damaged if file.series_uid not in by_series)
+    series = [_beside_damage(one, stray) for one in series]
+    return DicomScan(tuple(sorted(series, key=_order)), stray, left_out)
+
+
+def _beside_damage(series: DicomSeries, stray: Sequence[Path]) -> DicomSeries:
+    """Warn of damaged files beside a series: a first or last slice among them is not missed."""
+    folders = {path.parent for path in series.files}
+    count = sum(path.parent in folders for path in stray)
+    if count == 0:
+        return series
+    text = f"{count} file(s) in its folder cannot be read, which may be slices at its ends"
+    return replace(series, warnings=(*series.warnings, text))
+
+
+def _read_if_dicom(path: Path) -> Instance | Damaged | LeftOut | None:
+    return read_instance(path) if is_dicom(path) else None
+
+
+def files_in(folders_or_files: Iterable[Path]) -> list[Path]:
+    """Return files and those in folders and all below them, without hidden ones."""
+    files: dict[Path, None] = {}
+    for path in folders_or_files:
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for member in below:
+            parts = member.relative_to(path).parts
+            if not any(part.startswith(".") for part in parts) and member.is_file():
+                files[member] = None
+    return list(files)
+
+
+def _order(series: DicomSeries) -> tuple[str, float, str, str]:
+    number = float("inf") if series.number is None else series.number
+    return series.study_uid, number, series.uid, series.part
+
+
+def _build(instances: Sequence[Instance], num_torn: int) -> list[DicomSeries]:
+    """Return the volumes of a series; localizers and captures among its images stand apart."""
+    once, problem = _without_copies(instances)
+    if num_torn:
+        found = f"{num_torn} of its {num_torn + len(once)} files cannot be read as DICOM"
+        problem = Problem(found, _COPY_REMEDY)
+    images = [instance for instance in once if instance.kind == "image"]
+    series = [
+        _refused([i for i in once if i.kind == kind], reason)
+        for kind, reason in _NO_VOLUME.items()
+        if any(instance.kind == kind for instance in once)
+    ]
+    if not images:
+        return series
+    problem = problem or _mixed_origin(images) or _first_problem(images)
+    if problem is not None:
+        return [*series, _refused(images, problem)]
+    parts = split_series([one for instance in images for one in instance.slices])
+    return [*series, *(_from_part(images, part) for part in parts)]
+
+
+def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], Problem | None]:
+    """Return each instance once; two files of one instance that differ are a problem."""
+    by_uid: dict[str, list[Instance]] = {}
+    for instance in instances:
+        by_uid.setdefault(instance.uid or str(instance.path), []).append(instance)
+    problem = None
+    for copies in by_uid.values():
+        first, *others = (instance.path for instance in copies)
+        if not all(filecmp.cmp(first, other, shallow=False) for other in others):
+            found = "two of its files say that they are the same image, and differ"
+            problem = Problem(found, "Keep the right one of each such pair.")
+    return [copies[0] for copies in by_uid.values()], problem
+
+
+def _mixed_origin(images: Sequence[Instance]) -> Problem | None:
+    for what, values in (
+        ("studies", {image.study_uid for image in images}),
+        ("modalities", {image.modality for image in images}),
+    ):
+        if len(values) > 1:
+            return Problem(f"its images say that they belong to {len(values)} {what}")
+    return None
+
+
+def _first_problem(images: Sequence[Instance]) -> Problem | None:
+    problems = [image.problem for image in images if image.problem is not None]
+    if not problems:
+        return None
+    found = f"{len(problems)} of {len(images)} files: {problems[0].found}"
+    return problems[0] if len(images) == 1 else Problem(found, problems[0].remedy)
+
+
+def _refused(instances: Sequence[Instance], problem: Problem) -> DicomSeries:
+    first = instances[0]
+    return DicomSeries(
+        uid=first.series_uid,
+        study_uid=first.study_uid,
+        modality=first.modality,
+        number=first.number,
+        files=tuple(sorted(instance.path for instance in instances)),
+        refusal=problem.found,
+        remedy=problem.remedy,
+        is_volume=first.kind == "image",
+        is_derived=first.is_derived,
+    )
+
+
+def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
+    if isinstance(part.stack, Problem):
+        return _refused(images, part.stack)
+    slices = part.stack.slices
+    files = tuple(dict.fromkeys(one.path for one in slices))
+    places = {path: index for index, path in enumerate(files)}
+    first = images[0]
+    members = [image for image in images if image.path in places]
+    texts = [text for image in members for text in image.warnings]
+    if part.name == "" and _skips_numbers(slices):
+        texts.append("image numbers are skipped throughout: every second slice may be missing")
+    return DicomSeries(
+        uid=first.series_uid,
+        study_uid=first.study_uid,
+        modality=first.modality,
+        number=first.number,
+        files=files,
+        frames=tuple((places[one.path], one.frame) for one in slices),
+        part=part.name,
+        is_derived=any(image.is_derived for image in members),
+        grid=part.stack.grid,
+        warnings=tuple(dict.fromkeys(texts)),
+    )
+
+
+def _skips_numbers(slices: Sequence[Slice]) -> bool:
+    """Tell whether no two images have consecutive numbers: their positions may still be regular."""
+    numbers = sorted(one.number for one in slices if one.number is not None)
+    return len(numbers) == len(slices) and min(b - a for a, b in pairwise(numbers)) > 1

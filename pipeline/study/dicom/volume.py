@@ -1,0 +1,68 @@
+"""Open a DICOM volume as any other image: its header is checked, its voxels wait."""
+
+from functools import partial
+from pathlib import Path
+
+from pipeline.errors import StudyError
+from pipeline.study.checks import check_affine, check_num_voxels
+from pipeline.study.dicom.choice import SeriesRule, choose_series
+from pipeline.study.dicom.pixels import load_voxels
+from pipeline.study.dicom.scan import files_in, scan_dicom
+from pipeline.study.dicom.series import DicomSeries
+from pipeline.study.header import header_from_grid
+from pipeline.study.study import ImageFile, StudyConfig
+
+_FOLDER_REMEDY = "Give a folder that holds one series alone."
+
+
+def open_dicom(series: DicomSeries, config: StudyConfig) -> ImageFile:
+    """Return a volume whose voxels are still to be read.
+
+    A volume that is sheared by a tilted gantry is passed on as it is, with a warning: the stages
+    work along the axes of its grid, and the mask lies on that grid again.
+
+    Raises:
+        StudyError: If the series is no volume, or has more voxels than `config` allows.
+    """
+    if series.grid is None:
+        raise StudyError(series.label, series.refusal or "is no volume", series.remedy)
+    # Files' names can tell the patient; errors use this one.
+    shown = Path(series.label)
+    shape_IJKN = (*series.grid.shape, 1)
+    check_num_voxels(shown, shape_IJKN, config)
+    tilt = check_affine(shown, series.grid.affine)
+    derived = ("it is derived from other images (DERIVED, SECONDARY)",) * series.is_derived
+    header = header_from_grid(series.grid)
+    return ImageFile(
+        path=shown,
+        shape_IJKN=shape_IJKN,
+        affine=header.get_sform(),
+        header=header,
+        warnings=(*series.warnings, *derived, *tilt),
+        load=partial(load_voxels, series),
+        modality=series.modality,
+    )
+
+
+def find_volume(path: Path) -> DicomSeries:
+    """Return the only volume in a folder of DICOM files, or in a DICOM file.
+
+    Raises:
+        StudyError: If there is none, or more than one.
+    """
+    # Folders can be called by the patient.
+    where = "the folder" if path.is_dir() else path.name
+    scan = scan_dicom(files_in([path]))
+    if scan.damaged:
+        found = f"{len(scan.damaged)} DICOM file(s) are too damaged to be read"
+        raise StudyError(where, found, "Copy or export them again, or remove them.")
+    if not scan.series:
+        raise StudyError(where, "there is no DICOM image and no other volume", _FOLDER_REMEDY)
+    studies = {one.study_uid for one in scan.series}
+    if len(studies) > 1:
+        found = f"there are images of {len(studies)} DICOM studies"
+        raise StudyError(where, found, _FOLDER_REMEDY)
+    choice = choose_series(scan.series, SeriesRule(), "other")
+    if choice.refusal is not None:
+        raise StudyError(where, choice.refusal, _FOLDER_REMEDY)
+    return choice.chosen[0]

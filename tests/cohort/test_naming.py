@@ -1,0 +1,112 @@
+import csv
+import hashlib
+import hmac
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipeline.cohort import StudyInput, load_salt, write_key
+from pipeline.cohort.naming import hashed_name
+from pipeline.errors import ConfigError
+from pipeline.study import DicomSeries
+
+
+def series(uid="1.2.3", folder="Doe, Jane"):
+    return DicomSeries(uid, "1.2", "CT", 4, (Path(folder) / "IM1",))
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_name_is_a_keyed_hash():
+    """RFC 4231, test case 2: HMAC-SHA-256 of key "Jefe" begins with 5bdcc146bf60754e6a04."""
+    assert hashed_name(b"Jefe", "what do ya want for nothing?") == "dicom_5bdcc146bf"
+
+
+def test_names_depend_on_salt_series_and_part():
+    names = {
+        hashed_name(salt, uid, part) for salt in (b"a", b"b") for uid in "12" for part in ("", "x")
+    }
+    assert len(names) == 8
+
+
+def test_the_salt_is_random_private_and_stays(tmp_path):
+    salt = load_salt(tmp_path / "a")
+    assert len(salt) == 32
+    assert load_salt(tmp_path / "a") == salt
+    assert load_salt(tmp_path / "b") != salt
+    assert mode(tmp_path / "a" / ".trivox" / "salt") == 0o600
+    assert mode(tmp_path / "a" / ".trivox") == 0o700
+    assert [path.name for path in (tmp_path / "a" / ".trivox").iterdir()] == ["salt"]
+
+
+def test_of_two_that_make_a_salt_at_once_one_wins(tmp_path, monkeypatch):
+    """The other process writes its salt between our look and our link."""
+    original = os.link
+
+    def late(source, target):
+        target.write_bytes(b"o" * 32)
+        original(source, target)
+
+    monkeypatch.setattr("os.link", late)
+    assert load_salt(tmp_path) == b"o" * 32
+
+
+def test_file_systems_without_links_get_a_salt(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    assert load_salt(tmp_path) == load_salt(tmp_path)
+
+
+def test_a_damaged_salt_is_not_used(tmp_path):
+    load_salt(tmp_path)
+    (tmp_path / ".trivox" / "salt").write_bytes(b"short")
+    with pytest.raises(ConfigError, match="holds 5 bytes, not 32"):
+        load_salt(tmp_path)
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="Choose another folder with --out"):
+        load_salt(tmp_path / "out")
+
+
+def read(out):
+    with (out / ".trivox" / "key.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_key_leads_back_to_series_and_is_private(tmp_path):
+    studies = [StudyInput("dicom_1", (series(),)), StudyInput("scan", (Path("scan.nii"),))]
+    write_key(tmp_path, studies)
+    assert read(tmp_path) == [
+        {
+            "case": "dicom_1",
+            "SeriesInstanceUID": "1.2.3",
+            "StudyInstanceUID": "1.2",
+            "folder": str(Path("Doe, Jane").absolute()),
+        }
+    ]
+    assert mode(tmp_path / ".trivox" / "key.csv") == 0o600
+
+
+def test_the_key_keeps_what_earlier_calls_wrote(tmp_path):
+    write_key(tmp_path, [StudyInput("dicom_1", (series(),))])
+    write_key(tmp_path, [StudyInput("dicom_1", (series(),)), StudyInput("b", (series("9"),))])
+    assert [row["case"] for row in read(tmp_path)] == ["dicom_1", "b"]
+    assert mode(tmp_path / ".trivox" / "key.csv") == 0o600
+
+
+def test_without_dicom_there_is_no_key(tmp_path):
+    write_key(tmp_path, [StudyInput("scan", (Path("scan.nii"),))])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hash_is_that_of_the_standard_library():
+    digest = hmac.new(b"k", b"1.2\0EchoTime 2", hashlib.sha256).hexdigest()
+    assert hashed_name(b"k", "1.2", "EchoTime 2") == f"dicom_{digest[:10]}"

@@ -1,0 +1,266 @@
+"""What voxels are is checked against the arrays that files were made from, and against pydicom."""
+
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.encaps import encapsulate
+
+from pipeline.errors import StudyError
+from pipeline.study import StudyConfig, find_series, read_study
+from pipeline.study.dicom.pixels import load_voxels
+from tests.dicom_files import (
+    make_enhanced,
+    make_series,
+    make_slice,
+    positions_along,
+    save,
+    save_series,
+    voxels,
+)
+
+
+def load(folder):
+    (series,) = find_series([folder])
+    assert series.refusal is None
+    return load_voxels(series)[..., 0]
+
+
+def image_of(stored_KJI):
+    """What a CT of these stored values shows, in the order of voxels: HU = stored - 1024."""
+    return stored_KJI.transpose(2, 1, 0).astype(np.float32) - 1024
+
+
+def test_a_voxel_is_where_its_row_column_and_slice_say(tmp_path):
+    stored_KJI = voxels()
+    save_series(make_series(stored_KJI), tmp_path)
+    data_IJK = load(tmp_path)
+    assert data_IJK.shape == (7, 6, 5)
+    assert data_IJK[6, 2, 3] == stored_KJI[3, 2, 6] - 1024.0
+
+
+def test_each_slice_has_its_own_rescale(tmp_path):
+    stored_KJI = voxels()
+
+    def rescale(index):
+        return {"RescaleSlope": 0.5 + index, "RescaleIntercept": -100.25 * index}
+
+    slices = make_series(stored_KJI, each=rescale, Modality="MR", RescaleType=None)
+    for one in slices:
+        one.SOPClassUID = uid.MRImageStorage
+    paths = save_series(slices, tmp_path)
+    data_IJK = load(tmp_path)
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        k = dataset.InstanceNumber - 1
+        expected = dataset.pixel_array * float(dataset.RescaleSlope) + float(
+            dataset.RescaleIntercept
+        )
+        np.testing.assert_array_equal(data_IJK[..., k].T, expected.astype(np.float32))
+
+
+def test_mr_without_rescale_keeps_its_stored_values(tmp_path):
+    stored_KJI = voxels()
+    gone = dict.fromkeys(("RescaleSlope", "RescaleIntercept", "RescaleType"))
+    save_series(make_series(stored_KJI, Modality="MR", **gone), tmp_path)
+    np.testing.assert_array_equal(load(tmp_path), stored_KJI.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("kind", ["i2", "u2", "i1", "u1", "i4", "u4"])
+def test_signed_and_unsigned_values_of_each_size(tmp_path, kind):
+    limits = np.iinfo(kind)
+    stored_KJI = np.random.default_rng(0).integers(
+        max(limits.min, -(2**22)), min(limits.max, 2**22), (3, 4, 5)
+    )
+    save_series(make_series(stored_KJI.astype(kind)), tmp_path)
+    np.testing.assert_array_equal(load(tmp_path), image_of(stored_KJI))
+
+
+@pytest.mark.parametrize(("kind", "low"), [("i2", -2048), ("u2", 0)])
+def test_bits_above_the_stored_ones_are_no_values(tmp_path, kind, low):
+    stored_KJI = np.random.default_rng(0).integers(low, low + 4096, (3, 4, 5)).astype(kind)
+    drawn_KJI = (stored_KJI & 0x0FFF) | np.array(0x5000, dtype=kind)
+    save_series(make_series(drawn_KJI, BitsStored=12, HighBit=11), tmp_path)
+    np.testing.assert_array_equal(load(tmp_path), image_of(stored_KJI))
+
+
+COMPRESSED = {
+    "RLE": uid.RLELossless,
+    "JPEG-LS": uid.JPEGLSLossless,
+    "JPEG 2000": uid.JPEG2000Lossless,
+}
+
+
+@pytest.mark.parametrize("kind", ["u2", "i2"])
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_compressed_slices_are_those_that_went_in(tmp_path, name, kind):
+    low = 0 if kind == "u2" else -2000
+    stored_KJI = np.random.default_rng(0).integers(low, low + 4000, (3, 40, 36)).astype(kind)
+    slices = make_series(stored_KJI, each=lambda index: {"RescaleSlope": 1 + index})
+    for one in slices:
+        one.compress(COMPRESSED[name])
+    save_series(slices, tmp_path)
+    expected = stored_KJI * np.arange(1, 4)[:, None, None] - 1024
+    np.testing.assert_array_equal(load(tmp_path), expected.transpose(2, 1, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("option", ["+e1", "+e14"])
+def test_jpeg_lossless_is_read(tmp_path, option):
+    """`+e14` is the first-order prediction that most archives hold, `+e1` any other."""
+    tool = shutil.which("dcmcjpeg")
+    if tool is None:
+        pytest.skip("dcmcjpeg (Debian's dcmtk) is not installed")
+    stored_KJI = np.random.default_rng(0).integers(0, 4000, (3, 40, 36)).astype(np.uint16)
+    words = [] if option == "+e14" else ["+el"]
+    for path in save_series(make_series(stored_KJI), tmp_path / "plain"):
+        target = tmp_path / "jpeg" / path.name
+        target.parent.mkdir(exist_ok=True)
+        subprocess.run([tool, *words, path, target], check=True, capture_output=True)
+    np.testing.assert_array_equal(load(tmp_path / "jpeg"), image_of(stored_KJI))
+
+
+def test_12_bit_jpeg_is_read_with_its_loss(tmp_path):
+    tool = shutil.which("dcmcjpeg")
+    if tool is None:
+        pytest.skip("dcmcjpeg (Debian's dcmtk) is not installed")
+    ramp = np.add.outer(np.arange(40), np.arange(36)) * 40
+    stored_KJI = np.stack([ramp, ramp + 100, ramp + 200]).astype(np.uint16)
+    for path in save_series(make_series(stored_KJI, BitsStored=12, HighBit=11), tmp_path / "plain"):
+        target = tmp_path / "jpeg" / path.name
+        target.parent.mkdir(exist_ok=True)
+        words = [tool, "+ee", "+q", "95", path, target]
+        subprocess.run(words, check=True, capture_output=True)
+    (series,) = find_series([tmp_path / "jpeg"])
+    assert series.warnings == ("its images went through lossy compression",)
+    assert np.abs(load(tmp_path / "jpeg") - image_of(stored_KJI)).max() < 40
+
+
+def test_stored_bits_that_do_not_fit_are_damage(tmp_path):
+    save_series(make_series(voxels(), BitsStored=12, HighBit=3), tmp_path)
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+
+
+def test_deflated_and_big_endian_files_are_read(tmp_path):
+    stored_KJI = voxels(3)
+    slices = make_series(stored_KJI)
+    for one in slices:
+        one.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    save_series(slices, tmp_path / "deflated")
+    np.testing.assert_array_equal(load(tmp_path / "deflated"), image_of(stored_KJI))
+    swapped = make_series(stored_KJI.astype(">u2"))
+    for one in swapped:
+        one.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+    save_series(swapped, tmp_path / "big")
+    np.testing.assert_array_equal(load(tmp_path / "big"), image_of(stored_KJI))
+
+
+def test_lossy_compression_is_warned_about(tmp_path):
+    stored_KJI = np.random.default_rng(0).integers(0, 4000, (3, 40, 36)).astype(np.uint16)
+    slices = make_series(stored_KJI)
+    for one in slices:
+        one.compress(uid.JPEGLSNearLossless, jls_error=2)
+        one.LossyImageCompression = "01"
+    save_series(slices, tmp_path)
+    (series,) = find_series([tmp_path])
+    assert series.warnings == ("its images went through lossy compression",)
+    assert np.abs(load(tmp_path) - image_of(stored_KJI)).max() <= 2
+
+
+def test_dark_padding_stays(tmp_path):
+    stored_KJI = np.full((3, 4, 5), 1000, dtype=np.int16)
+    stored_KJI[:, 0, 0] = -2000
+    save_series(make_series(stored_KJI, PixelPaddingValue=-2000), tmp_path)
+    data_IJK = load(tmp_path)
+    assert data_IJK[0, 0, 0] == -3024
+    assert data_IJK[1, 1, 1] == -24
+
+
+@pytest.mark.parametrize("limit", [None, 32760])
+def test_padding_brighter_than_the_image_becomes_its_darkest(tmp_path, limit):
+    stored_KJI = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    stored_KJI[1, 0, 0] = 32767
+    stored_KJI[1, 0, 1] = 32767 if limit is None else 32762
+    more = {} if limit is None else {"PixelPaddingRangeLimit": limit}
+    save_series(make_series(stored_KJI, PixelPaddingValue=32767, **more), tmp_path)
+    data_IJK = load(tmp_path)
+    assert data_IJK[0, 0, 1] == data_IJK[1, 0, 1] == -1024
+    assert data_IJK.max() == 59 - 1024
+
+
+def test_frames_have_their_own_place_and_rescale(tmp_path):
+    stored_KJI = voxels(4)
+    positions = positions_along(count=4)[::-1]
+    save(make_enhanced(stored_KJI, positions), tmp_path / "one")
+    data_IJK = load(tmp_path)
+    for frame in range(4):
+        expected = stored_KJI[frame].T * (frame + 1.0) - 1000
+        np.testing.assert_array_equal(data_IJK[..., 3 - frame], expected)
+
+
+def test_compressed_frames_are_read(tmp_path):
+    stored_KJI = voxels(4, 40, 36)
+    dataset = make_enhanced(stored_KJI, positions_along(count=4))
+    dataset.compress(uid.RLELossless)
+    save(dataset, tmp_path / "one")
+    expected = stored_KJI * np.arange(1, 5)[:, None, None] - 1000
+    np.testing.assert_array_equal(load(tmp_path), expected.transpose(2, 1, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("cut", [10, 100])
+def test_a_torn_compressed_file_is_refused_when_it_is_read(tmp_path, cut):
+    slices = make_series(voxels(3, 40, 36))
+    for one in slices:
+        one.compress(uid.RLELossless)
+    paths = save_series(slices, tmp_path)
+    paths[1].write_bytes(paths[1].read_bytes()[:-cut])
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+
+
+def test_damaged_compressed_data_are_refused(tmp_path):
+    slices = make_series(voxels(3, 40, 36))
+    for one in slices:
+        one.compress(uid.JPEG2000Lossless)
+    slices[1].PixelData = encapsulate([b"\xff\x4f" + bytes(300)])
+    save_series(slices, tmp_path)
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+
+
+def test_a_file_that_went_away_or_changed_is_named(tmp_path):
+    paths = save_series(make_series(voxels(3)), tmp_path)
+    (series,) = find_series([tmp_path])
+    save(make_slice(voxels(1, 3, 3)[0]), paths[0])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+    paths[0].unlink()
+    with pytest.raises(StudyError, match=r"series 1: one of its files is gone\. Check the folder"):
+        read_study([series], case="a", num_channels=1, config=StudyConfig())
+
+
+def test_nothing_of_the_patient_reaches_the_decoder(tmp_path, monkeypatch):
+    slices = make_series(voxels(3, 40, 36))
+    for one in slices:
+        one.compress(uid.RLELossless)
+    save_series(slices, tmp_path)
+    written = []
+    original = pydicom.Dataset.save_as
+
+    def keep(self, path, **options):
+        content = io.BytesIO()
+        original(self, content, **options)
+        written.append(content.getvalue())
+        original(self, path, **options)
+
+    monkeypatch.setattr(pydicom.Dataset, "save_as", keep)
+    load(tmp_path)
+    assert len(written) == 3
+    assert not any(b"Doe" in content or b"4711" in content for content in written)
