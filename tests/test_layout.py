@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "files", "progress", "main_memory",
-    "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
+    "study", "manifest", "phantom", "transforms", "admission", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
     "planning", "cohort", "config", "selection", "refinement", "verbs", "refine_verb", "parsers",
     "cli",

@@ -1,22 +1,29 @@
-"""Look at studies before segmenting them: would they be read, and what is odd about them."""
+"""Look at studies before segmenting them: would they be read and admitted, and what is odd."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.cohort.gate import look_over
 from pipeline.cohort.inputs import find_studies
+from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.manifest import Finding
+from pipeline.model import ModelDescription
 from pipeline.progress import track
-from pipeline.study import read_study
+from pipeline.study import StudyConfig, read_study
 
 
-def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
-    """Read studies as `segment` would, without a model.
+def check_inputs(
+    inputs: Sequence[Path], description: ModelDescription | None = None, root: Path | None = None
+) -> tuple[list[Finding], int]:
+    """Read studies as `segment` would, and compare them with what a model was trained on.
 
     Files `<case>_0000`, `<case>_0001`, ... count as the channels of one study.
 
     Args:
         inputs: Volumes, folders of them, or manifests.
+        description: Of the model; without one, studies are only read.
+        root: Where a manifest's data lies.
 
     Returns:
         The findings, and the number of studies that were looked at.
@@ -25,21 +32,33 @@ def check_inputs(inputs: Sequence[Path]) -> tuple[list[Finding], int]:
         ConfigError: If an input does not exist or holds no study.
     """
     findings: list[Finding] = []
-    studies = find_studies(inputs, num_channels=None, out=None)
+    num_channels = None if description is None else len(description.channels)
+    studies = find_studies(inputs, num_channels=num_channels, out=None, root=root)
     for study_input in track(studies, "Checking", len(studies)):
-        if study_input.refusal is not None:
-            remedy = "Convert it, or leave it out."
-            findings.append(Finding(study_input.case, "error", study_input.refusal, remedy))
-            continue
-        try:
-            paths = study_input.paths
-            study = read_study(paths, case=study_input.case, num_channels=len(paths))
-        except StudyError as error:
-            found = f"{Path(error.where).name}: {error.found}"
-            findings.append(Finding(study_input.case, "error", found, error.remedy))
-            continue
-        findings += [
-            Finding(study.case, "warning", warning, "Look at the study before segmenting it.")
-            for warning in study.warnings
-        ]
+        findings += _check(study_input, description)
     return findings, len(studies)
+
+
+def _check(study_input: StudyInput, description: ModelDescription | None) -> Iterator[Finding]:
+    case = study_input.case
+    if study_input.refusal is not None:
+        yield Finding(case, "error", study_input.refusal, "Convert it, or leave it out.")
+        return
+    paths = study_input.paths
+    try:
+        study = read_study(
+            paths,
+            case=case,
+            num_channels=len(paths) if description is None else len(description.channels),
+            config=StudyConfig() if description is None else description.study,
+        )
+    except StudyError as error:
+        found = f"{Path(error.where).name}: {error.found}"
+        yield Finding(case, "error", found, error.remedy)
+        return
+    for warning in study.warnings:
+        yield Finding(case, "warning", warning, "Look at the study before segmenting it.")
+    if description is not None:
+        for finding in look_over(study, description):
+            severity = "error" if finding.verdict == "reject" else "warning"
+            yield Finding(case, severity, f"{finding.check}: {finding.found}", finding.remedy)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.admission import Finding
+from pipeline.cohort.gate import pass_gate
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import device_name, is_current, make_recipe
@@ -67,6 +69,7 @@ class Loaded:
     input: StudyInput
     recipe: Recipe
     prepared: PreparedStudy
+    admission: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -163,21 +166,25 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
             num_channels=len(job.model.description.channels),
             config=job.model.description.study,
         )
+    with timed(seconds, "admission"):
+        voxels, findings = pass_gate(voxels, job.model.description)
     prepared = job.segmenter.prepare(voxels, keep_volume=job.options.pictures)
     if voxels.volume.data_CIJK.nbytes > LARGE_BYTES:
         del voxels
         give_back_freed()
-    return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
+    prepared = replace(prepared, seconds=seconds | dict(prepared.seconds))
+    return Loaded(study, recipe, prepared, findings)
 
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
-    study, sink = loaded.prepared, None
-    Outputs(job.out, study.case).remove()
+    study, sink, outputs = loaded.prepared, None, Outputs(job.out, loaded.prepared.case)
+    outputs.remove()
     with ExitStack() as stack:
         if job.options.probabilities:
-            path = Outputs(job.out, study.case).probabilities
             num_outputs = job.model.description.num_outputs
-            writer = ProbabilityWriter(path, study.header, study.grid.shape, num_outputs)
+            writer = ProbabilityWriter(
+                outputs.probabilities, study.header, study.grid.shape, num_outputs
+            )
             sink = stack.enter_context(writer)
         segmentation = job.segmenter.segment(
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
@@ -185,7 +192,7 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
         seconds = dict(segmentation.seconds)
         with timed(seconds, "write"):
             stack.close()
-    segmentation = replace(segmentation, seconds=seconds)
+    segmentation = replace(segmentation, seconds=seconds, admission=loaded.admission)
     volume = study.volume if job.options.pictures else None
     return Segmented(loaded.input, loaded.recipe, study.grid, study.header, volume, segmentation)
 
@@ -221,6 +228,7 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
+        admission=segmentation.admission,
         timing=Timing.of(in_order, grid.num_voxels),
         memory_gb=dict(segmentation.memory_gb),
         device=device_name(job.segmenter.device),

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from pipeline import __version__
+from pipeline.admission import Finding
 from pipeline.files import sha256_of, write_text
 from pipeline.volume import Grid
 
@@ -120,6 +121,10 @@ class Provenance(BaseModel):
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
     grid: GridRecord = Field(description="Grid of input and mask.")
     warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")
+    admission: tuple[Finding, ...] = Field(
+        default=(),
+        description="How the study differs from the training cases; empty in earlier versions.",
+    )
     timing: Timing = Field(description="What took how long.")
     memory_gb: dict[str, float] = Field(
         default={},

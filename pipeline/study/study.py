@@ -53,6 +53,7 @@ class Study:
         header: Geometry fields only, bit for bit those of the (first) input; no free text.
         paths: The files that were read, one per channel, or one that holds all channels.
         warnings: What was odd but acceptable, one sentence each.
+        modality: As DICOM names it (CT, MR, PT, ...), where the files say.
     """
 
     case: str
@@ -60,6 +61,7 @@ class Study:
     header: GeometryHeader
     paths: tuple[Path, ...]
     warnings: tuple[str, ...]
+    modality: str | None = None
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     write_provenance(provenance, tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
     assert set(data) == {
-        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "timing",
-        "memory_gb", "device", "arithmetic", "versions", "created_utc",
+        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "admission",
+        "timing", "memory_gb", "device", "arithmetic", "versions", "created_utc",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],
