@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "files", "progress", "main_memory",
+    "errors", "volume", "findings", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
     "planning", "cohort", "config", "selection", "refinement", "verbs", "refine_verb", "parsers",

@@ -5,7 +5,8 @@ whoever looks at a warning loses a minute.
 """
 
 from pipeline.admission.admit import admit
+from pipeline.admission.candidate import Modality, rejection
 from pipeline.admission.config import Action, AdmissionConfig
-from pipeline.admission.finding import Finding, Modality, Verdict, rejection
+from pipeline.findings import Finding, Verdict
 
 __all__ = ["Action", "AdmissionConfig", "Finding", "Modality", "Verdict", "admit", "rejection"]

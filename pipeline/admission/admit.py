@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.admission.anatomy import check_anatomy
+from pipeline.admission.candidate import Candidate, Modality
 from pipeline.admission.config import Action, AdmissionConfig
-from pipeline.admission.finding import Candidate, Finding, Modality
 from pipeline.admission.geometry import (
     check_field_of_view,
     check_orientation,
@@ -20,6 +20,7 @@ from pipeline.admission.intensity import (
 )
 from pipeline.admission.slices import check_noise, check_slices, check_texture
 from pipeline.admission.units import check_units
+from pipeline.findings import Finding
 from pipeline.study import Study
 from pipeline.transforms import Fingerprint, look_at
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.admission.finding import Candidate, Finding
+from pipeline.admission.candidate import Candidate
 from pipeline.admission.geometry import fits
+from pipeline.findings import Finding
 from pipeline.transforms import RIGHT, Template
 
 INVERTED_SHARE = 0.5

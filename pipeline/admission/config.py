@@ -7,12 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 Action = Literal["auto", "reject", "warn", "off"]
 """auto: as grave as what was found; reject or warn: whatever was found; off: do not look."""
 
-CheckName = Literal[
-    "modality", "shear", "spacing", "field_of_view", "orientation", "flip", "slices", "empty",
-    "units", "scale", "inverted", "padding", "saturation", "noise", "texture", "likeness",
-    "fingerprint",
-]  # fmt: skip
-
 
 def _check(what: str) -> Action:
     """Declare a check that is as grave as what it finds."""

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from pipeline.admission.finding import Candidate, Finding, Verdict
+from pipeline.admission.candidate import Candidate
+from pipeline.findings import Finding, Verdict
 from pipeline.transforms import Spread
 
 AXES = "RAS"

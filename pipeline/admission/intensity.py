@@ -7,7 +7,8 @@ nothing; another value for the background does.
 import math
 from collections.abc import Iterator
 
-from pipeline.admission.finding import Candidate, Finding
+from pipeline.admission.candidate import Candidate
+from pipeline.findings import Finding
 from pipeline.transforms import AIR_HU, PADDING_GAP, PADDING_SHARE, ChannelLook, ChannelSpread
 
 HU_AIR = (-1200.0, -800.0)

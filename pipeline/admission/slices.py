@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.admission.finding import Candidate, Finding
+from pipeline.admission.candidate import Candidate
 from pipeline.admission.geometry import AXES
+from pipeline.findings import Finding
 from pipeline.transforms import CohortLook, Continuity, SliceFault, Spread
 
 USUAL_JUMP = 2.0

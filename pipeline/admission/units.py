@@ -5,7 +5,8 @@ The first explanation that fits is the finding; they go from the surest to the l
 
 from collections.abc import Callable, Iterator
 
-from pipeline.admission.finding import Candidate, Finding, Verdict
+from pipeline.admission.candidate import Candidate
+from pipeline.findings import Finding, Verdict
 from pipeline.transforms import AIR_HU, ChannelLook, ChannelSpread
 from pipeline.transforms.fingerprint import ChannelStatistics
 

@@ -1,16 +1,20 @@
 """Look at studies before segmenting them: would they be read and admitted, and what is odd."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pipeline.cohort.gate import look_over
 from pipeline.cohort.inputs import find_studies
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
+from pipeline.findings import Verdict
 from pipeline.manifest import Finding
 from pipeline.model import ModelDescription
 from pipeline.progress import track
 from pipeline.study import StudyConfig, read_study
+
+_SEVERITY: Mapping[Verdict, Literal["error", "warning"]] = {"reject": "error", "warn": "warning"}
 
 
 def check_inputs(
@@ -60,5 +64,5 @@ def _check(study_input: StudyInput, description: ModelDescription | None) -> Ite
         yield Finding(case, "warning", warning, "Look at the study before segmenting it.")
     if description is not None:
         for finding in look_over(study, description):
-            severity = "error" if finding.verdict == "reject" else "warning"
-            yield Finding(case, severity, f"{finding.check}: {finding.found}", finding.remedy)
+            found = f"{finding.check}: {finding.found}"
+            yield Finding(case, _SEVERITY[finding.verdict], found, finding.remedy)

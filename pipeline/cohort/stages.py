@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.admission import Finding
 from pipeline.cohort.gate import pass_gate
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
@@ -20,6 +19,7 @@ from pipeline.cohort.recipe import device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput, without_folder
 from pipeline.cohort.table import Row, Status
 from pipeline.errors import StudyError
+from pipeline.findings import Finding
 from pipeline.main_memory import give_back_freed
 from pipeline.model import Model
 from pipeline.progress import timed
@@ -182,10 +182,8 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
     with ExitStack() as stack:
         if job.options.probabilities:
             num_outputs = job.model.description.num_outputs
-            writer = ProbabilityWriter(
-                outputs.probabilities, study.header, study.grid.shape, num_outputs
-            )
-            sink = stack.enter_context(writer)
+            where = (outputs.probabilities, study.header, study.grid.shape)
+            sink = stack.enter_context(ProbabilityWriter(*where, num_outputs))
         segmentation = job.segmenter.segment(
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
         )

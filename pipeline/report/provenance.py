@@ -14,8 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from pipeline import __version__
-from pipeline.admission import Finding
 from pipeline.files import sha256_of, write_text
+from pipeline.findings import Finding
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.admission import Finding
+from pipeline.findings import Finding
 from pipeline.study import GeometryHeader
 from pipeline.transforms import Uncertain, Working
 from pipeline.volume import Grid, Volume

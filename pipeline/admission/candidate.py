@@ -1,32 +1,16 @@
-"""What admission finds, and what it compares."""
+"""What admission compares, and what follows from what it finds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from pipeline.admission.config import AdmissionConfig, CheckName
+from pipeline.admission.config import AdmissionConfig
 from pipeline.errors import StudyError
+from pipeline.findings import Finding
 from pipeline.study import Study
 from pipeline.transforms import CohortLook, Fingerprint, Look
 
-Verdict = Literal["warn", "reject"]
 Modality = Literal["CT", "MR", "other"]
-
-
-class Finding(BaseModel):
-    """One way in which a study differs from what the model was trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    check: CheckName = Field(description="The setting of admission that turns this check off.")
-    verdict: Verdict = Field(description="Whether it only warns.")
-    found: str = Field(description="What was found, with the number and what was expected.")
-    remedy: str = Field(description="What the user can do about it, as a sentence.")
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.found}. {self.remedy}"
 
 
 @dataclass(frozen=True)
