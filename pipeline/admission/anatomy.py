@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from pipeline.admission.candidate import Candidate
-from pipeline.admission.geometry import fits
+from pipeline.admission.geometry import volume_factor
 from pipeline.findings import Finding
 from pipeline.transforms import RIGHT, Template
 
@@ -44,7 +44,7 @@ def check_anatomy(candidate: Candidate) -> Iterator[Finding]:
     flipped = _flipped(candidate, template, least)
     if flipped is not None:
         yield flipped
-    if similarity < least and (flipped is None or flipped.verdict == "warn"):
+    elif similarity < least:
         yield Finding(
             check="likeness",
             verdict="warn",
@@ -85,7 +85,13 @@ def _flipped(candidate: Candidate, template: Template, least: float) -> Finding 
     matches = {code: np.mean(template.similarities(cubes, code)) for code in against}
     code = max(matches, key=matches.__getitem__)
     vote, relative = against[code]
-    sure = relative < FLIP_REJECTS and matches[code] >= least and _would_fit(candidate, code)
+    if matches[code] < least:
+        # It looks like the training cases in no orientation, which is another finding.
+        return None
+    config = candidate.config
+    # Of another field of view, the mean picture says little.
+    is_whole = volume_factor(candidate) < config.size_warn_factor + candidate.few
+    sure = relative < FLIP_REJECTS and is_whole
     return Finding(
         check="flip",
         verdict="reject" if sure else "warn",
@@ -94,15 +100,6 @@ def _flipped(candidate: Candidate, template: Template, least: float) -> Finding 
         f"{template.votes[code].mean:.2f} with deviation {template.votes[code].std:.2f})",
         remedy="Correct the header's orientation, for example by converting from DICOM again.",
     )
-
-
-def _would_fit(candidate: Candidate, code: str) -> bool:
-    """Tell whether the field of view is the usual one if the axes run as `code` says.
-
-    Of another field of view, the mean picture says little.
-    """
-    plain = [letter if letter in RIGHT else _OPPOSITE[letter] for letter in code]
-    return fits(candidate, [candidate.look.size_mm[plain.index(letter)] for letter in RIGHT])
 
 
 def _is_mirrored(code: str, mirror_axes: tuple[str, ...]) -> bool:

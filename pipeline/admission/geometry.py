@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.admission.candidate import Candidate
-from pipeline.findings import Finding, Verdict
-from pipeline.transforms import Spread
+from pipeline.findings import Finding
 
 AXES = "RAS"
 
@@ -48,22 +47,19 @@ def check_spacing(candidate: Candidate) -> Iterator[Finding]:
 
 def check_field_of_view(candidate: Candidate) -> Iterator[Finding]:
     """Compare the size of the volume with training, along each axis and as a whole."""
-    ranges = _sizes_mm(candidate)
-    if ranges is None:
+    limits = _sizes_mm(candidate)
+    if limits is None:
         return
     config, size_mm = candidate.config, candidate.look.size_mm
-    limits = [(each.lowest, each.highest) for each in ranges]
-    volume = math.prod(size_mm)
-    whole = _factors([volume], [(math.prod(a for a, _ in limits), math.prod(b for _, b in limits))])
-    verdict: Verdict = "reject" if whole[0] >= config.volume_reject_factor else "warn"
     factors = _factors(size_mm, limits)
-    if verdict == "warn" and fits(candidate, size_mm):
+    refused = volume_factor(candidate) >= config.volume_reject_factor
+    if not refused and max(factors) < config.size_warn_factor + candidate.few:
         return
     axis = factors.index(max(factors))
     less = size_mm[axis] < limits[axis][0]
     yield Finding(
         check="field_of_view",
-        verdict=verdict,
+        verdict="reject" if refused else "warn",
         found=f"the volume measures {size_mm[axis]:.0f} mm along {AXES[axis]}, "
         f"in training {limits[axis][0]:.0f} to {limits[axis][1]:.0f} mm",
         remedy="Part of what the model looks for may be cut off; give the whole scan."
@@ -72,13 +68,13 @@ def check_field_of_view(candidate: Candidate) -> Iterator[Finding]:
     )
 
 
-def fits(candidate: Candidate, size_mm: Sequence[float]) -> bool:
-    """Tell whether a volume of this size along R, A, S is about as large as in training."""
-    ranges = _sizes_mm(candidate)
-    if ranges is None:
-        return True
-    factors = _factors(size_mm, [(each.lowest, each.highest) for each in ranges])
-    return max(factors) < candidate.config.size_warn_factor + candidate.few
+def volume_factor(candidate: Candidate) -> float:
+    """How many times larger the volume is than all in training, or smaller; 1 within."""
+    limits = _sizes_mm(candidate)
+    if limits is None:
+        return 1.0
+    whole = (math.prod(low for low, _ in limits), math.prod(high for _, high in limits))
+    return _factors([math.prod(candidate.look.size_mm)], [whole])[0]
 
 
 def check_orientation(candidate: Candidate) -> Iterator[Finding]:
@@ -94,14 +90,14 @@ def check_orientation(candidate: Candidate) -> Iterator[Finding]:
     )
 
 
-def _sizes_mm(candidate: Candidate) -> Sequence[Spread] | None:
+def _sizes_mm(candidate: Candidate) -> list[tuple[float, float]] | None:
+    """Smallest and largest size along R, A, S in training; between percentiles in older models."""
     if candidate.cohort is not None:
-        return candidate.cohort.size_mm
+        return [(each.lowest, each.highest) for each in candidate.cohort.size_mm]
     percentiles = candidate.fingerprint.size_percentiles_mm
     if percentiles is None:
         return None
-    rows = zip(percentiles.p10, percentiles.p50, percentiles.p90, strict=True)
-    return [Spread(lowest=low, middle=middle, highest=high) for low, middle, high in rows]
+    return list(zip(percentiles.p10, percentiles.p90, strict=True))
 
 
 def _factors(values: Sequence[float], limits: Sequence[tuple[float, float]]) -> list[float]:

@@ -14,8 +14,8 @@ volumes show up to 1.8 where the body begins."""
 JUMP_FLOOR = 0.3
 """Least that a jump may go beyond the largest in training."""
 
-TEXTURE_FLOOR = 0.15
-"""Least that the logarithm of an axis' coarseness may go beyond training: a factor of 1.16."""
+TEXTURE_FLOOR = 0.2
+"""Least that the logarithm of an axis' coarseness may go beyond training: a factor of 1.22."""
 
 NONE_USUAL = Spread(lowest=0, middle=0, highest=0)
 

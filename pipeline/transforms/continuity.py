@@ -17,8 +17,11 @@ MIN_SLICES = 8
 """Along shorter axes there is too little to compare a slice with."""
 
 MADE_UP_SHARE = 0.1
-"""A slice that differs from the mean of its neighbours by less than this share of what is usual
-for the volume was interpolated: measured noise does not cancel."""
+"""A slice that differs from the mean of its neighbours by less than this share of how much it
+differs from each of them was interpolated: measured noise does not cancel."""
+
+SMOOTH_SHARE = 0.3
+"""And by less than this share of what is usual in the volume."""
 
 SliceFault = Literal["empty", "doubled", "made_up"]
 
@@ -120,5 +123,7 @@ def _made_up(slices: Image, steps: npt.NDArray[np.float64]) -> tuple[int, ...]:
     moves = (steps[1:] > 0) & (steps[:-1] > 0)
     if not moves.any():
         return ()
-    usual = np.quantile(bend[moves], 0.75)
-    return tuple(int(n) + 1 for n in np.flatnonzero(moves & (bend < MADE_UP_SHARE * usual)))
+    straight = bend < MADE_UP_SHARE * np.minimum(steps[1:], steps[:-1])
+    # Neither smooth parts nor the rounding of small differences count.
+    straight &= bend < SMOOTH_SHARE * np.quantile(bend[moves], 0.75)
+    return tuple(int(n) + 1 for n in np.flatnonzero(moves & straight))
