@@ -37,13 +37,13 @@ def check_anatomy(candidate: Candidate) -> Iterator[Finding]:
     similarities = template.similarities(cubes)
     similarity = sum(similarities) / len(similarities)
     least = template.similarity.widened(candidate.slack, LIKENESS_FLOOR).lowest
-    inverted = tuple(_inverted(candidate, template, similarities))
-    if inverted:
-        yield from inverted
-        return
     flipped = _flipped(candidate, template, least)
+    inverted = tuple(_inverted(candidate, template, similarities))
     if flipped is not None:
         yield flipped
+    # A flip explains a negative correlation too, and in it the study matches the picture.
+    elif inverted:
+        yield from inverted
     elif similarity < least:
         yield Finding(
             check="likeness",

@@ -31,6 +31,9 @@ CLIPPED_SHARE = 0.02
 CUT_SHARE = 0.1
 """Of the range that the network uses; a window that cuts more of it off changes what it sees."""
 
+EMPTY_OF_AIR = 0.005
+"""Share of air below which a study shows none."""
+
 DENSEST_HU = 2000.0
 """Fewer than one voxel in twenty is denser in any scan."""
 
@@ -104,7 +107,7 @@ def _not_negative(
     if look.lowest < 0 or not has_air(usual):
         return None
     if look.highest <= BYTE_HIGHEST:
-        return "reject", f"{_range(look)}: a window in 8 bits, not Hounsfield units"
+        return "reject", f"{_range(look)}: a window, perhaps in 8 bits, not Hounsfield units"
     moved = look.quantiles[1] - usual.percentile_05.middle
     if abs(moved - OFFSET_HU) <= OFFSET_TOLERANCE_HU:
         return "reject", f"{_range(look)}: Hounsfield units plus about {moved:.0f}, air is at 0"
@@ -160,7 +163,7 @@ def _clipped(
 def _airless(
     look: ChannelLook, usual: ChannelSpread, _used: ChannelStatistics
 ) -> tuple[Verdict, str] | None:
-    if not has_air(usual) or look.quantiles[0] < AIR_HU:
+    if not has_air(usual) or look.quantiles[0] < AIR_HU or look.share_air > EMPTY_OF_AIR:
         return None
     return "warn", (
         f"the darkest voxels are at {look.quantiles[0]:.0f} HU, every training case shows air: "
@@ -175,8 +178,8 @@ def _range(look: ChannelLook) -> str:
 _EXPLANATIONS: tuple[Explanation, ...] = (
     _narrow,
     _inverted,
-    _not_negative,
     _displaced,
+    _not_negative,
     _clipped,
     _airless,
 )

@@ -47,8 +47,9 @@ class ChannelLook:
 
     Attributes:
         lowest: Smallest value of all voxels, and `highest` the largest.
-        quantiles: At `QUANTILES`, over the voxels that were looked at, like all that follow. Here
-            and below, padding counts as the second smallest value, so that it hides nothing.
+        quantiles: At `QUANTILES`, over the voxels that were looked at, like all that follow. Here,
+            in the slices and in the picture, padding counts as the second smallest value, so that
+            it hides nothing.
         second_lowest: Smallest value above the smallest.
         share_lowest: Share that has the smallest value, and `share_highest` the largest.
         share_air: Share below `AIR_HU`, and `share_bone` above `BONE_HU`; for CT.
@@ -155,6 +156,7 @@ def _look_at(channel_RAS: npt.NDArray[np.floating[Any]]) -> ChannelLook:
     num_lowest = int(np.searchsorted(ordered, lowest, "right"))
     second = float(ordered[min(num_lowest, num - 1)])
     floor = second if is_padding(num_lowest / num, second - lowest, highest - second) else lowest
+    share_air = float(np.searchsorted(ordered, AIR_HU) / num)
     ordered = np.maximum(ordered, floor)
     random_step = _mean_difference(ordered)
     r, a, s = (measure_continuity(channel_RAS, axis, floor) for axis in range(3))
@@ -167,7 +169,7 @@ def _look_at(channel_RAS: npt.NDArray[np.floating[Any]]) -> ChannelLook:
         second_lowest=second,
         share_lowest=num_lowest / num,
         share_highest=float(1 - np.searchsorted(ordered, highest, "left") / num),
-        share_air=float(np.searchsorted(ordered, AIR_HU) / num),
+        share_air=share_air,
         share_bone=float(1 - np.searchsorted(ordered, BONE_HU, "right") / num),
         roughness=(along[0], along[1], along[2]),
         slices=(r, a, s),
@@ -183,7 +185,7 @@ def is_padding(share: float, gap: float, rest: float) -> bool:
         gap: From it to the second smallest value.
         rest: From that to the largest value.
     """
-    return share >= PADDING_SHARE and gap > PADDING_GAP * rest
+    return share >= PADDING_SHARE and gap > PADDING_GAP * rest > 0
 
 
 def _sample(channel_RAS: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
