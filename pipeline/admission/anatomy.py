@@ -5,13 +5,17 @@ are compared, and none that the model was trained to take as it comes (mirroring
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.admission.candidate import Candidate
 from pipeline.admission.geometry import volume_factor
 from pipeline.findings import Finding
 from pipeline.transforms import RIGHT, Template
+
+Cube = npt.NDArray[np.float32]
 
 INVERTED_SHARE = 0.5
 """An inverted study matches the negative picture; at least so well, relative to training."""
@@ -33,17 +37,17 @@ def check_anatomy(candidate: Candidate) -> Iterator[Finding]:
     template = candidate.cohort.template if candidate.cohort is not None else None
     if template is None:
         return
-    cubes = [channel.cube_RAS for channel in candidate.look.channels]
+    cubes = _as_in_training(candidate, template)
     similarities = template.similarities(cubes)
-    similarity = sum(similarities) / len(similarities)
+    similarity = float(np.mean(similarities))
     least = template.similarity.widened(candidate.slack, LIKENESS_FLOOR).lowest
-    flipped = _flipped(candidate, template, least)
+    flipped, match = _flipped(candidate, template, cubes, least)
     inverted = tuple(_inverted(candidate, template, similarities))
-    if flipped is not None:
-        yield flipped
-    # A flip explains a negative correlation too, and in it the study matches the picture.
-    elif inverted:
+    # A flip can explain a negative correlation too; what explains it better is found.
+    if inverted and -min(similarities) > match:
         yield from inverted
+    elif flipped is not None:
+        yield flipped
     elif similarity < least:
         yield Finding(
             check="likeness",
@@ -52,6 +56,15 @@ def check_anatomy(candidate: Candidate) -> Iterator[Finding]:
             f"cases, they themselves {template.similarity.lowest:.2f} and more",
             remedy="Look whether body part, field of view and position are what the model is for.",
         )
+
+
+def _as_in_training(candidate: Candidate, template: Template) -> list[Cube]:
+    """Mirror the study's picture as fits best, along axes that the model takes either way."""
+    cubes = [channel.cube_RAS for channel in candidate.look.channels]
+    axes = [RIGHT.index(axis) for axis in candidate.mirror_axes]
+    chosen = (combinations(axes, num) for num in range(len(axes) + 1))
+    ways = [[np.flip(cube, way) for cube in cubes] for some in chosen for way in some]
+    return max(ways, key=lambda way: sum(template.similarities(way)))
 
 
 def _inverted(
@@ -71,28 +84,31 @@ def _inverted(
             )
 
 
-def _flipped(candidate: Candidate, template: Template, least: float) -> Finding | None:
-    """Find the orientation that most speaks for, among those that can be told from the right."""
-    cubes = [channel.cube_RAS for channel in candidate.look.channels]
+def _flipped(
+    candidate: Candidate, template: Template, cubes: Sequence[Cube], least: float
+) -> tuple[Finding | None, float]:
+    """Find the orientation that most speaks for, among those that can be told from the right.
+
+    Returns:
+        What was found, if anything was, and the correlation in that orientation.
+    """
     against = {
         code: (vote, vote / template.votes[code].mean)
         for code, vote in template.ask(cubes).items()
         if not _is_mirrored(code, candidate.mirror_axes)
     }
     against = {code: votes for code, votes in against.items() if votes[1] < FLIP_WARNS}
-    if not against:
-        return None
-    matches = {code: np.mean(template.similarities(cubes, code)) for code in against}
-    code = max(matches, key=matches.__getitem__)
-    vote, relative = against[code]
-    if matches[code] < least:
+    matches = {code: float(np.mean(template.similarities(cubes, code))) for code in against}
+    code = max(matches, key=matches.__getitem__, default=RIGHT)
+    if matches.get(code, -1.0) < least:
         # It looks like the training cases in no orientation, which is another finding.
-        return None
+        return None, -1.0
+    vote, relative = against[code]
     config = candidate.config
     # Of another field of view, the mean picture says little.
     is_whole = volume_factor(candidate) < config.size_warn_factor + candidate.few
     sure = relative < FLIP_REJECTS and is_whole
-    return Finding(
+    finding = Finding(
         check="flip",
         verdict="reject" if sure else "warn",
         found=f"{_in_words(code)}: the volume lies as if its axes ran to {', '.join(code)} where "
@@ -100,6 +116,7 @@ def _flipped(candidate: Candidate, template: Template, least: float) -> Finding 
         f"{template.votes[code].mean:.2f} with deviation {template.votes[code].std:.2f})",
         remedy="Correct the header's orientation, for example by converting from DICOM again.",
     )
+    return finding, matches[code]
 
 
 def _is_mirrored(code: str, mirror_axes: tuple[str, ...]) -> bool:

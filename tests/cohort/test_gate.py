@@ -54,9 +54,9 @@ def test_what_must_not_be_segmented_is_refused(study, model):
 
 
 def test_mirrored_training_takes_mirrored_studies(model, study):
-    """A wedge, bright on the left: cases that lie so tell a flip, unless mirrored in training."""
+    """Bright on the left and at the back: cases tell a flip, unless mirrored in training."""
     rng = np.random.default_rng(0)
-    wedge = np.linspace(100, 0, 12)[:, None, None]
+    wedge = np.linspace(100, 0, 12)[:, None, None] + np.linspace(0, 150, 14)[:, None]
 
     def case():
         data = (wedge + rng.normal(0, 5, (1, 12, 14, 10))).astype(np.float32)
