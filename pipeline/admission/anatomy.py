@@ -99,8 +99,8 @@ def _flipped(
     }
     against = {code: votes for code, votes in against.items() if votes[1] < FLIP_WARNS}
     matches = {code: float(np.mean(template.similarities(cubes, code))) for code in against}
-    code = max(matches, key=matches.__getitem__, default=RIGHT)
-    if matches.get(code, -1.0) < least:
+    code = max(matches, key=matches.__getitem__, default=None)
+    if code is None or matches[code] < least:
         # It looks like the training cases in no orientation, which is another finding.
         return None, -1.0
     vote, relative = against[code]

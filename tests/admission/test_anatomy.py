@@ -33,7 +33,7 @@ def test_exchanged_axes_are_told(ask_ct, good_ct, changed):
 
 def test_a_model_trained_on_mirrored_patches_takes_mirrored_studies(ask_ct, good_ct, changed):
     flipped = changed(good_ct, lambda data: np.flip(data, 1))
-    assert "flip" not in ask_ct(flipped, mirror_axes=("R",))
+    assert ask_ct(flipped, mirror_axes=("R",)) == {}
     upside_down = changed(good_ct, lambda data: np.flip(data, 3))
     assert "flip" in ask_ct(upside_down, mirror_axes=("R",))
 
@@ -71,6 +71,15 @@ def test_another_body_part_looks_unlike(ask_ct, mr):
     data += np.random.default_rng(0).normal(0, 15, data.shape)
     found = ask_ct(Volume(data.transpose(0, 3, 1, 2).astype(np.float32), np.diag([5, 2.6, 3, 1.0])))
     assert found["likeness"].verdict == "warn"
+
+
+def test_training_cases_that_have_nothing_in_common_tell_nothing(ct, ask_ct, good_ct, changed):
+    look = ct[0].look
+    apart = look.template.similarity.model_copy(update={"lowest": -0.9})
+    template = look.template.model_copy(update={"similarity": apart, "votes": {}})
+    motley = ct[0].model_copy(update={"look": look.model_copy(update={"template": template})})
+    assert ask_ct(good_ct, fingerprint=motley) == {}
+    assert ask_ct(changed(good_ct, lambda data: np.flip(data, 3)), fingerprint=motley) == {}
 
 
 def test_few_cases_have_no_picture_to_compare_with(ct, ask_ct, good_ct, changed):

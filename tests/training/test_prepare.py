@@ -27,6 +27,8 @@ def test_a_single_run_looks_at_its_training_cases_only(make_config, tmp_path, fo
     assert description.mirror_axes == ()
     mirrored = make_config(tmp_path, "augmentation.flip_axes=[A]")
     assert describe_run(mirrored, prepared).mirror_axes == ("A",)
+    lenient = make_config(tmp_path, "admission.mode=warn")
+    assert describe_run(lenient, prepared).admission.mode == "warn"
 
 
 def test_a_fold_of_a_split_that_the_manifest_sets_is_told_to_count_for_nothing(
