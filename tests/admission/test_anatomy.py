@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipeline.transforms import Template
 from pipeline.volume import Volume
 
 
@@ -76,7 +77,7 @@ def test_another_body_part_looks_unlike(ask_ct, mr):
 def test_training_cases_that_have_nothing_in_common_tell_nothing(ct, ask_ct, good_ct, changed):
     look = ct[0].look
     apart = look.template.similarity.model_copy(update={"lowest": -0.9})
-    template = look.template.model_copy(update={"similarity": apart, "votes": {}})
+    template = Template(**(dict(look.template) | {"similarity": apart, "votes": {}}))
     motley = ct[0].model_copy(update={"look": look.model_copy(update={"template": template})})
     assert ask_ct(good_ct, fingerprint=motley) == {}
     assert ask_ct(changed(good_ct, lambda data: np.flip(data, 3)), fingerprint=motley) == {}
