@@ -71,8 +71,9 @@ def check_padding(candidate: Candidate) -> Iterator[Finding]:
             continue
         yield Finding(
             check="padding",
-            # The network's window takes it from CT; MR is scaled by what is not 0.
-            verdict="warn" if is_ct else "reject",
+            # The network's window takes it from CT; MR is scaled by what is not 0, so that it
+            # spoils what training did not have.
+            verdict="warn" if is_ct or candidate.cohort is None else "reject",
             found=f"{candidate.in_channel(index)}{look.share_lowest:.0%} of the voxels have the "
             f"value {look.lowest:g}, far below all others: padding",
             remedy="Set padding to air (-1024)." if is_ct else "Set padding to 0.",
