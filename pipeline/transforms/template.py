@@ -156,10 +156,11 @@ def make_template(cubes_NC: Sequence[Sequence[Cube]]) -> Template | None:
     turns = _turns(codes)
     votes = []
     similarity = []
-    for n, own in enumerate(stack):
-        others = np.delete(stack, n, axis=0)
-        mean = others.mean(axis=0)
-        votes.append(_Jury.of(mean, others.var(axis=0), turns).votes(own))
+    total, total_of_squares = stack.sum(axis=0), (stack**2).sum(axis=0)
+    for own in stack:
+        mean = (total - own) / (num - 1)
+        variance = np.maximum((total_of_squares - own**2) / (num - 1) - mean**2, 0)
+        votes.append(_Jury.of(mean, variance, turns).votes(own))
         matches = [_correlation(*pair) for pair in zip(own, mean, strict=True)]
         similarity.append(sum(matches) / len(matches))
     return Template(
