@@ -86,9 +86,15 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "check",
         parents=[common],
-        help="verify a data set without training",
+        usage="trivox check MANIFEST|INPUT ... [--model DIR] [--root DIR] [key=value ...] "
+        "[--verbose]",
+        help="verify a data set without training, or studies without segmenting them",
         description="Read every file of a data set, or of studies to segment, and list what is "
-        "wrong, with the remedy. Exit code 1 if there is an error among the findings.",
+        "wrong, with the remedy. With a model, compare the studies with what it was trained on, as "
+        "`trivox segment` does before it segments. Exit code 1 if there is an error among the "
+        "findings.",
+        epilog="key=value overrides the model's settings, for example admission.flip=warn. "
+        "Example: trivox check scans/ --model runs/phantom_ct/model",
     )
     parser.add_argument(
         "inputs",
@@ -97,6 +103,7 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         metavar="MANIFEST|INPUT",
         help="a manifest, a dataset.json or its folder; or volumes and folders of them",
     )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="a run's model/")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
     add_input_choices(parser)
     parser.set_defaults(verb=verbs.check)

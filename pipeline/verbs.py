@@ -21,7 +21,7 @@ Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
-MAY_OVERRIDE = ("study", "inference", "postprocessing")
+MAY_OVERRIDE = ("study", "admission", "inference", "postprocessing")
 """Settings of a trained model that may be changed when segmenting; the others are its training."""
 
 TABLE_WIDTH = 120
@@ -117,32 +117,41 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Verify a data set or single inputs; print the findings."""
-    from pipeline.cohort import BidsChoice, check_inputs
-    from pipeline.manifest import (
-        check_manifest,
-        format_findings,
-        is_manifest,
-        load_manifest,
-        summarise_findings,
-    )
+    """Verify a data set, or single inputs, against a model if one is given; print the findings."""
+    from pipeline import manifest as data_sets
+    from pipeline.cohort import BidsChoice, DataRoot, check_inputs
+    from pipeline.config import override_settings
+    from pipeline.model import read_description
 
-    if options.overrides:
-        raise ConfigError(options.overrides[0], "`check` takes no settings", "Leave it out.")
+    description = options.model and read_description(options.model)
+    if description is not None:
+        description = override_settings(description, options.overrides, ("study", "admission"))
+    elif options.overrides:
+        remedy = "Leave it out, or give the model whose settings it changes (--model)."
+        raise ConfigError(options.overrides[0], "`check` takes no settings without a model", remedy)
     inputs: list[Path] = options.inputs
-    if len(inputs) > 1 and any(is_manifest(path) for path in inputs):
+    with_manifest = any(data_sets.is_manifest(path) for path in inputs)
+    if options.root is not None and not with_manifest:
+        raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
+    if description is not None or not with_manifest:
+        names = () if description is None else [each.name for each in description.channels]
+        findings, num_cases = check_inputs(
+            inputs,
+            description,
+            data=DataRoot(options.root, options.allow_outside),
+            bids=BidsChoice.of(options.bids_suffix, names),
+        )
+    elif len(inputs) > 1:
         raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")
-    if is_manifest(inputs[0]):
-        manifest = load_manifest(inputs[0], options.root, allow_outside=options.allow_outside)
-        findings, num_cases = check_manifest(manifest), len(manifest.cases)
     else:
-        if options.root is not None:
-            raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
-        findings, num_cases = check_inputs(inputs, BidsChoice.of(options.bids_suffix, ()))
+        manifest = data_sets.load_manifest(
+            inputs[0], options.root, allow_outside=options.allow_outside
+        )
+        findings, num_cases = data_sets.check_manifest(manifest), len(manifest.cases)
     console = _results()
     if findings:
-        console.print(format_findings(findings))
-    console.print(summarise_findings(findings, num_cases=num_cases))
+        console.print(data_sets.format_findings(findings))
+    console.print(data_sets.summarise_findings(findings, num_cases=num_cases))
     return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
 
 

@@ -7,11 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "files", "progress", "main_memory", "study", "manifest", "phantom",
-    "transforms", "network", "losses", "inference", "postprocessing", "evaluation", "report",
-    "model", "dicom_out", "segmentation", "export", "training", "planning", "journal", "cohort",
-    "reproduction", "config", "selection", "refinement", "verbs", "refine_verb", "segment_verb",
-    "reproduce_verb", "parsers", "cli",
+    "errors", "volume", "findings", "files", "progress", "main_memory", "study", "manifest",
+    "phantom", "transforms", "admission", "network", "losses", "inference", "postprocessing",
+    "evaluation", "report", "model", "dicom_out", "segmentation", "export", "training", "planning",
+    "journal", "cohort", "reproduction", "config", "selection", "refinement", "verbs",
+    "refine_verb", "segment_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

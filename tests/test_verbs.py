@@ -39,6 +39,24 @@ def test_check_takes_no_settings(tmp_path, capsys):
     assert "takes no settings" in capsys.readouterr().err
 
 
+def test_check_with_a_model_compares_without_segmenting(tmp_path, capsys):
+    description = ModelDescription.model_validate(DESCRIPTION)
+    network = build_network(description.network, 1, 2)
+    save_model(Model(description, (network,)), tmp_path / "model")
+    scans = tmp_path / "scans"
+    write(scans / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
+    words = ["check", str(scans), "--model", str(tmp_path / "model")]
+    assert main(words) == 0
+    assert "no errors, 1 warning" in capsys.readouterr().out.replace("no error,", "no errors,")
+    coarse = nib.Nifti1Image(np.random.default_rng(0).normal(size=(9, 9, 9)), np.diag([1, 9, 1, 1]))
+    nib.save(coarse, scans / "b.nii.gz")
+    assert main(words) == 1
+    assert "9 mm along A" in " ".join(capsys.readouterr().out.split())
+    assert main([*words, "admission.spacing=warn"]) == 0
+    assert main([*words, "inference.overlap=0.1"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "scans"]
+
+
 def test_segment_without_a_model_says_what_to_give(tmp_path, capsys):
     write(tmp_path / "a.nii.gz", np.zeros((4, 5, 6)))
     words = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]

@@ -1,28 +1,44 @@
-"""Look at studies before segmenting them: would they be read, and what is odd about them."""
+"""Look at studies before segmenting them: would they be read and admitted, and what is odd."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from pipeline.cohort.bids import BidsChoice
-from pipeline.cohort.inputs import find_studies
+from pipeline.cohort.dicom_inputs import DicomOptions
+from pipeline.cohort.gate import look_over
+from pipeline.cohort.inputs import DataRoot, find_studies
+from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
+from pipeline.findings import Verdict
 from pipeline.manifest import Finding
+from pipeline.model import ModelDescription
 from pipeline.progress import track
-from pipeline.study import read_study
+from pipeline.study import StudyConfig, read_study
+
+_SEVERITY: Mapping[Verdict, Literal["error", "warning"]] = {"reject": "error", "warn": "warning"}
 
 _ANY_IMAGE = BidsChoice()
 
+_WHERE_IT_SAYS = DataRoot()
+
 
 def check_inputs(
-    inputs: Sequence[Path], bids: BidsChoice = _ANY_IMAGE
+    inputs: Sequence[Path],
+    description: ModelDescription | None = None,
+    *,
+    data: DataRoot = _WHERE_IT_SAYS,
+    bids: BidsChoice = _ANY_IMAGE,
 ) -> tuple[list[Finding], int]:
-    """Read studies as `segment` would, without a model.
+    """Read studies as `segment` would, and compare them with what a model was trained on.
 
     Files `<case>_0000`, `<case>_0001`, ... count as the channels of one study. DICOM
     studies are named by a hash of their series.
 
     Args:
         inputs: Volumes, DICOM files, folders of them, BIDS data sets, or manifests.
+        description: Of the model; without one, studies are only read.
+        data: Where the data of manifests lies.
         bids: Which images of BIDS data sets; by default all of anatomy.
 
     Returns:
@@ -32,21 +48,41 @@ def check_inputs(
         ConfigError: If an input does not exist or holds no study.
     """
     findings: list[Finding] = []
-    studies = find_studies(inputs, num_channels=None, out=None, bids=bids)
+    num_channels = None if description is None else len(description.channels)
+    modality = "other" if description is None else description.channels[0].modality
+    studies = find_studies(
+        inputs,
+        num_channels=num_channels,
+        out=None,
+        data=data,
+        bids=bids,
+        dicom=DicomOptions(modality=modality),
+    )
     for study_input in track(studies, "Checking", len(studies)):
-        if study_input.refusal is not None:
-            remedy = "Convert it, or leave it out."
-            findings.append(Finding(study_input.case, "error", study_input.refusal, remedy))
-            continue
-        try:
-            sources = study_input.sources
-            study = read_study(sources, case=study_input.case, num_channels=len(sources))
-        except StudyError as error:
-            found = f"{Path(error.where).name}: {error.found}"
-            findings.append(Finding(study_input.case, "error", found, error.remedy))
-            continue
-        findings += [
-            Finding(study.case, "warning", warning, "Look at the study before segmenting it.")
-            for warning in study.warnings
-        ]
+        findings += _check(study_input, description)
     return findings, len(studies)
+
+
+def _check(study_input: StudyInput, description: ModelDescription | None) -> Iterator[Finding]:
+    case = study_input.case
+    if study_input.refusal is not None:
+        yield Finding(case, "error", study_input.refusal, "Mend it, or leave it out.")
+        return
+    sources = study_input.sources
+    try:
+        study = read_study(
+            sources,
+            case=case,
+            num_channels=len(sources) if description is None else len(description.channels),
+            config=StudyConfig() if description is None else description.study,
+        )
+    except StudyError as error:
+        found = f"{Path(error.where).name}: {error.found}"
+        yield Finding(case, "error", found, error.remedy)
+        return
+    for warning in study.warnings:
+        yield Finding(case, "warning", warning, "Look at the study before segmenting it.")
+    if description is not None:
+        for finding in look_over(study, description):
+            found = f"{finding.check}: {finding.found}"
+            yield Finding(case, _SEVERITY[finding.verdict], found, finding.remedy)

@@ -39,9 +39,16 @@ class Request:
 
     @property
     def method(self) -> str:
-        """A hash of the model, the settings and the outputs wanted."""
-        content = [self.sha256, settings_of(self.description), self.options.kinds]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        """A hash of what decides a mask: model, settings, and the outputs wanted."""
+        return _hash([self.sha256, settings_of(self.description), self.options.kinds])
+
+    @property
+    def gate(self) -> str:
+        """A hash of what decides whether a study is rejected: the method, and admission's settings.
+
+        Those are no part of the method, so that letting three studies through does not redo 3,000.
+        """
+        return _hash([self.method, self.description.admission.model_dump(mode="json")])
 
     def as_record(self) -> dict[str, Any]:
         """Return what the journal keeps of it."""
@@ -51,6 +58,10 @@ class Request:
             "labels": dict(self.labels),
             "outputs": self.options.kinds,
         }
+
+
+def _hash(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

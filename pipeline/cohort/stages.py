@@ -12,10 +12,12 @@ from pathlib import Path
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
+from pipeline.cohort.gate import pass_gate
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput
+from pipeline.findings import Finding
 from pipeline.journal import Row
 from pipeline.main_memory import give_back_freed
 from pipeline.model import Model
@@ -64,6 +66,7 @@ class Loaded:
     input: StudyInput
     recipe: Recipe
     prepared: PreparedStudy
+    admission: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,14 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
             num_channels=len(job.model.description.channels),
             config=job.model.description.study,
         )
+    with timed(seconds, "admission"):
+        voxels, findings = pass_gate(voxels, job.model.description)
     prepared = job.segmenter.prepare(voxels, keep_volume=job.options.pictures)
     if voxels.volume.data_CIJK.nbytes > LARGE_BYTES:
         del voxels
         give_back_freed()
-    return Loaded(study, recipe, replace(prepared, seconds=seconds | dict(prepared.seconds)))
+    prepared = replace(prepared, seconds=seconds | dict(prepared.seconds))
+    return Loaded(study, recipe, prepared, findings)
 
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
@@ -138,17 +144,16 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
     outputs.remove()
     with ExitStack() as stack:
         if job.options.probabilities:
-            path = outputs.probabilities
             num_outputs = job.model.description.num_outputs
-            writer = ProbabilityWriter(path, study.header, study.grid.shape, num_outputs)
-            sink = stack.enter_context(writer)
+            where = (outputs.probabilities, study.header, study.grid.shape)
+            sink = stack.enter_context(ProbabilityWriter(*where, num_outputs))
         segmentation = job.segmenter.segment(
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
         )
         seconds = dict(segmentation.seconds)
         with timed(seconds, "write"):
             stack.close()
-    segmentation = replace(segmentation, seconds=seconds)
+    segmentation = replace(segmentation, seconds=seconds, admission=loaded.admission)
     volume = study.volume if job.options.pictures else None
     return Segmented(loaded.input, loaded.recipe, study.grid, study.header, volume, segmentation)
 
@@ -187,6 +192,7 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
+        admission=segmentation.admission,
         timing=Timing.of(in_order, grid.num_voxels),
         memory_gb=dict(segmentation.memory_gb),
         postprocessing=describe_clean_up(clean_up, segmentation.warnings),

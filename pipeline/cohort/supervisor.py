@@ -52,6 +52,7 @@ class Supervisor:
         progress: Progress,
     ) -> None:
         self._studies, self._request, self._journal, self._run = studies, request, journal, run
+        self._method, self._gate = request.method, request.gate
         self._rows: dict[str, Row] = {}
         self._waiting: deque[StudyInput] = deque()
         self._alone: deque[StudyInput] = deque()
@@ -172,11 +173,11 @@ class Supervisor:
 
     def _sign(self, study: StudyInput, row: Row, inputs: Stamp | None) -> str:
         """Return what a result is known by; a rejected study has no outputs."""
+        if row.status != "done":
+            return sign(self._gate, inputs, [])
         outputs = Outputs.of(self._request.out, study)
-        kinds = self._request.options.kinds if row.status == "done" else []
-        files = [outputs.path(kind) for kind in kinds]
-        files += [outputs.provenance] if row.status == "done" else []
-        return sign(self._request.method, inputs, stamp(files))
+        files = [outputs.provenance, *map(outputs.path, self._request.options.kinds)]
+        return sign(self._method, inputs, stamp(files))
 
     def _write_tables(self) -> None:
         rows = [entry.row for entry in self._journal.entries() if entry.row is not None]

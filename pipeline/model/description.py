@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from pipeline.admission import AdmissionConfig
 from pipeline.inference import (
     Activation,
     FlipAxis,
@@ -49,6 +50,7 @@ class ModelDescription(BaseModel):
         num_members: Networks whose outputs are averaged.
         label_change: Share of the foreground labels of validation cases that each precision changed
             against float32, where it was measured.
+        admission: How studies are compared with the fingerprint before they are segmented.
         training: Where the model comes from, for people to read.
     """
 
@@ -69,6 +71,7 @@ class ModelDescription(BaseModel):
     label_change: Mapping[Precision, float] = {}
     postprocessing: PostprocessingConfig
     fingerprint: Fingerprint
+    admission: AdmissionConfig = AdmissionConfig()
     training: Mapping[str, Any]
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline import __version__
 from pipeline.files import sha256_of, write_text
+from pipeline.findings import Finding
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture"]
@@ -159,6 +160,10 @@ class Provenance(BaseModel):
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
     grid: GridRecord = Field(description="Grid of input and mask.")
     warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")
+    admission: tuple[Finding, ...] = Field(
+        default=(),
+        description="How the study differs from the training cases; empty in earlier versions.",
+    )
     timing: Timing = Field(description="What took how long.")
     memory_gb: dict[str, float] = Field(
         default={},

@@ -6,11 +6,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.findings import Finding
 from pipeline.study import GeometryHeader
 from pipeline.transforms import Uncertain, Working
 from pipeline.volume import Grid, Volume
 
-STAGES = ("load", "preprocess", "network", "stitch", "resample", "postprocess", "write")
+STAGES = (
+    "load",
+    "admission",
+    "preprocess",
+    "network",
+    "stitch",
+    "resample",
+    "postprocess",
+    "write",
+)
 """What the time of a study is made of, in this order."""
 
 BYTES_PER_GB = 10**9
@@ -49,6 +59,7 @@ class Segmentation:
         memory_gb: Peak of the process while the network ran, as `predicted` and as `measured`.
         uncertain: Voxels whose label is not clear, if they were asked for.
         arithmetic: Of the network, and what its sums were stored in.
+        admission: How the study differs from the training cases, where that was looked at.
     """
 
     labels_IJK: npt.NDArray[np.unsignedinteger]
@@ -57,3 +68,4 @@ class Segmentation:
     memory_gb: Mapping[str, float] = field(default_factory=dict)
     uncertain: Uncertain | None = None
     arithmetic: str = ""
+    admission: tuple[Finding, ...] = ()

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from pipeline.admission import AdmissionConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.inference import InferenceConfig, Precision
 from pipeline.losses import LossConfig
@@ -174,6 +175,7 @@ class RunConfig(BaseModel):
     inference: InferenceConfig = InferenceConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     estimate: Resources | None = Field(
         default=None, description="What a plan says that training takes; compared at its end."
     )

@@ -160,6 +160,7 @@ def describe_run(
         inference=config.inference.model_copy(update={"window": window}),
         postprocessing=config.postprocessing,
         fingerprint=prepared.fingerprint,
+        admission=config.admission,
         training={
             "data": manifest.name,
             "seed": config.seed,

@@ -4,14 +4,24 @@
 back cannot drift from the way in.
 """
 
+from pipeline.transforms.appearance import (
+    AIR_HU,
+    PADDING_GAP,
+    PADDING_SHARE,
+    ChannelLook,
+    Look,
+    look_at,
+)
 from pipeline.transforms.augmentation import Augmentation
 from pipeline.transforms.cache import CachedCase, cache_key, write_case
+from pipeline.transforms.cohort_look import ChannelSpread, CohortLook, describe_looks
 from pipeline.transforms.config import (
     AugmentationConfig,
     ChannelNormalisation,
     Preprocessing,
     PreprocessingConfig,
 )
+from pipeline.transforms.continuity import Continuity, SliceFault
 from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
 from pipeline.transforms.foreground import Shadows
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
@@ -24,17 +34,28 @@ from pipeline.transforms.preprocess import (
 )
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.restore import Restorer
+from pipeline.transforms.spread import Spread
+from pipeline.transforms.template import RIGHT, Template
 from pipeline.transforms.uncertainty import CERTAIN, Uncertain
 
 __all__ = [
+    "AIR_HU",
     "CERTAIN",
     "MAX_WORKING_VOXELS",
+    "PADDING_GAP",
+    "PADDING_SHARE",
+    "RIGHT",
     "Augmentation",
     "AugmentationConfig",
     "Batch",
     "CachedCase",
+    "ChannelLook",
     "ChannelNormalisation",
+    "ChannelSpread",
+    "CohortLook",
+    "Continuity",
     "Fingerprint",
+    "Look",
     "PatchDataset",
     "Placement",
     "Preprocessing",
@@ -44,9 +65,14 @@ __all__ = [
     "Regions",
     "Restorer",
     "Shadows",
+    "SliceFault",
+    "Spread",
+    "Template",
     "Uncertain",
     "Working",
     "cache_key",
+    "describe_looks",
+    "look_at",
     "preprocess",
     "preprocess_labels",
     "settle_preprocessing",

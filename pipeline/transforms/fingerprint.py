@@ -8,6 +8,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.manifest import Channel
+from pipeline.transforms.appearance import Look, look_at
+from pipeline.transforms.cohort_look import CohortLook, describe_looks
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing, PreprocessingConfig
 from pipeline.volume import Grid, LabelMap, Volume
 
@@ -66,6 +68,8 @@ class Fingerprint(BaseModel):
         shape_percentiles: Of the shape, in voxels.
         size_percentiles_mm: Of the physical size, shape times spacing, in mm.
         labels: Each label value that occurs, by value; empty in models of earlier versions.
+        look: Of the whole images, for the admission of new studies; None in models of earlier
+            versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +83,7 @@ class Fingerprint(BaseModel):
     shape_percentiles: Percentiles | None = None
     size_percentiles_mm: Percentiles | None = None
     labels: tuple[LabelStatistics, ...] = ()
+    look: CohortLook | None = None
 
     @property
     def anisotropy(self) -> float:
@@ -104,10 +109,12 @@ def take_fingerprint(
     shapes: list[tuple[int, ...]] = []
     samples: list[npt.NDArray[np.float32]] = []
     volumes_ml: dict[int, list[float]] = {}
+    looks: list[Look] = []
     for volume, label_map in cases:
         spacing_mm, shape = _in_ras_order(volume.grid)
         spacings.append(spacing_mm)
         shapes.append(shape)
+        looks.append(look_at(volume))
         labels_IJK = label_map.labels_IJK
         # Only the labelled voxels are copied, to count them.
         is_foreground = labels_IJK > 0
@@ -133,6 +140,7 @@ def take_fingerprint(
         shape_percentiles=_percentiles(shapes),
         size_percentiles_mm=_percentiles(np.multiply(shapes, spacings)),
         labels=tuple(_sizes(value, volumes_ml[value]) for value in sorted(volumes_ml)),
+        look=describe_looks(looks),
     )
 
 

@@ -219,7 +219,7 @@ def test_without_a_model_each_image_of_anatomy_is_looked_at(dataset):
     root = dataset("sub-01/anat/sub-01_T1w", "sub-01/anat/sub-01_T2w", "sub-02/anat/sub-02_T1w")
     dataset("sub-01/func/sub-01_task-rest_bold", num_volumes=3)
     assert check_inputs([root]) == ([], 3)
-    assert check_inputs([root], BidsChoice.of("T1w", ())) == ([], 2)
+    assert check_inputs([root], bids=BidsChoice.of("T1w", ())) == ([], 2)
 
 
 def test_a_real_data_set(shared_data, tmp_path):

@@ -56,6 +56,24 @@ def test_oddities_are_warnings(tmp_path, voxels):
     assert "orientation unknown" in findings[0].found
 
 
+def test_with_a_model_studies_are_compared_with_its_training(tmp_path, voxels, model):
+    write(tmp_path / "a.nii.gz", voxels)
+    coarse = nib.Nifti1Image(voxels, np.diag([1.5, 20.0, 2.0, 1.0]))
+    nib.save(coarse, tmp_path / "b.nii.gz")
+    findings, num_studies = check_inputs([tmp_path], model.description)
+    assert num_studies == 2
+    grave = [finding for finding in findings if finding.severity == "error"]
+    assert [finding.case for finding in grave] == ["b"]
+    assert grave[0].found == "spacing: voxels measure 20 mm along A, in training 1 to 1 mm"
+    assert {f.found.split(":")[0] for f in findings if f.severity == "warning"} == {"fingerprint"}
+
+
+def test_with_a_model_the_number_of_channels_counts(tmp_path, voxels, make_model):
+    write(tmp_path / "a.nii.gz", voxels)
+    findings, _ = check_inputs([tmp_path], make_model(num_channels=2).description)
+    assert "1 channel(s) given, 2 wanted" in findings[0].found
+
+
 def test_nothing_to_check_is_a_usage_error(tmp_path):
     with pytest.raises(ConfigError, match="no studies found"):
         check_inputs([tmp_path])

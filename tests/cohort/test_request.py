@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions
 from pipeline.errors import ModelError
 from pipeline.model import save_model
@@ -20,6 +21,16 @@ def test_whatever_decides_the_outputs_decides_the_method(remote):
         replace(request, options=SegmentOptions(pictures=True)),
     ):
         assert other.method != request.method
+
+
+def test_stricter_admission_judges_anew_but_makes_no_mask_anew(remote):
+    request = remote.request
+    strict = AdmissionConfig(spacing="reject")
+    other = replace(
+        request, description=request.description.model_copy(update={"admission": strict})
+    )
+    assert other.method == request.method
+    assert other.gate != request.gate
 
 
 def test_the_record_names_model_and_labels_but_no_folder(remote):

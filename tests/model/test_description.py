@@ -3,6 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from pipeline.admission import AdmissionConfig
 from pipeline.inference import InferenceConfig
 from pipeline.manifest import Region, SegmentCode
 from pipeline.model import ChannelDescription, ModelDescription
@@ -87,6 +88,12 @@ def test_mirroring_needs_a_model_that_was_trained_with_it():
     with pytest.raises(ValidationError, match=r"inference\.mirror=true, .* along no axis.*flip"):
         describe(inference=mirrored)
     assert describe(inference=mirrored, mirror_axes=("R", "S")).mirror_axes == ("R", "S")
+
+
+def test_a_description_from_before_there_was_admission_is_gated_by_default():
+    old = json.loads(describe().model_dump_json())
+    del old["admission"]
+    assert ModelDescription.model_validate_json(json.dumps(old)).admission == AdmissionConfig()
 
 
 # --- Descriptions that contradict themselves ---

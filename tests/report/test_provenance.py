@@ -66,9 +66,9 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     write_provenance(provenance, tmp_path / "a.json")
     data = json.loads((tmp_path / "a.json").read_text())
     assert set(data) == {
-        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "timing",
-        "memory_gb", "device", "arithmetic", "versions", "created_utc", "configuration_sha256",
-        "postprocessing", "seeds", "environment",
+        "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "admission",
+        "timing", "memory_gb", "device", "arithmetic", "versions", "created_utc",
+        "configuration_sha256", "postprocessing", "seeds", "environment",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],

@@ -27,6 +27,8 @@ def test_a_single_run_looks_at_its_training_cases_only(make_config, tmp_path, fo
     assert description.mirror_axes == ()
     mirrored = make_config(tmp_path, "augmentation.flip_axes=[A]")
     assert describe_run(mirrored, prepared).mirror_axes == ("A",)
+    lenient = make_config(tmp_path, "admission.mode=warn")
+    assert describe_run(lenient, prepared).admission.mode == "warn"
 
 
 def test_codes_of_labels_go_into_the_model(make_config, tmp_path, folder):

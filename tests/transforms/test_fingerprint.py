@@ -111,12 +111,24 @@ def test_ignored_voxels_count_for_nothing():
     expected = take_fingerprint([(volume, label_map)], seed=0)
     label_map.labels_IJK[0] = 255
     volume.data_CIJK[:, 0] = 1e6
-    assert take_fingerprint([(volume, label_map)], seed=0, ignore_value=255) == expected
+    found = take_fingerprint([(volume, label_map)], seed=0, ignore_value=255)
+    # The look is of the whole image, as it is of a new study, whose labels nobody knows.
+    assert found.model_copy(update={"look": None}) == expected.model_copy(update={"look": None})
+
+
+def test_the_whole_image_is_looked_at():
+    volume, label_map = case((20, 20, 20), np.diag([2.0, 3.0, 4.0, 1]))
+    volume.data_CIJK[:, 0] = -500
+    look = take_fingerprint([(volume, label_map)], seed=0).look
+    assert look.size_mm[2].highest == 80
+    # The labels leave the first plane out; the look does not.
+    assert look.channels[0].share_air.highest == pytest.approx(1 / 20, abs=0.05)
+    assert look.channels[0].percentile_00_5.lowest < 0 < look.channels[0].percentile_50.lowest
 
 
 def test_a_fingerprint_of_an_earlier_version_still_loads():
     found = take_fingerprint([case((4, 4, 4), np.eye(4))], seed=0)
-    added = {"spacing_percentiles_mm", "shape_percentiles", "size_percentiles_mm", "labels"}
+    added = {"spacing_percentiles_mm", "shape_percentiles", "size_percentiles_mm", "labels", "look"}
     old = Fingerprint.model_validate_json(found.model_dump_json(exclude=added))
     assert old.labels == ()
     assert old.channels == found.channels

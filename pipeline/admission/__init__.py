@@ -1,0 +1,12 @@
+"""Whether a model may segment a study: compared with what the model was trained on, before it does.
+
+A finding warns or rejects. In doubt it warns: a good study that is turned away is a study lost, and
+whoever looks at a warning loses a minute.
+"""
+
+from pipeline.admission.admit import admit
+from pipeline.admission.candidate import Modality, rejection
+from pipeline.admission.config import Action, AdmissionConfig
+from pipeline.findings import Finding, Verdict
+
+__all__ = ["Action", "AdmissionConfig", "Finding", "Modality", "Verdict", "admit", "rejection"]

@@ -1,0 +1,76 @@
+"""What admission looks at, and how far a study may differ from the training cases."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Action = Literal["auto", "reject", "warn", "off"]
+"""auto: as grave as what was found; reject or warn: whatever was found; off: do not look."""
+
+
+def _check(what: str) -> Action:
+    """Declare a check that is as grave as what it finds."""
+    action: Action = Field(default="auto", description=what)
+    return action
+
+
+class AdmissionConfig(BaseModel):
+    """Checks of a study before it is segmented.
+
+    Most limits come from the training cases. A number may lie outside of what they showed by
+    `slack + slack_of_few / cases` times the width of their range, and factors grow likewise, since
+    a few cases show little of what there is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["auto", "warn", "off"] = Field(
+        default="auto", description="auto: warn or reject; warn: never reject; off: do not look."
+    )
+    modality: Action = _check("The modality in the file is another than the model's.")
+    shear: Action = _check("Voxel axes are not at right angles.")
+    spacing: Action = _check("Voxels are much smaller or larger than in training.")
+    field_of_view: Action = _check("Much less or more of the patient than in training.")
+    orientation: Action = _check("The header does not say where the patient's sides are.")
+    flip: Action = _check("The anatomy lies otherwise than the header says.")
+    slices: Action = _check("Slices are missing, doubled, empty or interpolated.")
+    empty: Action = _check("There is hardly anything but background.")
+    units: Action = _check("CT is not in Hounsfield units, or its window is too narrow.")
+    scale: Action = _check("MR intensities were normalised, shifted or scaled.")
+    inverted: Action = _check("Bright and dark are exchanged.")
+    padding: Action = _check("A value far below all others fills part of the volume.")
+    saturation: Action = _check("Many voxels share the largest value.")
+    noise: Action = _check("Neighbouring voxels have nothing in common.")
+    texture: Action = _check("One axis is coarser or finer, against the others, than in training.")
+    likeness: Action = _check("The volume as a whole looks unlike the training cases.")
+    fingerprint: Action = _check("The model is too old to know what its cases looked like.")
+    slack: float = Field(default=0.5, ge=0, description="Beyond the training range, in its widths.")
+    slack_of_few: float = Field(
+        default=5.0, ge=0, description="More of it, divided by the number of training cases."
+    )
+    spacing_warn_factor: float = Field(
+        default=2.5, ge=1, description="Times beyond the training range that draws a warning."
+    )
+    spacing_reject_factor: float = Field(
+        default=6.0, ge=1, description="Times beyond the training range that is refused."
+    )
+    size_warn_factor: float = Field(
+        default=1.3,
+        ge=1,
+        description="Times beyond the training range, along one axis; slack_of_few / cases more.",
+    )
+    volume_reject_factor: float = Field(
+        default=12.0, ge=1, description="Times beyond the training range, of the whole volume."
+    )
+    shear_warn_degrees: float = Field(default=0.5, ge=0, le=90, description="More than training.")
+    shear_reject_degrees: float = Field(default=5.0, ge=0, le=90, description="More than training.")
+    jump_reject_factor: float = Field(
+        default=2.0,
+        ge=1,
+        description="Times the largest expected difference of neighbouring slices.",
+    )
+    noise_limit: float = Field(
+        default=0.8,
+        gt=0,
+        description="Difference of neighbours over that of any two voxels: 1 for pure noise.",
+    )

@@ -1,0 +1,36 @@
+"""The gate between reading a study and segmenting it."""
+
+from dataclasses import replace
+
+from pipeline.admission import Finding, admit, rejection
+from pipeline.model import ModelDescription
+from pipeline.study import Study
+
+
+def look_over(study: Study, description: ModelDescription) -> tuple[Finding, ...]:
+    """Return what speaks against segmenting a study by a model."""
+    modalities = [channel.modality for channel in description.channels]
+    return admit(
+        study,
+        description.fingerprint,
+        modalities,
+        description.admission,
+        mirror_axes=description.mirror_axes,
+    )
+
+
+def pass_gate(study: Study, description: ModelDescription) -> tuple[Study, tuple[Finding, ...]]:
+    """Let a study pass, with a warning for each thing that is odd about it.
+
+    Returns:
+        The study, with the warnings; and the findings, for its provenance.
+
+    Raises:
+        StudyError: If it must not be segmented by this model.
+    """
+    findings = look_over(study, description)
+    refusal = rejection(study.case, findings)
+    if refusal is not None:
+        raise refusal
+    warnings = tuple(str(finding) for finding in findings)
+    return replace(study, warnings=study.warnings + warnings), findings

@@ -1,0 +1,24 @@
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.admission import AdmissionConfig
+from pipeline.findings import CheckName
+
+
+def test_every_check_is_a_setting_that_is_on():
+    for name in get_args(CheckName):
+        assert getattr(AdmissionConfig(), name) == "auto"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"flips": "off"}, {"flip": "maybe"}, {"slack": -1}, {"spacing_warn_factor": 0.5}]
+)
+def test_what_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        AdmissionConfig(**wrong)
+
+
+def test_every_setting_is_described():
+    assert all(field.description for field in AdmissionConfig.model_fields.values())
