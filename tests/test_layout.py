@@ -10,7 +10,7 @@ STAGES = [
     "errors", "volume", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
-    "planning", "cohort", "config", "selection", "refinement", "verbs", "refine_verb", "parsers",
+    "planning", "cohort", "archive", "config", "selection", "refinement", "verbs", "refine_verb", "parsers",
     "cli",
 ]  # fmt: skip
 MAX_LINES = 250
