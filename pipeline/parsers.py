@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipeline import __version__, verbs
+from pipeline.archive_verb import add_pacs
 from pipeline.refine_verb import add_refine
 
 Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_export(choices, common)
     _add_postprocess_search(choices, common)
     add_refine(choices, common)
+    add_pacs(choices, common)
     _add_show(choices, common)
     return parser
 

@@ -1,11 +1,14 @@
 """Open an archive in the way that its address says."""
 
+import logging
 from pathlib import Path
 
 from pipeline.archive.address import Address, WebAddress
 from pipeline.archive.credentials import Credentials
 from pipeline.archive.retry import Patience, PatientArchive
 from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _INSTALL = "Run: pip install 'trivox[archive]'"
 
@@ -38,6 +41,8 @@ def connect(
             from pipeline.archive.web import WebArchive
         except ModuleNotFoundError as error:
             raise ConfigError(str(address), f"{error.name} is not installed", _INSTALL) from None
+        if credentials is not None and address.is_readable_by_others:
+            logger.warning("%s: credentials cross the network unencrypted; use https", address)
         return PatientArchive(WebArchive(address, credentials, ca), patience)
     if credentials is not None or ca is not None:
         remedy = "Leave --credentials and --ca out: DIMSE archives know callers by their AE title."

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cohort.outputs import make_output_folder
 from pipeline.errors import ConfigError
 
 
@@ -47,6 +46,9 @@ class WorkFolders:
         Raises:
             ConfigError: If they cannot be written to, or another run holds them.
         """
+        # Here, since it brings all that segmenting needs.
+        from pipeline.cohort.outputs import make_output_folder
+
         make_output_folder(self.out)
         for folder in (self.incoming.parent, self.incoming):
             folder.mkdir(mode=0o700, exist_ok=True)

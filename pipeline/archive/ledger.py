@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias, get_args
@@ -136,7 +136,7 @@ class Ledger:
         rows = self._database.execute(
             f"SELECT {_COLUMNS} FROM archive_series {which} ORDER BY queued_at, series_uid", values
         )
-        return [Entry(*row[:-1], tuple(json.loads(row[-1]))) for row in rows]
+        return [replace(Entry(*row), products=tuple(json.loads(row[-1]))) for row in rows]
 
     def begin(self, study_uid: str) -> None:
         """Count one more attempt at a study."""

@@ -82,8 +82,10 @@ def parse_query(words: Sequence[str], *, take_all: bool) -> Query:
             found = f"{keyword} has no value" if equals else "a word without ="
             raise ConfigError(_WHERE, found, "Write KEYWORD=VALUE, such as Modality=CT.")
         if keyword in study or keyword in series:
-            remedy = "Give it once; list UIDs with a backslash between."
+            remedy = "Give it once; UIDs may be a list with commas."
             raise ConfigError(_WHERE, f"{keyword} is given twice", remedy)
+        if keyword.endswith("UID"):
+            value = value.replace(",", "\\")
         (study if _level_of(keyword) == "study" else series)[keyword] = value
     if not words and not take_all:
         remedy = "Name what to take, such as StudyDate=20260101-20261231, or add --all."

@@ -53,13 +53,13 @@ class _Bearer(requests.auth.AuthBase):
 
 
 class _Session(requests.Session):
-    """Spells a space in a query as %20: not every archive takes a + for it, as the client does."""
+    """Sends wildcards and commas as they are: not every archive sees one in %2A, as it is sent."""
 
-    def request(
-        self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any
-    ) -> requests.Response:
-        path, mark, query = str(url).partition("?")
-        return super().request(method, path + mark + query.replace("+", "%20"), *args, **kwargs)
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        prepared = super().prepare_request(request)
+        for code, character in (("%2A", "*"), ("%3F", "?"), ("%2C", ",")):
+            prepared.url = (prepared.url or "").replace(code, character)
+        return prepared
 
 
 class WebArchive:
@@ -193,13 +193,14 @@ class WebArchive:
         new is the last.
         """
         wanted = [*filters, *fields] or None
+        sent = {keyword: _sendable(value) for keyword, value in filters.items()}
         found: dict[str, Attributes] = {}
         while True:
             with self._explained():
                 page = [
                     _attributes(answer)
                     for answer in search(
-                        search_filters=dict(filters), fields=wanted, limit=PAGE, offset=len(found)
+                        search_filters=sent, fields=wanted, limit=PAGE, offset=len(found)
                     )
                 ]
                 new = {checked_uid(answer[uid], self.name): answer for answer in page}
@@ -240,6 +241,17 @@ class WebArchive:
             return HiccupError(self.name, f"it is in trouble (HTTP {status})", "Look at its log.")
         found = f"it refuses the request (HTTP {status})"
         return TransferError(self.name, found, "Check the address; ask who runs the archive.")
+
+
+def _sendable(value: str) -> str:
+    """Return a value to match as DICOMweb lists it, and with a wildcard for a space.
+
+    Orthanc 1.10 finds nothing for a space, whether sent as + or %20. What comes back is compared
+    with the value itself.
+
+    Source: DICOM PS3.18, 8.3.4.1 (a list of UIDs has commas).
+    """
+    return value.replace("\\", ",").replace(" ", "?")
 
 
 def _status_of(error: requests.HTTPError) -> int:
