@@ -24,7 +24,7 @@ def test_reads_a_password_with_colons_and_a_token(written):
 
 @pytest.mark.parametrize("mode", [0o604, 0o606, 0o644, 0o602])
 def test_a_file_for_everyone_is_refused(written, mode):
-    with pytest.raises(ConfigError, match="everyone.*chmod 600"):
+    with pytest.raises(ConfigError, match=r"everyone.*chmod 600"):
         read_credentials(written("me:secret", mode))
 
 

@@ -49,7 +49,7 @@ def test_waits_before_asking_again(fake):
 
 def test_an_archive_that_answers_still_is_not_gone(fake, patient):
     fake.trouble["has"] = [hiccup()] * 3
-    with pytest.raises(TransferError, match="no connection.*, after 3 tries"):
+    with pytest.raises(TransferError, match=r"no connection.*, after 3 tries"):
         patient.has(THERE)
 
 
