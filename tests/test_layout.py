@@ -10,8 +10,8 @@ STAGES = [
     "errors", "volume", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
-    "planning", "cohort", "archive", "config", "selection", "refinement", "verbs", "refine_verb", "archive_verb",
-    "parsers", "cli",
+    "planning", "cohort", "archive", "config", "selection", "refinement", "verbs", "refine_verb",
+    "archive_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,13 +1,9 @@
 """An archive over DICOMweb: QIDO-RS to search, WADO-RS to retrieve, STOW-RS to store.
 
-Nothing of the environment is used: no proxy, no ~/.netrc, no other certificates; and no redirect is
-followed, so that bytes go to the named address only.
-
 Source: DICOM PS3.18, 10.4 (retrieve), 10.5 (store), 10.6 (search).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,22 +12,20 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.datadict import keyword_for_tag
-from pydicom.errors import InvalidDicomError
 
 from pipeline.archive.address import WebAddress
 from pipeline.archive.credentials import Credentials
 from pipeline.archive.transport import (
     SERIES_FIELDS,
     Attributes,
-    HiccupError,
     InstanceKey,
     Landing,
     SeriesKey,
     TransferError,
     checked_uid,
 )
+from pipeline.archive.web_session import explained, open_session, status_of
 from pipeline.archive.whole import pixels_sha256
-from pipeline.errors import ArchiveError
 
 PAGE = 500
 """Results to ask for at a time: some archives send no more than 1000."""
@@ -40,26 +34,6 @@ TIMEOUT_S = (10.0, 120.0)
 """To connect, and between two pieces of an answer."""
 
 _AS_STORED = (("application/dicom", "*"),)
-_BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-
-
-class _Bearer(requests.auth.AuthBase):
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-class _Session(requests.Session):
-    """Sends wildcards and commas as they are: not every archive sees one in %2A, as it is sent."""
-
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        prepared = super().prepare_request(request)
-        for code, character in (("%2A", "*"), ("%3F", "?"), ("%2C", ",")):
-            prepared.url = (prepared.url or "").replace(code, character)
-        return prepared
 
 
 class WebArchive:
@@ -75,17 +49,7 @@ class WebArchive:
         self, address: WebAddress, credentials: Credentials | None, ca: Path | None
     ) -> None:
         self.name = str(address)
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.max_redirects = 0
-        if ca is not None:
-            self._session.verify = str(ca)
-        if credentials is not None:
-            self._session.auth = (
-                _Bearer(credentials.secret)
-                if credentials.is_token
-                else (credentials.user, credentials.secret)
-            )
+        self._session = open_session(credentials, ca)
         # Old studies have UIDs that are not quite valid; `checked_uid` sees that they are safe.
         self._client = DICOMwebClient(
             address.url, session=self._session, permissive_uid=True, timeout=TIMEOUT_S
@@ -94,7 +58,7 @@ class WebArchive:
 
     def check(self) -> None:
         """Make sure that it answers."""
-        with self._explained():
+        with explained(self.name):
             self._client.search_for_studies(limit=1)
 
     def find_studies(self, filters: Attributes) -> list[Attributes]:
@@ -125,7 +89,7 @@ class WebArchive:
 
     def pull_series(self, series: SeriesKey, landing: Landing) -> None:
         """Retrieve all instances of a series, one at a time in memory, compressed as stored."""
-        with self._explained():
+        with explained(self.name):
             for dataset in self._client.iter_series(
                 series.study_uid, series.series_uid, media_types=_AS_STORED
             ):
@@ -133,7 +97,7 @@ class WebArchive:
 
     def pull_instance(self, instance: InstanceKey, landing: Landing) -> None:
         """Retrieve one instance."""
-        with self._explained():
+        with explained(self.name):
             _write(self._retrieve(instance), landing)
 
     def push(self, instance: InstanceKey, path: Path) -> None:
@@ -142,7 +106,7 @@ class WebArchive:
         Raises:
             TransferError: If the archive refuses it, with its code.
         """
-        with self._explained():
+        with explained(self.name):
             answer = self._client.store_instances([dcmread(path)], instance.study_uid)
         failed = answer.get("FailedSOPSequence")
         if failed:
@@ -152,7 +116,7 @@ class WebArchive:
 
     def stored_pixels(self, instance: InstanceKey) -> str | None:
         """Return the hash of the pixels that were stored."""
-        with self._explained():
+        with explained(self.name):
             return pixels_sha256(self._retrieve(instance))
 
     def close(self) -> None:
@@ -173,7 +137,7 @@ class WebArchive:
                 )
             except requests.HTTPError as error:
                 # Some archives answer so for a series that they do not have.
-                if _status_of(error) == HTTPStatus.NOT_FOUND:
+                if status_of(error) == HTTPStatus.NOT_FOUND:
                     return []
                 raise
             return found
@@ -196,7 +160,7 @@ class WebArchive:
         sent = {keyword: _sendable(value) for keyword, value in filters.items()}
         found: dict[str, Attributes] = {}
         while True:
-            with self._explained():
+            with explained(self.name):
                 page = [
                     _attributes(answer)
                     for answer in search(
@@ -209,39 +173,6 @@ class WebArchive:
             if len(page) < PAGE or len(found) == before:
                 return list(found.values())
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what requests raises, whose texts hold addresses with UIDs, into our errors."""
-        try:
-            yield
-        except requests.HTTPError as error:
-            raise self._error_of(_status_of(error)) from None
-        except requests.exceptions.SSLError:
-            remedy = "Give the certificates of its authority with --ca, as a PEM file."
-            found = "its certificate cannot be verified"
-            raise ArchiveError(self.name, found, remedy) from None
-        except requests.TooManyRedirects:
-            remedy = "Name the address where the archive really is."
-            raise ArchiveError(self.name, "it points elsewhere", remedy) from None
-        except requests.Timeout:
-            raise HiccupError(self.name, "it does not answer in time", "Try again.") from None
-        except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError):
-            raise HiccupError(self.name, "no connection, or a broken one", "Try again.") from None
-        except (InvalidDicomError, EOFError):
-            raise HiccupError(self.name, "it sent no DICOM instance", "Try again.") from None
-        except (requests.RequestException, KeyError, ValueError, TypeError):
-            remedy = "Check the path: it often ends in /dicom-web, /dicomweb or /rs."
-            raise TransferError(self.name, "it does not answer in DICOMweb", remedy) from None
-
-    def _error_of(self, status: int) -> ArchiveError:
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            remedy = "Give valid ones for what you want to do, in a file, with --credentials."
-            return ArchiveError(self.name, f"it refuses the credentials (HTTP {status})", remedy)
-        if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return HiccupError(self.name, f"it is in trouble (HTTP {status})", "Look at its log.")
-        found = f"it refuses the request (HTTP {status})"
-        return TransferError(self.name, found, "Check the address; ask who runs the archive.")
-
 
 def _sendable(value: str) -> str:
     """Return a value to match as DICOMweb lists it, and with a wildcard for a space.
@@ -252,10 +183,6 @@ def _sendable(value: str) -> str:
     Source: DICOM PS3.18, 8.3.4.1 (a list of UIDs has commas).
     """
     return value.replace("\\", ",").replace(" ", "?")
-
-
-def _status_of(error: requests.HTTPError) -> int:
-    return 0 if error.response is None else error.response.status_code
 
 
 def _write(dataset: Dataset, landing: Landing) -> None:

@@ -1,6 +1,7 @@
 """Whether a DICOM file arrived whole, what it is, and the hash of its pixels."""
 
 import hashlib
+import struct
 from pathlib import Path
 
 from pydicom import Dataset, FileDataset, dcmread
@@ -9,6 +10,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import get_expected_length
 
 from pipeline.archive.transport import InstanceKey
+
+UNREADABLE = (InvalidDicomError, EOFError, struct.error)
+"""What pydicom raises for bytes that are no data set, beside errors of values."""
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -23,8 +27,7 @@ def read_whole(path: Path) -> FileDataset | None:
     try:
         dataset = dcmread(path)
         whole = _has_uids(dataset) and not _is_cut(dataset) and _has_pixels(dataset)
-    except (InvalidDicomError, EOFError, ValueError, AttributeError, KeyError, TypeError):
-        # pydicom raises any of these for bytes that are no data set.
+    except (*UNREADABLE, ValueError, AttributeError, KeyError, TypeError):
         return None
     return dataset if whole else None
 
@@ -43,7 +46,7 @@ def pixels_sha256(dataset: Dataset) -> str | None:
 
 
 def _has_uids(dataset: FileDataset) -> bool:
-    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
     return all(dataset.get(uid) for uid in uids) and "TransferSyntaxUID" in dataset.file_meta
 
 
@@ -59,7 +62,7 @@ def _is_cut(dataset: FileDataset) -> bool:
 
 
 def _has_pixels(dataset: FileDataset) -> bool:
-    if "Rows" not in dataset:
+    if "Rows" not in dataset and "Image Storage" not in dataset.SOPClassUID.name:
         return True
     if not any(key in dataset for key in _PIXEL_KEYWORDS):
         return False

@@ -1,6 +1,9 @@
 import pytest
+from pynetdicom import AE
 
 from pipeline.archive import Credentials, Patience, connect, parse_address
+from pipeline.archive.address import DimseAddress
+from pipeline.archive.dimse import DimseArchive
 from tests.archive import orthanc as orthanc_module
 from tests.archive.studies import make_study
 
@@ -60,3 +63,25 @@ def stored_study(orthanc, tmp_path):
         return study_uid, series_uids
 
     return store
+
+
+@pytest.fixture
+def peer():
+    """Return what starts an application entity that offers what it is told."""
+    servers = []
+
+    def start(contexts, handlers=(), **settings):
+        entity = AE(ae_title="PEER")
+        for name, value in settings.items():
+            setattr(entity, name, value)
+        for context in contexts:
+            entity.add_supported_context(context, scu_role=True, scp_role=True)
+        (port,) = orthanc_module.free_ports(1)
+        servers.append(
+            entity.start_server(("127.0.0.1", port), block=False, evt_handlers=list(handlers))
+        )
+        return DimseArchive(DimseAddress("PEER", "127.0.0.1", port), orthanc_module.CALLING_AE)
+
+    yield start
+    for server in servers:
+        server.shutdown()

@@ -122,12 +122,9 @@ def running(folder, **settings):
         _wait(archive, folder)
         yield archive
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # Nobody needs what it would still write.
+        process.kill()
+        process.wait()
 
 
 def _wait(archive, folder):

@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from pipeline.archive import Result
 
-SIZE = 24
+SIZE = 32
 PATIENT = "Doe^Jane"
 PATIENT_ID = "ID-4711"
 BIRTH_DATE = "19560708"
@@ -41,7 +41,7 @@ def make_study(folder, num_series=1, num_slices=4, **attributes):
 
 
 def make_slice(index, number):
-    """Return a slice of 24 x 24 pixels with a bright block."""
+    """Return a slice of 32 x 32 pixels with a bright block."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -1,9 +1,7 @@
-import socket
-
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.sop_class import (
     CTImageStorage,
     StudyRootQueryRetrieveInformationModelGet,
@@ -14,8 +12,7 @@ from pipeline.archive.address import DimseAddress
 from pipeline.archive.dimse import DimseArchive
 from pipeline.archive.transport import HiccupError, InstanceKey, SeriesKey, TransferError
 from pipeline.archive.whole import key_of
-from pipeline.errors import ArchiveError
-from tests.archive.orthanc import AE_TITLE, CALLING_AE, free_ports
+from tests.archive.orthanc import AE_TITLE, CALLING_AE
 from tests.archive.studies import make_segmentation, make_study
 from tests.archive.test_web import Landing
 
@@ -29,28 +26,6 @@ def raw(orthanc):
 def landing(tmp_path):
     (tmp_path / "landing").mkdir()
     return Landing(tmp_path / "landing")
-
-
-@pytest.fixture
-def peer():
-    """Return what starts an application entity that offers what it is told."""
-    servers = []
-
-    def start(contexts, handlers=(), **settings):
-        entity = AE(ae_title="PEER")
-        for name, value in settings.items():
-            setattr(entity, name, value)
-        for context in contexts:
-            entity.add_supported_context(context, scu_role=True, scp_role=True)
-        (port,) = free_ports(1)
-        servers.append(
-            entity.start_server(("127.0.0.1", port), block=False, evt_handlers=list(handlers))
-        )
-        return DimseArchive(DimseAddress("PEER", "127.0.0.1", port), CALLING_AE)
-
-    yield start
-    for server in servers:
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -111,38 +86,9 @@ def test_a_segmentation_is_stored_and_listed(raw, stored_study, tmp_path):
     assert not raw.has(InstanceKey(key.study_uid, key.series_uid, "1.2.3"))
 
 
-def test_an_unknown_caller_is_told_what_to_do(orthanc):
-    archive = DimseArchive(DimseAddress(AE_TITLE, "127.0.0.1", orthanc.dicom_port), "STRANGER")
-    with pytest.raises(ArchiveError, match="rejects the association.*let in 'STRANGER'") as raised:
-        archive.check()
-    assert type(raised.value) is ArchiveError
-
-
-def test_a_caller_too_many_may_try_again(peer):
-    with pytest.raises(HiccupError, match="too busy"):
-        peer([Verification], maximum_associations=0).check()
-
-
-def test_nobody_there_may_pass():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    with pytest.raises(HiccupError, match="no connection"):
-        DimseArchive(DimseAddress("PACS", "127.0.0.1", port), CALLING_AE).check()
-
-
 def test_a_service_that_is_not_offered_is_no_hiccup(peer):
     with pytest.raises(TransferError, match="offers no such service"):
         peer([Verification]).find_studies({})
-
-
-def test_an_abort_may_pass(peer):
-    def abort(event):
-        event.assoc.abort()
-        return 0x0000
-
-    with pytest.raises(HiccupError, match="aborted"):
-        peer([Verification], [(evt.EVT_C_ECHO, abort)]).check()
 
 
 @pytest.mark.parametrize(

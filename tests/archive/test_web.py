@@ -1,6 +1,4 @@
-import shutil
 import socket
-import subprocess
 
 import pytest
 from pydicom import dcmread
@@ -124,7 +122,7 @@ def test_what_the_archive_refuses_to_store_is_said_with_its_code(tmp_path):
     failed = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0x0122]}}]}}
     with (
         serving(lambda _: (202, *in_json(failed)[1:])) as url,
-        pytest.raises(TransferError, match="does not store what was pushed .code 0x0122"),
+        pytest.raises(TransferError, match=r"does not store what was pushed .code 0x0122"),
     ):
         archive_at(url).push(key_of(dcmread(path)), path)
 
@@ -137,40 +135,11 @@ def test_wrong_credentials_end_everything(orthanc, wrong):
     assert "wrong" not in str(raised.value)
 
 
-def test_sends_passwords_and_tokens():
-    seen = []
-
-    def answer(handler):
-        seen.append(handler.headers["Authorization"])
-        return in_json([])
-
-    with serving(answer) as url:
-        archive_at(url, Credentials("me", "you")).check()
-        archive_at(url, Credentials("", "abc")).check()
-        archive_at(url).check()
-    # Base64 of me:you.
-    assert seen == ["Basic bWU6eW91", "Bearer abc", None]
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_busy_archive_may_be_asked_again(status):
-    with serving(lambda _: in_json([], status)) as url, pytest.raises(HiccupError, match="HTTP"):
-        archive_at(url).check()
-
-
 def test_an_archive_that_recovers_is_waited_for():
     statuses = [503, 500, 200]
     with serving(lambda _: in_json([study("1.1")], statuses.pop(0))) as url:
         archive = connect(parse_address(url, "--archive"), patience=Patience(3, 0.001))
         assert len(archive.find_studies({})) == 1
-
-
-def test_nobody_there_may_pass():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    with pytest.raises(HiccupError, match="no connection"):
-        archive_at(f"http://127.0.0.1:{port}/x").check()
 
 
 def test_a_connection_that_breaks_off_may_pass(landing):
@@ -186,39 +155,6 @@ def test_a_connection_that_breaks_off_may_pass(landing):
 
     with serving(cut) as url, pytest.raises(HiccupError):
         archive_at(url).pull_series(SeriesKey("1", "1.1"), landing)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        (200, {"Content-Type": "text/html"}, b"<html>Log in</html>"),
-        (404, {}, b""),
-        in_json([{"00080060": {"vr": "CS", "Value": ["CT"]}}]),
-    ],
-)
-def test_what_is_no_dicomweb_is_said_so(answer):
-    with (
-        serving(lambda _: answer) as url,
-        pytest.raises(ArchiveError, match="not answer in DICOMweb|HTTP 404"),
-    ):
-        archive_at(url).find_studies({})
-
-
-def test_follows_nobody_elsewhere():
-    asked = []
-    with serving(lambda handler: asked.append(1) or in_json([])) as other:
-        moved = (302, {"Location": f"{other}/studies"}, b"")
-        with serving(lambda _: moved) as url, pytest.raises(ArchiveError, match="points elsewhere"):
-            archive_at(url).check()
-    assert asked == []
-
-
-def test_asks_no_proxy(monkeypatch):
-    with serving(lambda _: in_json([])) as url:
-        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, "http://127.0.0.1:9")
-        monkeypatch.setenv("no_proxy", "")
-        archive_at(url).check()
 
 
 def test_a_uid_that_is_a_path_is_refused():
@@ -241,19 +177,3 @@ def test_errors_name_no_uid_and_no_value(status):
             with pytest.raises(ArchiveError) as raised:
                 ask()
             assert [text for text in (*IDENTIFIERS, UID) if text in str(raised.value)] == []
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_certificates_are_verified(tmp_path):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *options, *names, "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
-    with serving(lambda _: in_json([]), (certificate, key)) as url:
-        with pytest.raises(ArchiveError, match="certificate cannot be verified.*--ca"):
-            archive_at(url).check()
-        archive_at(url, ca=certificate).check()

@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from pydicom.uid import RLELossless
+from pydicom.uid import BasicTextSRStorage, RLELossless
 
 from pipeline.archive.whole import key_of, pixels_sha256, read_whole
 from tests.archive.studies import SIZE, make_slice
@@ -27,11 +27,12 @@ def test_a_whole_file_is_read(path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99])
-def test_a_cut_file_is_not(path, share):
+def test_a_cut_file_is_not(path):
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    assert read_whole(path) is None
+    # Not the last bytes, which a compressed image can do without: they say that it ends.
+    for length in [*range(0, 1200, 5), *range(1200, len(content) - 8, 97), len(content) - 9]:
+        path.write_bytes(content[:length])
+        assert read_whole(path) is None, length
 
 
 def test_pixels_that_are_fewer_than_the_size_says_are_noticed(tmp_path):
@@ -49,6 +50,7 @@ def test_an_object_without_pixels_is_whole_and_has_no_hash(tmp_path):
     dataset = make_slice(0, 1)
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", "1.2.3"
     del dataset.PixelData, dataset.Rows, dataset.Columns
+    dataset.SOPClassUID = BasicTextSRStorage
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     assert pixels_sha256(read_whole(tmp_path / "a.dcm")) is None
 
