@@ -20,7 +20,7 @@ after an interruption the same command goes on, and nothing is pushed twice.
 
 Speaks to the named archives and to nothing else: no proxy, no redirect. No
 name, ID, date or UID appears in logs, errors or archive.csv, which calls
-studies by salted hashes; OUT/journal.sqlite holds the UIDs, for you only.
+studies by salted hashes; the journal in OUT/.trivox has the UIDs, for you only.
 """
 
 _EPILOG = """\

@@ -1,7 +1,7 @@
 """Where an archive is, as the user writes it.
 
-https://pacs.example:8443/dicom-web     DICOMweb: QIDO-RS, WADO-RS, STOW-RS
-dicom://AE_TITLE@pacs.example:104       DIMSE: C-FIND, C-GET, C-STORE
+    https://pacs.example:8443/dicom-web     DICOMweb: QIDO-RS, WADO-RS, STOW-RS
+    dicom://AE_TITLE@pacs.example:104       DIMSE: C-FIND, C-GET, C-STORE
 
 Neither holds a password: those are in a file.
 """

@@ -110,7 +110,7 @@ class Peer:
             contexts=list(contexts),
             ae_title=self._address.ae_title,
             ext_neg=[build_role(image, scp_role=True) for image in _IMAGES] if handlers else None,
-            evt_handlers=[*handlers, (evt.EVT_CONN_OPEN, _send_at_once)],
+            evt_handlers=[*handlers, *AT_ONCE],
         )
         if not association.is_established:
             raise self._not_established(association)
@@ -169,7 +169,26 @@ def image_contexts() -> list[PresentationContext]:
 
 
 def _send_at_once(event: evt.Event) -> None:
-    """Send small packets without waiting: else each command waits for an answer to the last."""
-    connection = event.assoc.dul.socket.socket
-    if connection is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    """Send small packets without waiting for an answer to the one before."""
+    _set_option(event, socket.TCP_NODELAY)
+
+
+def _acknowledge_at_once(event: evt.Event) -> None:
+    """Acknowledge the answer's first packet at once: the peer may wait for that with the next.
+
+    Both waits together are most of the time of a C-STORE: 90 instead of 5 ms (Orthanc 1.10). The
+    system forgets this option, so it is set each time, where there is such a one (Linux).
+    """
+    option = getattr(socket, "TCP_QUICKACK", None)
+    if option is not None:
+        _set_option(event, option)
+
+
+def _set_option(event: evt.Event, option: int) -> None:
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
+
+
+AT_ONCE = ((evt.EVT_CONN_OPEN, _send_at_once), (evt.EVT_DATA_SENT, _acknowledge_at_once))
+"""Handlers that keep an association from waiting for nothing."""

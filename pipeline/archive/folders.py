@@ -1,8 +1,8 @@
 """Where the round trip keeps its things in the output folder, and who may use them.
 
-out/journal.sqlite            what became of each series
-out/.trivox/incoming/<study>  what was pulled, while it is needed
-out/.trivox/archive.lock      held by the run that uses them
+    out/.trivox/journal.sqlite    what became of each series
+    out/.trivox/incoming/<study>  what was pulled, while it is needed
+    out/.trivox/archive.lock      held by the run that uses them
 
 All hold identifiers, and are open to their owner only.
 """
@@ -30,7 +30,7 @@ class WorkFolders:
     @property
     def journal(self) -> Path:
         """The SQLite file."""
-        return self.out / "journal.sqlite"
+        return self.out / ".trivox" / "journal.sqlite"
 
     @property
     def incoming(self) -> Path:

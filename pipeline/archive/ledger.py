@@ -1,8 +1,8 @@
 """The journal of an archive's round trip: what became of each series, safe at every moment.
 
-It lies in `journal.sqlite` in tables of its own. It holds UIDs, which are needed to go on, so only
-its owner may read it. Each change is on disk before the next step is taken: a result is noted
-before it is pushed, and its push is noted when the archive has confirmed it.
+It lies in the journal of the output folder, in tables of its own. It holds UIDs, which are needed
+to go on, so only its owner may read it. Each change is on disk before the next step is taken: a
+result is noted before it is pushed, and its push is noted when the archive has confirmed it.
 """
 
 import hashlib

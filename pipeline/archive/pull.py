@@ -7,6 +7,7 @@ A series' folder appears when all instances that the archive lists are in it and
 
 import errno
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,6 @@ from pipeline.archive.retry import PatientArchive
 from pipeline.archive.transport import InstanceKey, SeriesKey, TransferError
 from pipeline.archive.whole import key_of, read_whole
 from pipeline.errors import ArchiveError
-from pipeline.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _pull_series(
         if len(list(folder.iterdir())) == len(uids):
             return
         shutil.rmtree(folder)
-    with _disk_explained(folder.parent.parent), atomic_folder(folder) as temporary:
+    with _disk_explained(folder.parent.parent), _whole_folder(folder) as temporary:
         landing = FolderLanding(temporary, stop)
         archive.pull_series(series, landing)
         missing = _pull_missing(uids, series, archive, landing)
@@ -140,6 +140,8 @@ class FolderLanding:
         self._num_files += 1
         with (self._folder / f"{self._num_files:05d}.dcm").open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
 
     def arrived(self, series: SeriesKey) -> frozenset[str]:
         """Return the SOP Instance UIDs that are here; remove what is cut, alien or twice here."""
@@ -152,6 +154,22 @@ class FolderLanding:
             else:
                 self._path_of[key.instance_uid] = path
         return frozenset(self._path_of)
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder that becomes `folder` when the block ends well.
+
+    Its name is another than `pipeline.files` gives: what that left is removed whenever a cohort's
+    run begins, which is while the next study is pulled.
+    """
+    temporary = folder.with_name(f"{folder.name}.partial")
+    temporary.mkdir(mode=0o700)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification
 
+from pipeline.archive import association
 from pipeline.archive.address import DimseAddress
 from pipeline.archive.association import image_contexts
 from pipeline.archive.dimse import DimseArchive
@@ -75,3 +76,13 @@ def _verification():
     entity = AE()
     entity.add_requested_context(Verification)
     return entity.requested_contexts[0]
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux has this option")
+def test_answers_are_acknowledged_each_time(peer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(association, "_set_option", lambda event, option: asked.append(option))
+    peer([Verification]).check()
+    assert asked.count(socket.TCP_NODELAY) == 1
+    # The association, the echo and the release.
+    assert asked.count(socket.TCP_QUICKACK) >= 3

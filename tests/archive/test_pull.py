@@ -103,7 +103,7 @@ def test_goes_on_with_the_series_that_lacks_and_removes_remains(study, do, tmp_p
     for path in (folder / "second").iterdir():
         path.unlink()
     (folder / "second").rmdir()
-    (folder / ".writing-x").mkdir()
+    (folder / "second.partial").mkdir()
     (folder / "other").mkdir()
     archive.calls.clear()
     assert_whole(do(archive, wanted), archive, wanted)
@@ -151,3 +151,18 @@ def test_alien_and_repeated_instances_are_removed(study, tmp_path):
 
 def test_the_folder_is_for_its_owner_only(study, do):
     assert do(*study).stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_being_pulled_is_not_named_as_what_a_cohort_sweeps(study, do, tmp_path):
+    archive, wanted = study
+    names = []
+    real = archive.pull_series
+
+    def watched(series, landing):
+        names.extend(path.name for path in (tmp_path / "incoming" / "study").iterdir())
+        real(series, landing)
+
+    archive.pull_series = watched
+    do(archive, wanted)
+    assert names
+    assert not any(name.startswith(".writing-") for name in names)

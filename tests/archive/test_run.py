@@ -278,5 +278,5 @@ def test_killed_by_the_system_at_random_moments(orthanc, stored_study, tmp_path)
     for study_uid in studies:
         assert len(orthanc.segmentations(study_uid)) == 1
     assert incoming(tmp_path) == []
-    with Ledger(tmp_path / "out" / "journal.sqlite") as ledger:
+    with Ledger(tmp_path / "out" / ".trivox" / "journal.sqlite") as ledger:
         assert [entry.state for entry in ledger.entries()] == ["pushed"] * 2
