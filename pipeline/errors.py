@@ -6,6 +6,7 @@
       StudyError            an input volume cannot be read or must be refused
       ModelError            a model folder is missing, torn or of another kind
       TrainingError         training cannot start, go on or be resumed
+      ArchiveError          a DICOM archive cannot be reached, refuses, or gives less than it lists
 
 A wrong argument in code is a `ValueError`; a bug is whatever it is. `PipelineError` is for the
 user: its text is all they see, so it names the place, the finding and the remedy.
@@ -49,3 +50,7 @@ class ModelError(PipelineError):
 
 class TrainingError(PipelineError):
     """Training cannot start, go on or be resumed."""
+
+
+class ArchiveError(PipelineError):
+    """A DICOM archive cannot be reached, refuses, or gives less than it lists."""

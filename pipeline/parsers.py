@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import __version__, verbs
+from pipeline.archive_verb import add_pacs
 from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_input_choices, add_segment, add_status
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_postprocess_search(choices, common)
     add_refine(choices, common)
     add_reproduce(choices, common)
+    add_pacs(choices, common)
     _add_show(choices, common)
     return parser
 

@@ -10,8 +10,8 @@ STAGES = [
     "errors", "volume", "findings", "files", "progress", "main_memory", "study", "manifest",
     "phantom", "transforms", "admission", "network", "losses", "inference", "postprocessing",
     "evaluation", "report", "model", "dicom_out", "segmentation", "export", "training", "planning",
-    "journal", "cohort", "reproduction", "config", "selection", "refinement", "verbs",
-    "refine_verb", "segment_verb", "reproduce_verb", "parsers", "cli",
+    "journal", "cohort", "archive", "reproduction", "config", "selection", "refinement", "verbs",
+    "refine_verb", "archive_verb", "segment_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,194 @@
+"""Associations with an archive's application entity, and what their troubles mean.
+
+Source: DICOM PS3.7, annex C (status) and D.3 (association); PS3.8, 9.3.4 (rejection).
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+from pynetdicom import AE, build_context, build_role, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from pipeline.archive.address import DimseAddress
+from pipeline.archive.transport import HiccupError, TransferError
+from pipeline.errors import ArchiveError
+
+TIMEOUT_S = 60.0
+"""To answer; an archive that fetches from tape may need it."""
+
+CONNECT_TIMEOUT_S = 10.0
+
+PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+"""Transfer syntaxes that everybody knows."""
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+
+_IMAGES = (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+)
+_COMPRESSED = (
+    DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+_TRANSIENT_REJECTION = 0x02
+
+
+class Peer:
+    """An archive's application entity.
+
+    Args:
+        address: Where it is.
+        calling_ae: What we call ourselves.
+    """
+
+    def __init__(self, address: DimseAddress, calling_ae: str) -> None:
+        self.name = str(address)
+        self._address, self._calling_ae = address, calling_ae
+
+    @contextmanager
+    def associated(
+        self,
+        contexts: Sequence[PresentationContext],
+        handlers: Sequence[tuple[evt.EventType, object]] = (),
+    ) -> Iterator[Association]:
+        """Give an association with what it may transfer, until the block ends.
+
+        Args:
+            contexts: To propose; at most 128.
+            handlers: Of events; with any, the peer may store images in the association.
+
+        Raises:
+            HiccupError: If there is no connection, or the peer aborts or is too busy.
+            TransferError: If it does not offer what is proposed.
+            ArchiveError: If it does not let us in.
+        """
+        entity = AE(ae_title=self._calling_ae)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
+        entity.connection_timeout = CONNECT_TIMEOUT_S
+        association = entity.associate(
+            self._address.host,
+            self._address.port,
+            contexts=list(contexts),
+            ae_title=self._address.ae_title,
+            ext_neg=[build_role(image, scp_role=True) for image in _IMAGES] if handlers else None,
+            evt_handlers=[*handlers, *AT_ONCE],
+        )
+        if not association.is_established:
+            raise self._not_established(association)
+        try:
+            yield association
+        except (ValueError, InvalidDicomError):
+            # pynetdicom: no accepted context for what is to be sent, or an answer that is none.
+            remedy = "Ask who runs it whether it takes DICOM SEG, or use its DICOMweb address."
+            raise TransferError(self.name, "it does not take this kind of object", remedy) from None
+        except RuntimeError:
+            raise HiccupError(self.name, "the association was aborted", "Try again.") from None
+        finally:
+            if association.is_established:
+                association.release()
+
+    def _not_established(self, association: Association) -> ArchiveError:
+        if association.is_rejected:
+            answer = association.acceptor.primitive
+            if getattr(answer, "result", None) == _TRANSIENT_REJECTION:
+                return HiccupError(self.name, "it is too busy for an association", "Try again.")
+            remedy = (
+                f"Check its AE title, and have the archive's administrator let in "
+                f"{self._calling_ae!r} from this machine (--calling-ae)."
+            )
+            return ArchiveError(self.name, "it rejects the association", remedy)
+        if association.acceptor.primitive is not None:
+            remedy = "Ask who runs it whether it takes DICOM SEG, or use its DICOMweb address."
+            return TransferError(self.name, "it offers no such service", remedy)
+        return HiccupError(self.name, "no connection, or an aborted association", "Try again.")
+
+    def demand_success(self, status: int | None) -> None:
+        """Raise what a final status means, unless it is success.
+
+        Args:
+            status: None: the association ended without one.
+
+        Source: DICOM PS3.7, annex C; PS3.4, tables B.2-1, C.4-1 and C.4-3.
+        """
+        if status is None:
+            raise HiccupError(self.name, "the association was aborted", "Try again.")
+        if status == SUCCESS:
+            return
+        found = f"it reports status 0x{status:04X}"
+        # A7xx: out of resources.
+        kind = HiccupError if status >> 8 == OUT_OF_RESOURCES >> 8 else TransferError
+        raise kind(self.name, found, "Look into the archive's log.")
+
+
+def image_contexts() -> list[PresentationContext]:
+    """Return what may come: a context of its own for each compression.
+
+    In a context with several, the archive chooses one for all instances, and cannot send those
+    that it has in another. No more than 128 fit into an association.
+    """
+    return [build_context(image, syntax) for image in _IMAGES for syntax in (PLAIN, *_COMPRESSED)]
+
+
+def _send_at_once(event: evt.Event) -> None:
+    """Send small packets without waiting for an answer to the one before."""
+    _set_option(event, socket.TCP_NODELAY)
+
+
+def _acknowledge_at_once(event: evt.Event) -> None:
+    """Acknowledge the answer's first packet at once: the peer may wait for that with the next.
+
+    Both waits together are most of the time of a C-STORE: 90 instead of 5 ms (Orthanc 1.10). The
+    system forgets this option, so it is set each time, where there is such a one (Linux).
+    """
+    option = getattr(socket, "TCP_QUICKACK", None)
+    if option is not None:
+        _set_option(event, option)
+
+
+def _set_option(event: evt.Event, option: int) -> None:
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
+
+
+AT_ONCE = ((evt.EVT_CONN_OPEN, _send_at_once), (evt.EVT_DATA_SENT, _acknowledge_at_once))
+"""Handlers that keep an association from waiting for nothing."""

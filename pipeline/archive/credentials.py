@@ -1,0 +1,52 @@
+"""What an archive knows us by, from a file that only we can read."""
+
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+_BEARER = "bearer "
+_FORMS = "Write one line: user:password, or Bearer followed by the token."
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A name and a password, or a token; never shown.
+
+    Attributes:
+        user: Name; empty with a token.
+        secret: Password or token.
+    """
+
+    user: str = field(repr=False)
+    secret: str = field(repr=False)
+
+    @property
+    def is_token(self) -> bool:
+        """Whether the secret is a bearer token."""
+        return not self.user
+
+
+def read_credentials(path: Path) -> Credentials:
+    """Read a file of one line: `user:password`, or `Bearer TOKEN`.
+
+    Raises:
+        ConfigError: If it cannot be read, others may read it, or it holds something else.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        found = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(path, f"cannot be read ({found})", _FORMS) from None
+    if mode & stat.S_IRWXO:
+        raise ConfigError(path, "everyone on this machine may use it", f"Run: chmod 600 {path}")
+    if len(text.splitlines()) != 1:
+        raise ConfigError(path, f"it has {len(text.splitlines())} lines", _FORMS)
+    if text.lower().startswith(_BEARER):
+        return Credentials("", text[len(_BEARER) :].strip())
+    user, colon, password = text.partition(":")
+    if not user or not colon:
+        raise ConfigError(path, "it has neither a user and password nor a token", _FORMS)
+    return Credentials(user, password)

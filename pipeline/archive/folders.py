@@ -1,0 +1,72 @@
+"""Where the round trip keeps its things in the output folder, and who may use them.
+
+    out/.trivox/journal.sqlite    what became of each series
+    out/.trivox/incoming/<study>  what was pulled, while it is needed
+    out/.trivox/archive.lock      held by the run that uses them
+
+All hold identifiers, and are open to their owner only.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class WorkFolders:
+    """The folders of one output folder.
+
+    Attributes:
+        out: The output folder.
+    """
+
+    out: Path
+
+    @property
+    def journal(self) -> Path:
+        """The SQLite file."""
+        return self.out / ".trivox" / "journal.sqlite"
+
+    @property
+    def incoming(self) -> Path:
+        """Pulled studies."""
+        return self.out / ".trivox" / "incoming"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folders, open to their owner only, and keep other runs out until the end.
+
+        The lock goes with the process, however that ends.
+
+        Raises:
+            ConfigError: If they cannot be written to, or another run holds them.
+        """
+        # Here, since it brings all that segmenting needs.
+        from pipeline.cohort.outputs import make_output_folder
+
+        make_output_folder(self.out)
+        for folder in (self.incoming.parent, self.incoming):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+        with (self.incoming.parent / "archive.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                remedy = "Wait for it, or choose another folder with --out."
+                raise ConfigError(self.out, "another run works in this folder", remedy) from None
+            yield
+
+    def remove(self, name: str) -> None:
+        """Remove what was pulled of a study."""
+        shutil.rmtree(self.incoming / name, ignore_errors=True)
+
+    def remove_others(self, names: Collection[str]) -> None:
+        """Remove what earlier runs pulled, but for these studies."""
+        for folder in self.incoming.iterdir():
+            if folder.name not in names:
+                self.remove(folder.name)

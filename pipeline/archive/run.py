@@ -1,0 +1,166 @@
+"""The round trip: pull studies, segment them, push the results, and be ready to go on.
+
+While one study is segmented the next one is pulled; no more lie in the working folder. What is
+noted in the ledger, and what lies complete in the folders, is not done again.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from pipeline.archive.folders import WorkFolders
+from pipeline.archive.ledger import Ledger, State
+from pipeline.archive.pull import WantedStudy, pull_study
+from pipeline.archive.query import Query
+from pipeline.archive.quiet import quiet_libraries
+from pipeline.archive.retry import PatientArchive
+from pipeline.archive.segmenter import SegmentFolder
+from pipeline.archive.steps import Steps
+from pipeline.archive.table import write_table
+from pipeline.archive.work import find_work
+from pipeline.progress import make_progress
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What to pull, and what to do with the results.
+
+    Attributes:
+        source: Archive to pull from.
+        target: Archive to push to; None: results stay in the output folder. Another connection
+            than `source`, since they work at the same time.
+        query: What to pull.
+        limit: Most studies to pull; None: all.
+        out: Output folder; holds the journal.
+        recipe: Names the model and its settings: what was done with another is done anew.
+        keep: Leave pulled files where they are.
+    """
+
+    source: PatientArchive
+    target: PatientArchive | None
+    query: Query
+    limit: int | None
+    out: Path
+    recipe: str
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the series of one call.
+
+    Attributes:
+        num_studies: Studies that the query found.
+        num_skipped: How many of them were complete before.
+        counts: Number of series by state; with a target each is pushed, rejected or failed.
+    """
+
+    num_studies: int
+    num_skipped: int
+    counts: dict[State, int]
+
+    @property
+    def num_series(self) -> int:
+        """Number of series in all."""
+        return sum(self.counts.values())
+
+    @property
+    def all_done(self) -> bool:
+        """Whether nothing was rejected or failed."""
+        return not self.counts.keys() & {"rejected", "failed"}
+
+
+def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
+    """Pull, segment and push what a query finds, whatever happens to any one study.
+
+    After an interruption the same call continues: nothing is pushed twice, nothing complete is
+    done again. Series that failed are tried again; those that were rejected are not.
+
+    Args:
+        trip: From where to where.
+        segment: Called with the folder of each study.
+
+    Raises:
+        ArchiveError: If an archive cannot be reached or is gone for good, or the disk is full.
+        ConfigError: If the output folder cannot be used, or another run uses it.
+    """
+    folders = WorkFolders(trip.out)
+    with folders.locked(), quiet_libraries(), Ledger(folders.journal) as ledger:
+        for archive in filter(None, (trip.source, trip.target)):
+            archive.check()
+        wanted = find_work(trip.source, trip.query, trip.limit, ledger)
+        for study in wanted:
+            ledger.queue(study.study_uid, study.series, trip.recipe)
+        steps = Steps(ledger, trip.target, trip.out, segment)
+        to_do = [study for study in wanted if not steps.is_ended(study)]
+        if not trip.keep:
+            folders.remove_others({study.name for study in to_do})
+        try:
+            if to_do:
+                _Line(trip, folders, steps).run(to_do)
+        finally:
+            write_table(ledger, trip.out)
+        series_uids = [uid for study in wanted for uid in study.series]
+        return Summary(len(wanted), len(wanted) - len(to_do), ledger.counts(series_uids))
+
+
+class _Line:
+    """Two studies at a time: one is segmented and pushed, the next one is pulled."""
+
+    def __init__(self, trip: RoundTrip, folders: WorkFolders, steps: Steps) -> None:
+        self._trip, self._folders, self._steps = trip, folders, steps
+        self._stop = threading.Event()
+
+    def run(self, studies: Sequence[WantedStudy]) -> None:
+        """Bring each study to its end; there is at least one."""
+        with make_progress() as progress, self._puller() as puller:
+            task = progress.add_task("Studies", total=len(studies), note="")
+            ahead = self._start(studies[0], puller)
+            for index, study in enumerate(studies):
+                pulled = ahead
+                if index + 1 < len(studies):
+                    ahead = self._start(studies[index + 1], puller)
+                progress.update(task, note=f"{index + 1} of {len(studies)}: {study.name}")
+                self._finish(study, pulled, progress)
+                progress.advance(task)
+
+    def _start(self, study: WantedStudy, puller: ThreadPoolExecutor) -> Future[Path] | None:
+        if not self._steps.needs_pull(study):
+            return None
+        incoming = self._folders.incoming
+        return puller.submit(pull_study, study, self._trip.source, incoming, self._stop)
+
+    def _finish(self, study: WantedStudy, pulled: Future[Path] | None, progress: Progress) -> None:
+        self._steps.begin(study)
+        if pulled is not None:
+            folder = self._steps.take(study, pulled)
+            if folder is not None:
+                with _bar_off(progress):
+                    self._steps.segment(study, folder)
+        self._steps.push(study)
+        if not self._trip.keep:
+            self._folders.remove(study.name)
+
+    @contextmanager
+    def _puller(self) -> Iterator[ThreadPoolExecutor]:
+        puller = ThreadPoolExecutor(1, "pull")
+        try:
+            yield puller
+        finally:
+            self._stop.set()
+            puller.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _bar_off(progress: Progress) -> Iterator[None]:
+    """Leave the console to the bar of the segmentation: there is room for one."""
+    progress.stop()
+    try:
+        yield
+    finally:
+        progress.start()

@@ -1,0 +1,140 @@
+"""The steps of one study, each noted in the ledger when it is done and not before."""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+from pipeline.archive.ledger import Entry, Ledger
+from pipeline.archive.pull import WantedStudy
+from pipeline.archive.push import push_products
+from pipeline.archive.retry import PatientArchive
+from pipeline.archive.segmenter import Result, SegmentFolder
+from pipeline.archive.transport import TransferError
+from pipeline.errors import ConfigError, ModelError, PipelineError
+
+logger = logging.getLogger(__name__)
+
+NOT_CHOSEN = "it was not chosen among the series of its study"
+
+
+class Steps:
+    """Pulled, segmented, pushed: what that means for a study's entries in the ledger.
+
+    Args:
+        ledger: The journal.
+        target: Archive to push to; None: nothing is pushed.
+        out: Output folder.
+        segment: Makes the products.
+    """
+
+    def __init__(
+        self, ledger: Ledger, target: PatientArchive | None, out: Path, segment: SegmentFolder
+    ) -> None:
+        self._ledger, self._target, self._out, self._segment = ledger, target, out, segment
+
+    def is_ended(self, study: WantedStudy) -> bool:
+        """Say whether nothing is left to do."""
+        return all(self._has_ended(entry) for entry in self._entries(study))
+
+    def needs_pull(self, study: WantedStudy) -> bool:
+        """Say whether the study's files are needed, rather than only its results."""
+        return not all(
+            self._has_ended(entry) or self._has_products(entry) for entry in self._entries(study)
+        )
+
+    def begin(self, study: WantedStudy) -> None:
+        """Count an attempt."""
+        self._ledger.begin(study.study_uid)
+
+    def take(self, study: WantedStudy, pulled: Future[Path]) -> Path | None:
+        """Wait until the study is pulled; None if it cannot be.
+
+        Raises:
+            ArchiveError: If no study can be.
+        """
+        try:
+            folder = pulled.result()
+        except TransferError as error:
+            self._mark_all(study, Result("", "", "failed", f"not pulled: {error}"))
+            return None
+        for entry in self._open_entries(study):
+            self._ledger.mark(entry.series_uid, "pulled", products=entry.products)
+        return folder
+
+    def segment(self, study: WantedStudy, folder: Path) -> None:
+        """Segment what was pulled, and note what became of each series.
+
+        Raises:
+            PipelineError: If the model or the output folder is to blame, not the study.
+            OSError: The same.
+        """
+        try:
+            results = self._segment(folder)
+        except (ConfigError, ModelError, OSError):
+            raise
+        except Exception as error:
+            # Whatever it is, the other studies go on. Texts that are not ours may hold a name.
+            logger.debug("%s failed", study.name, exc_info=True)
+            text = str(error) if isinstance(error, PipelineError) else type(error).__name__
+            results = [Result("", "", "failed", text)]
+        self._note(study, {result.series_uid: result for result in results})
+
+    def push(self, study: WantedStudy) -> None:
+        """Push what was made of the study's series and is not in the archive.
+
+        Raises:
+            ArchiveError: If the archive is gone.
+        """
+        if self._target is None:
+            return
+        for entry in self._open_entries(study):
+            if not self._has_products(entry):
+                continue
+            try:
+                push_products([self._out / product for product in entry.products], self._target)
+            except TransferError as error:
+                reason = f"not pushed: {error}"
+                self._ledger.mark(entry.series_uid, "failed", reason, entry.products)
+                logger.warning("series %s failed: %s", entry.name, reason)
+            else:
+                self._ledger.mark_pushed(entry.series_uid, self._target.name)
+
+    def _note(self, study: WantedStudy, results: Mapping[str, Result]) -> None:
+        of_the_rest = results.get("", Result("", "", "rejected", NOT_CHOSEN))
+        for entry in self._open_entries(study):
+            self._note_one(entry, results.get(entry.series_uid, of_the_rest))
+
+    def _note_one(self, entry: Entry, result: Result) -> None:
+        if result.status != "done":
+            self._ledger.mark(entry.series_uid, result.status, result.reason)
+            logger.warning("series %s %s: %s", entry.name, result.status, result.reason)
+            return
+        products = [str(path.relative_to(self._out)) for path in result.products]
+        if self._target is not None and not products:
+            reason = "there is a mask but no DICOM file to push"
+            self._ledger.mark(entry.series_uid, "failed", reason)
+            return
+        self._ledger.mark(entry.series_uid, "segmented", products=products)
+
+    def _mark_all(self, study: WantedStudy, result: Result) -> None:
+        self._note(study, {"": result})
+
+    def _entries(self, study: WantedStudy) -> list[Entry]:
+        found = self._ledger.entries(study.study_uid)
+        return [entry for entry in found if entry.series_uid in study.series]
+
+    def _open_entries(self, study: WantedStudy) -> list[Entry]:
+        return [entry for entry in self._entries(study) if not self._has_ended(entry)]
+
+    def _has_ended(self, entry: Entry) -> bool:
+        if entry.state == "rejected":
+            return True
+        if self._target is None:
+            return entry.state in ("segmented", "pushed")
+        return entry.state == "pushed" and entry.target == self._target.name
+
+    def _has_products(self, entry: Entry) -> bool:
+        """Say whether a series waits only for being pushed."""
+        files = [self._out / product for product in entry.products]
+        return bool(files) and all(file.is_file() for file in files)

@@ -1,0 +1,72 @@
+"""Whether a DICOM file arrived whole, what it is, and the hash of its pixels."""
+
+import hashlib
+import struct
+from pathlib import Path
+
+from pydicom import Dataset, FileDataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.utils import get_expected_length
+
+from pipeline.archive.transport import InstanceKey
+
+UNREADABLE = (InvalidDicomError, EOFError, struct.error)
+"""What pydicom raises for bytes that are no data set, beside errors of values."""
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+
+def read_whole(path: Path) -> FileDataset | None:
+    """Return the data set of a DICOM file; None if it cannot be read or is cut short.
+
+    An image must have as many bytes of pixels as its size says, or its fragments' end if it is
+    compressed. The pixels are not decoded.
+    """
+    try:
+        dataset = dcmread(path)
+        whole = _has_uids(dataset) and not _is_cut(dataset) and _has_pixels(dataset)
+    except (*UNREADABLE, ValueError, AttributeError, KeyError, TypeError):
+        return None
+    return dataset if whole else None
+
+
+def key_of(dataset: Dataset) -> InstanceKey:
+    """Return where an instance belongs."""
+    return InstanceKey(
+        str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
+    )
+
+
+def pixels_sha256(dataset: Dataset) -> str | None:
+    """Return the SHA-256 of the pixels as they are encoded; None without pixels."""
+    found = next((dataset[key] for key in _PIXEL_KEYWORDS if key in dataset), None)
+    return None if found is None else hashlib.sha256(found.value).hexdigest()
+
+
+def _has_uids(dataset: FileDataset) -> bool:
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    return all(dataset.get(uid) for uid in uids) and "TransferSyntaxUID" in dataset.file_meta
+
+
+def _is_cut(dataset: FileDataset) -> bool:
+    """Say whether an element is shorter than it announces: pydicom keeps what there is."""
+    items = (dataset.get_item(tag) for tag in dataset.keys())  # noqa: SIM118 (iterating converts)
+    return any(
+        isinstance(item, RawDataElement)
+        and item.length != _UNDEFINED_LENGTH
+        and len(item.value or b"") != item.length
+        for item in items
+    )
+
+
+def _has_pixels(dataset: FileDataset) -> bool:
+    if "Rows" not in dataset and "Image Storage" not in dataset.SOPClassUID.name:
+        return True
+    if not any(key in dataset for key in _PIXEL_KEYWORDS):
+        return False
+    is_native = not dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if "PixelData" not in dataset or not is_native:
+        return True
+    return len(dataset.PixelData) >= get_expected_length(dataset)

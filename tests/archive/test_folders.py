@@ -1,0 +1,43 @@
+import pytest
+
+from pipeline.archive.folders import WorkFolders
+from pipeline.errors import ConfigError
+
+
+def test_makes_folders_for_their_owner_only(tmp_path):
+    folders = WorkFolders(tmp_path / "out")
+    with folders.locked():
+        assert folders.incoming.is_dir()
+        for folder in (folders.incoming, folders.incoming.parent):
+            assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
+    folders = WorkFolders(tmp_path / "out")
+    with (
+        folders.locked(),
+        pytest.raises(ConfigError, match="another run works in this folder"),
+        WorkFolders(tmp_path / "out").locked(),
+    ):
+        pass
+    with folders.locked():
+        pass
+
+
+def test_removes_studies_and_keeps_the_named(tmp_path):
+    folders = WorkFolders(tmp_path)
+    with folders.locked():
+        for name in ("a", "b", "c"):
+            (folders.incoming / name / "series").mkdir(parents=True)
+        folders.remove_others({"a", "b"})
+        folders.remove("a")
+        assert [path.name for path in folders.incoming.iterdir()] == ["b"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+    with (
+        pytest.raises(ConfigError, match="cannot be written to"),
+        WorkFolders(tmp_path / "out").locked(),
+    ):
+        pass

@@ -1,0 +1,97 @@
+import sqlite3
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.archive.ledger import Ledger
+from pipeline.errors import ConfigError
+
+UIDS = ("1.2.3.1", "1.2.3.2")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "out" / "journal.sqlite"
+
+
+@pytest.fixture
+def ledger(path):
+    with Ledger(path) as opened:
+        opened.queue("1.2.3", UIDS, "recipe")
+        yield opened
+
+
+def states(ledger):
+    return {entry.series_uid: entry.state for entry in ledger.entries("1.2.3")}
+
+
+def test_what_is_noted_is_there_when_opened_again(ledger, path):
+    ledger.begin("1.2.3")
+    ledger.mark(UIDS[0], "segmented", products=["a_seg.dcm"])
+    ledger.mark(UIDS[1], "rejected", "too bright")
+    ledger.mark_pushed(UIDS[0], "https://pacs")
+    with Ledger(path) as again:
+        first, second = again.entries("1.2.3")
+        assert again.name_of("1.2.3") == ledger.name_of("1.2.3")
+    assert (first.state, first.products, first.target) == ("pushed", ("a_seg.dcm",), "https://pacs")
+    assert (second.state, second.reason, second.attempts) == ("rejected", "too bright", 1)
+
+
+def test_is_open_to_its_owner_only_with_all_its_files(ledger, path):
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert len(list(path.parent.iterdir())) == 3
+    assert modes == {0o600}
+
+
+def test_queueing_again_changes_nothing_but_for_another_recipe(ledger):
+    ledger.mark(UIDS[0], "segmented", products=["a_seg.dcm"])
+    ledger.queue("1.2.3", UIDS, "recipe")
+    assert states(ledger) == {UIDS[0]: "segmented", UIDS[1]: "queued"}
+    ledger.queue("1.2.3", UIDS, "another")
+    assert states(ledger) == dict.fromkeys(UIDS, "queued")
+    assert ledger.entries()[0].products == ()
+
+
+def test_names_are_salted_short_and_not_shown_with_uids(ledger, tmp_path):
+    with Ledger(tmp_path / "other.sqlite") as other:
+        assert other.name_of(UIDS[0]) != ledger.name_of(UIDS[0])
+    assert len(ledger.name_of(UIDS[0])) == 12
+    assert "1.2.3" not in repr(ledger.entries())
+
+
+def test_counts_the_states_of_the_named(ledger):
+    ledger.queue("9.9", ["9.9.1"], "recipe")
+    ledger.mark(UIDS[0], "failed", "no")
+    assert ledger.counts(UIDS) == {"queued": 1, "failed": 1}
+
+
+def test_lives_beside_other_tables(path):
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE studies (name TEXT)")
+    database.close()
+    with Ledger(path) as ledger:
+        assert ledger.entries() == []
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT count(*) FROM studies").fetchone() == (0,)
+    database.close()
+
+
+def test_what_is_noted_outlives_a_killed_process(path):
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from pipeline.archive.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1])); ledger.queue('1', ['1.1'], 'r')\n"
+        "ledger.mark('1.1', 'pulled'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    with Ledger(path) as ledger:
+        assert [entry.state for entry in ledger.entries()] == ["pulled"]
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "journal.sqlite").write_text("x" * 5000)
+    with pytest.raises(ConfigError, match=r"journal\.sqlite: cannot be used as a journal"):
+        Ledger(tmp_path / "journal.sqlite")

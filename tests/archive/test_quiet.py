@@ -1,0 +1,29 @@
+import logging
+import warnings
+
+from pydicom import Dataset
+
+from pipeline.archive.quiet import quiet_libraries
+
+
+def test_libraries_say_nothing_and_others_do(caplog, recwarn):
+    warnings.simplefilter("always")
+    with quiet_libraries():
+        # Each of these quotes what it was given.
+        Dataset().StudyInstanceUID = "Doe^Jane"
+        Dataset().PatientBirthDate = "born in 1956"
+        for name in ("dicomweb_client.web", "pynetdicom.association", "urllib3.connectionpool"):
+            logging.getLogger(name).error("1.2.3.4")
+        logging.getLogger("pipeline").error("ours")
+    assert [record.message for record in caplog.records] == ["ours"]
+    assert list(recwarn) == []
+
+
+def test_afterwards_all_is_as_it_was(caplog):
+    logging.getLogger("pydicom").setLevel(logging.INFO)
+    filters = list(warnings.filters)
+    with quiet_libraries():
+        pass
+    assert logging.getLogger("pydicom").level == logging.INFO
+    assert warnings.filters == filters
+    logging.getLogger("pydicom").setLevel(logging.NOTSET)

@@ -1,0 +1,87 @@
+import time
+
+import pytest
+
+from pipeline.archive.retry import Patience, PatientArchive
+from pipeline.archive.transport import InstanceKey, TransferError
+from pipeline.errors import ArchiveError
+from tests.archive.fake import FakeArchive, gone, hiccup
+from tests.archive.studies import make_slice
+
+THERE = InstanceKey("1", "1.1", "1.1.1")
+
+
+@pytest.fixture
+def fake():
+    return FakeArchive()
+
+
+@pytest.fixture
+def patient(fake):
+    return PatientArchive(fake, Patience(tries=3, first_wait_s=0.001))
+
+
+def test_waits_grow_twofold():
+    assert Patience(tries=4, first_wait_s=0.5).waits_s == [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        ("find_studies", ({},)),
+        ("find_series", ("1", {})),
+        ("find_instances", (THERE,)),
+        ("has", (THERE,)),
+    ],
+)
+def test_asks_again_until_it_is_answered(fake, patient, call, arguments):
+    fake.trouble[call] = [hiccup(), hiccup()]
+    getattr(patient, call)(*arguments)
+    assert fake.calls[call] == 3
+
+
+def test_waits_before_asking_again(fake):
+    fake.trouble["has"] = [hiccup(), hiccup()]
+    start = time.perf_counter()
+    PatientArchive(fake, Patience(3, 0.05)).has(THERE)
+    assert time.perf_counter() - start > 0.15
+
+
+def test_an_archive_that_answers_still_is_not_gone(fake, patient):
+    fake.trouble["has"] = [hiccup()] * 3
+    with pytest.raises(TransferError, match=r"no connection.*, after 3 tries"):
+        patient.has(THERE)
+
+
+def test_an_archive_that_is_gone_ends_the_run_with_what_is_kept(fake, patient):
+    fake.trouble["has"] = [hiccup()] * 3
+    fake.trouble["check"] = [hiccup()]
+    with pytest.raises(ArchiveError, match="run the same command") as raised:
+        patient.has(THERE)
+    assert not isinstance(raised.value, TransferError)
+
+
+def test_what_will_not_pass_is_not_asked_again(fake, patient):
+    fake.trouble["has"] = [gone()]
+    with pytest.raises(ArchiveError, match="credentials"):
+        patient.has(THERE)
+    assert fake.calls["has"] == 1
+
+
+def test_the_first_contact_fails_at_once(fake, patient):
+    fake.trouble["check"] = [hiccup()]
+    with pytest.raises(ArchiveError, match="Check the address") as raised:
+        patient.check()
+    assert type(raised.value) is ArchiveError
+    assert fake.calls["check"] == 1
+
+
+def test_a_store_whose_answer_was_lost_is_not_repeated(fake, patient, tmp_path):
+    dataset = make_slice(0, 1)
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", "1.2.3"
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    key = InstanceKey("1.2", "1.2.3", str(dataset.SOPInstanceUID))
+    fake.trouble["pushed"] = [hiccup()]
+    patient.push(key, tmp_path / "a.dcm")
+    patient.push(key, tmp_path / "a.dcm")
+    assert fake.pushes == [key]

@@ -1,0 +1,121 @@
+import pytest
+
+from pipeline import archive_verb
+from pipeline.cli import main
+from pipeline.parsers import build_parser
+from tests.archive.conftest import orthanc, stored_study  # noqa: F401 (fixtures)
+from tests.archive.orthanc import CALLING_AE, PASSWORD, USER
+from tests.archive.studies import IDENTIFIERS, ThresholdSegmenter
+
+
+@pytest.fixture
+def key(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(f"{USER}:{PASSWORD}\n", encoding="utf-8")
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture
+def segmenter(monkeypatch, tmp_path):
+    """A simple segmentation in the place of a model's."""
+    segment = ThresholdSegmenter(tmp_path / "out")
+    monkeypatch.setattr(archive_verb, "_segmenter", lambda options: (segment, "recipe"))
+    return segment
+
+
+@pytest.fixture
+def words(orthanc, key, tmp_path):  # noqa: F811
+    return [
+        *("pacs", "--archive", orthanc.web, "--credentials", key),
+        *("--model", "none", "--out", str(tmp_path / "out")),
+    ]
+
+
+def test_there_and_back(words, segmenter, stored_study, orthanc, capsys, tmp_path):  # noqa: F811
+    study_uid, _ = stored_study(num_series=2)
+    query = ["--query", f"StudyInstanceUID={study_uid}", "Modality=CT"]
+    assert main([*words, *query, "--no-push"]) == 0
+    assert "1 studies, 2 series: 2 segmented; see" in capsys.readouterr().out
+    assert orthanc.segmentations(study_uid) == []
+    assert main([*words, *query]) == 0
+    assert "1 studies, 2 series: 2 pushed; see" in capsys.readouterr().out
+    assert len(orthanc.segmentations(study_uid)) == 2
+    assert main([*words, *query]) == 0
+    assert "2 pushed (1 studies were complete already)" in capsys.readouterr().out
+
+
+def test_from_one_transport_to_another(
+    words,
+    segmenter,
+    stored_study,  # noqa: F811
+    orthanc,  # noqa: F811
+    key,
+):
+    study_uid, _ = stored_study()
+    here = ["--archive", orthanc.dimse, "--calling-ae", CALLING_AE]
+    there = ["--push", orthanc.web, "--push-credentials", key]
+    query = ["--query", f"StudyInstanceUID={study_uid}"]
+    assert main([words[0], *here, *words[5:], *query, *there]) == 0
+    assert len(orthanc.segmentations(study_uid)) == 1
+
+
+def test_what_was_rejected_makes_the_exit_code_1(words, segmenter, stored_study, capsys):  # noqa: F811
+    study_uid, _ = stored_study(num_series=2)
+    segmenter.reject = (2,)
+    assert main([*words, "--query", f"StudyInstanceUID={study_uid}"]) == 1
+    captured = capsys.readouterr()
+    assert "1 pushed, 1 rejected" in captured.out
+    assert "rejected: it is too bright" in captured.err
+    assert [text for text in IDENTIFIERS if text in captured.out + captured.err] == []
+
+
+def test_a_dry_run_counts_and_touches_nothing(words, stored_study, capsys, tmp_path):  # noqa: F811
+    study_uid, _ = stored_study(num_series=2)
+    query = ["--query", f"StudyInstanceUID={study_uid}"]
+    assert main([*words[:5], *query, "--dry-run"]) == 0
+    assert capsys.readouterr().out == "1 studies, 2 series\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        ([], 2, "an empty query would take the whole archive"),
+        (["--query", "Modalty=CT"], 2, "Did you mean Modality?"),
+        (["--query", "modality=CT"], 2, "Did you mean Modality?"),
+        (["--query", "Modality=CT", "--push", "pacs"], 2, "--push: the address has no host"),
+        (["--query", "Modality=CT", "--calling-ae", "A" * 17], 2, "application entity title"),
+        (["--query", "Modality=CT"], 1, "No such file|does not exist|no model|is no model"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(words, more, code, text, capsys, tmp_path):
+    import re
+
+    assert main([*words, *more]) == code
+    said = capsys.readouterr().err
+    assert re.search(text, said)
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["model", "out"])
+def test_a_model_and_an_output_folder_are_needed_to_segment(words, missing, capsys):
+    at = words.index(f"--{missing}")
+    assert main([*words[:at], *words[at + 2 :], "--query", "Modality=CT"]) == 2
+    assert f"--{missing}: it is missing" in capsys.readouterr().err
+
+
+def test_wrong_credentials_are_one_line_without_them(words, segmenter, key, capsys, tmp_path):
+    (tmp_path / "key").write_text("reader:wrong-secret\n", encoding="utf-8")
+    assert main([*words, "--query", "Modality=CT"]) == 1
+    said = capsys.readouterr().err
+    assert "refuses the credentials (HTTP 401)" in said
+    assert "wrong-secret" not in said
+
+
+@pytest.mark.parametrize("more", [["--limit", "0"], ["--limit", "x"], ["--push", "a", "--no-push"]])
+def test_wrong_words_end_with_2(more):
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["pacs", "--archive", "https://pacs/x", *more])
+    assert ended.value.code == 2
