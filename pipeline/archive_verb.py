@@ -1,16 +1,16 @@
 """The verb `trivox pacs`: its words, its help, and what it does."""
 
 import argparse
-import hashlib
-from dataclasses import replace
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
-from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, print_lines
+from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
 if TYPE_CHECKING:
-    from pipeline.archive import PatientArchive, Query, SegmentFolder, Summary
+    from pipeline.archive import PatientArchive, Query, Summary
+    from pipeline.archive.cohort_segmenter import CohortSegmenter
 
 _DESCRIPTION = """\
 Pull studies from a DICOM archive, segment them, and push the results back as
@@ -44,9 +44,7 @@ examples:
 """
 
 
-def add_pacs(
-    choices: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
-) -> None:
+def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
     """Add the verb to the parser of all verbs."""
     parser = choices.add_parser(
         "pacs",
@@ -80,6 +78,19 @@ def add_pacs(
     add("--push-credentials", type=Path, metavar="FILE", help="the same for --push")
     add("--ca", type=Path, metavar="FILE", help="certificates to trust instead of the usual, PEM")
     add("--calling-ae", default="TRIVOX", metavar="TITLE", help="what to call ourselves (DIMSE)")
+    add(
+        "--series",
+        default="one",
+        metavar="RULE",
+        help="of each study: one (default: the only series that fits), largest, all, a series "
+        "number or a SeriesInstanceUID",
+    )
+    add(
+        "--dicom-seg",
+        default="binary",
+        choices=("binary", "labelmap"),
+        help="every archive takes binary (default); labelmap is smaller",
+    )
     add("--keep", action="store_true", help="keep pulled files in OUT/.trivox/incoming")
     add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -105,7 +116,10 @@ def pacs(options: argparse.Namespace) -> int:
     target = None if options.no_push else _target(options)
     segment, recipe = _segmenter(options)
     trip = RoundTrip(source, target, query, options.limit, options.out, recipe, options.keep)
-    summary = run_round_trip(trip, segment)
+    try:
+        summary = run_round_trip(trip, segment)
+    finally:
+        segment.close()
     print_lines([_describe(summary, options.out)])
     return DONE if summary.all_done else SOME_FAILED
 
@@ -132,25 +146,29 @@ def _connect_to(
     )
 
 
-def _segmenter(options: argparse.Namespace) -> "tuple[SegmentFolder, str]":
+def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
     """Return what segments a study, and a text that names its model and settings."""
     from pipeline.archive.cohort_segmenter import CohortSegmenter
-    from pipeline.cohort import SegmentOptions
+    from pipeline.cohort import RemoteJob, Request, SegmentOptions, dicom_options
+    from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
-    from pipeline.inference import choose_device
-    from pipeline.model import load_model
+    from pipeline.dicom_out import DicomOutputConfig
+    from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
 
-    device = choose_device(options.device)
-    model = load_model(options.model, device)
     settings = [word for word in options.overrides if "." in word.partition("=")[0]]
-    description = override_settings(model.description, settings, MAY_OVERRIDE)
-    max_bytes = options.max_memory and round(1e9 * parse_memory(options.max_memory))
-    wanted = SegmentOptions(max_bytes=max_bytes)
-    model = replace(model, description=description)
-    text = f"{model.sha256} {description.model_dump_json()}"
-    recipe = hashlib.sha256(text.encode()).hexdigest()
-    return CohortSegmenter(model, options.out, wanted, device), recipe
+    description = override_settings(read_description(options.model), settings, MAY_OVERRIDE)
+    wanted = SegmentOptions(
+        dicom=DicomOutputConfig(kind=options.dicom_seg),
+        max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+    )
+    out = options.out.absolute()
+    request = Request(description, hash_model(options.model), out, wanted)
+    remote = RemoteJob(request, options.model.absolute(), options.device)
+    log_level = logging.DEBUG if options.verbose else logging.INFO
+    dicom = dicom_options(options.series, description.channels[0].modality, out)
+    segmenter = CohortSegmenter(request, dicom, lambda: OwnProcess(remote, log_level))
+    return segmenter, f"{request.gate} {options.series}"
 
 
 def _describe(summary: "Summary", out: Path) -> str:

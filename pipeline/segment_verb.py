@@ -14,7 +14,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
         "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
-        "[--max-memory SIZE] "
+        "[--dicom-seg [KIND]] [--max-memory SIZE] "
         "[--device DEVICE] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
@@ -46,6 +46,14 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
     parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument(
+        "--dicom-seg",
+        nargs="?",
+        const="binary",
+        choices=("binary", "labelmap"),
+        help="write DICOM SEG and SR of DICOM studies too; every archive takes binary, labelmap is "
+        "smaller",
+    )
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )
@@ -86,6 +94,7 @@ def segment(options: argparse.Namespace) -> int:
     )
     from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
+    from pipeline.dicom_out import DicomOutputConfig
     from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
 
@@ -104,6 +113,7 @@ def segment(options: argparse.Namespace) -> int:
     wanted = SegmentOptions(
         probabilities=options.probabilities,
         pictures=options.pictures,
+        dicom=options.dicom_seg and DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
     request = Request(description, hash_model(options.model), options.out.absolute(), wanted)

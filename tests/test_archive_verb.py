@@ -1,11 +1,20 @@
+import io
+
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
+from pydicom import dcmread
 
 from pipeline import archive_verb
 from pipeline.cli import main
+from pipeline.model import Model, ModelDescription, save_model
+from pipeline.network import build_network
 from pipeline.parsers import build_parser
 from tests.archive.conftest import orthanc, stored_study  # noqa: F401 (fixtures)
 from tests.archive.orthanc import CALLING_AE, PASSWORD, USER
 from tests.archive.studies import IDENTIFIERS, ThresholdSegmenter
+from tests.tiny import DESCRIPTION
 
 
 @pytest.fixture
@@ -20,6 +29,7 @@ def key(tmp_path):
 def segmenter(monkeypatch, tmp_path):
     """A simple segmentation in the place of a model's."""
     segment = ThresholdSegmenter(tmp_path / "out")
+    segment.close = lambda: None
     monkeypatch.setattr(archive_verb, "_segmenter", lambda options: (segment, "recipe"))
     return segment
 
@@ -119,3 +129,44 @@ def test_wrong_words_end_with_2(more):
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args(["pacs", "--archive", "https://pacs/x", *more])
     assert ended.value.code == 2
+
+
+def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
+    orthanc,  # noqa: F811
+    key,
+    stored_study,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    """All of it is real: archive, reader, admission, network, DICOM SEG and SR."""
+    description = ModelDescription.model_validate(
+        DESCRIPTION | {"channels": [{"name": "CT", "modality": "CT"}]}
+    )
+    torch.manual_seed(0)
+    save_model(
+        Model(description, (build_network(description.network, 1, 2).eval(),)), tmp_path / "model"
+    )
+    study_uid, (series_uid,) = stored_study(num_slices=12)
+    out = tmp_path / "out"
+    words = [
+        *("pacs", "--archive", orthanc.web, "--credentials", key, "--device", "cpu"),
+        *("--model", str(tmp_path / "model"), "--out", str(out)),
+        *("--query", f"StudyInstanceUID={study_uid}", "admission.mode=warn"),
+    ]
+    assert main(words) == 0
+    assert "1 studies, 1 series: 1 pushed" in capsys.readouterr().out
+    (uid,) = orthanc.segmentations(study_uid)
+    (found,) = orthanc.post("/tools/lookup", data=uid).json()
+    kept = orthanc.get(f"/instances/{found['ID']}/file").content
+    segmentation = dcmread(io.BytesIO(kept))
+    assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == series_uid
+    (mask,) = out.glob("*_seg.nii.gz")
+    labels = nib.load(mask).get_fdata()
+    assert labels.any()
+    # A bit for each voxel of the frames that have any.
+    assert np.unpackbits(np.frombuffer(segmentation.PixelData, np.uint8)).sum() == labels.sum()
+    before = mask.stat().st_mtime_ns
+    assert main(words) == 0
+    assert "(1 studies were complete already)" in capsys.readouterr().out
+    assert mask.stat().st_mtime_ns == before
+    assert len(orthanc.segmentations(study_uid)) == 1

@@ -1,58 +1,107 @@
 """Segment a pulled study as `trivox segment` does, into the same output folder."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from pydicom import dcmread
-
 from pipeline.archive.segmenter import Result
-from pipeline.cohort import Row, SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import (
+    DicomOptions,
+    Event,
+    Lost,
+    Request,
+    Row,
+    StudyInput,
+    Workers,
+    find_studies,
+    run_cohort,
+    write_key,
+)
 from pipeline.errors import ConfigError
-from pipeline.model import Model
+from pipeline.study import DicomSeries
 
 
 class CohortSegmenter:
     """Segments a study with a trained model; what is complete in the output folder stays.
 
+    The workers stay from study to study, so that the model is loaded once.
+
     Args:
-        model: The model.
-        out: The output folder.
-        options: What to write beside the masks.
-        device: To compute on.
+        request: What to do with each study.
+        dicom: How to choose and name series.
+        start_workers: Starts those who segment, when the first study needs them.
     """
 
     def __init__(
-        self, model: Model, out: Path, options: SegmentOptions, device: torch.device
+        self, request: Request, dicom: DicomOptions, start_workers: Callable[[], Workers]
     ) -> None:
-        self._model, self._out, self._options, self._device = model, out, options, device
+        self._request, self._dicom, self._start = request, dicom, start_workers
+        self._workers: Workers | None = None
 
     def __call__(self, folder: Path) -> list[Result]:
         """Segment what can be chosen in a study's folder."""
-        num_channels = len(self._model.description.channels)
         try:
             # The folder lies in the output folder, which else would not be searched.
-            studies = find_studies([folder], num_channels=num_channels, out=None)
+            studies = find_studies(
+                [folder],
+                num_channels=len(self._request.description.channels),
+                out=None,
+                dicom=self._dicom,
+            )
         except ConfigError as error:
             # Nothing to segment in one study must not end the run. The folder's name says nothing.
             return [Result("", "", "rejected", f"{error.found}. {error.remedy}")]
-        done = segment_cohort(studies, self._model, self._out, self._options, self._device)
-        return [self._result(row) for row in done.rows]
+        write_key(self._request.out, studies)
+        done = run_cohort(studies, self._request, self._lasting_workers)
+        return [self._result(*pair) for pair in zip(studies, done.rows, strict=True)]
 
-    def _result(self, row: Row) -> Result:
-        product = self._out / f"{row.case}_seg.dcm"
-        if row.status != "done" or not product.is_file():
-            return Result(row.case, "", row.status, row.reason)
-        return Result(row.case, source_series_of([product]), "done", products=(product,))
+    def close(self) -> None:
+        """End the workers."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def _lasting_workers(self) -> Workers:
+        if self._workers is None:
+            self._workers = self._start()
+        return _Lasting(self._workers, self.close)
+
+    def _result(self, study: StudyInput, row: Row) -> Result:
+        source = study.sources[0]
+        # A refused study has all its series as sources; none of them is the one to blame.
+        is_one = isinstance(source, DicomSeries) and len(study.sources) == 1
+        uid = source.uid if isinstance(source, DicomSeries) and is_one else ""
+        if row.status != "done":
+            return Result(row.case, uid, row.status, row.reason)
+        wanted = self._request.options.wanted(study, self._request.out)
+        products = tuple(path for kind, path in wanted.items() if kind.startswith("dicom"))
+        return Result(row.case, uid, "done", products=products)
 
 
-def source_series_of(products: Iterable[Path]) -> str:
-    """Return the UID of the series that DICOM segmentations were made from; empty if unsaid.
+class _Lasting:
+    """Workers that outlive a run, unless it ended before its studies did."""
 
-    Source: DICOM PS3.3, C.12.4 (Common Instance Reference).
-    """
-    for path in products:
-        dataset = dcmread(path, specific_tags=["ReferencedSeriesSequence"])
-        for series in dataset.get("ReferencedSeriesSequence", ()):
-            return str(series.SeriesInstanceUID)
-    return ""
+    def __init__(self, workers: Workers, end: Callable[[], None]) -> None:
+        self._workers, self._end = workers, end
+        self._num_in_hand = 0
+
+    @property
+    def capacity(self) -> int:
+        return self._workers.capacity
+
+    def give(self, study: StudyInput) -> None:
+        self._num_in_hand += 1
+        self._workers.give(study)
+
+    def wait(self) -> Sequence[Event]:
+        events = self._workers.wait()
+        for event in events:
+            if isinstance(event, Row):
+                self._num_in_hand -= 1
+            elif isinstance(event, Lost):
+                self._num_in_hand -= len(event.cases)
+        return events
+
+    def close(self) -> Sequence[Event]:
+        if self._num_in_hand:
+            self._end()
+        return []

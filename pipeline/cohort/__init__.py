@@ -8,6 +8,7 @@ the model, the settings and the bytes of its outputs.
 from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
+from pipeline.cohort.events import Event, Lost, Workers
 from pipeline.cohort.inputs import DataRoot, find_studies
 from pipeline.cohort.naming import load_salt, write_key
 from pipeline.cohort.options import SegmentOptions
@@ -21,12 +22,15 @@ __all__ = [
     "CohortResult",
     "DataRoot",
     "DicomOptions",
+    "Event",
+    "Lost",
     "RemoteJob",
     "Request",
     "Row",
     "SegmentOptions",
     "Status",
     "StudyInput",
+    "Workers",
     "check_inputs",
     "dicom_options",
     "find_studies",

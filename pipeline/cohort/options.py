@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.study_input import StudyInput
+from pipeline.dicom_out import DicomOutputConfig
 from pipeline.report import OutputKind
+from pipeline.study import DicomSeries
 
 
 @dataclass(frozen=True)
@@ -14,23 +17,33 @@ class SegmentOptions:
     Attributes:
         probabilities: Write the class probabilities.
         pictures: Write a picture of each mask.
+        dicom: Write DICOM SEG and SR of DICOM studies, and how; None: do not.
         max_bytes: Of main memory that the process may take; None: all that is free.
     """
 
     probabilities: bool = False
     pictures: bool = False
+    dicom: DicomOutputConfig | None = None
     max_bytes: int | None = None
 
     @property
     def kinds(self) -> list[OutputKind]:
-        """What is written for each study."""
+        """What is written for each study that it can be written for."""
         kinds: dict[OutputKind, bool] = {
             "mask": True,
             "probabilities": self.probabilities,
             "picture": self.pictures,
+            "dicom_segmentation": self.dicom is not None,
+            "dicom_report": self.dicom is not None,
         }
         return [kind for kind, is_wanted in kinds.items() if is_wanted]
 
-    def wanted(self, outputs: Outputs) -> dict[OutputKind, Path]:
-        """Return the files that a study must have, besides its provenance."""
-        return {kind: outputs.path(kind) for kind in self.kinds}
+    def wanted(self, study: StudyInput, out: Path) -> dict[OutputKind, Path]:
+        """Return the files that a study must have in `out`, besides its provenance.
+
+        DICOM outputs refer to a source series, which is that of the first channel.
+        """
+        outputs = Outputs.of(out, study)
+        is_dicom = bool(study.sources) and isinstance(study.sources[0], DicomSeries)
+        kinds = (kind for kind in self.kinds if is_dicom or not kind.startswith("dicom"))
+        return {kind: outputs.path(kind) for kind in kinds}

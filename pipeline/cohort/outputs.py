@@ -59,18 +59,24 @@ class Outputs:
 
     def path(self, kind: OutputKind) -> Path:
         """Return the file of one kind of output."""
-        match kind:
-            case "mask":
-                return self.mask
-            case "probabilities":
-                return self.probabilities
-            case "picture":
-                return self.picture
+        path: Path = getattr(self, kind)
+        return path
+
+    @property
+    def dicom_segmentation(self) -> Path:
+        """The label map as DICOM SEG, of a DICOM study."""
+        return self._path("_seg.dcm", "_dseg.dcm")
+
+    @property
+    def dicom_report(self) -> Path:
+        """The volumes as DICOM SR, of a DICOM study."""
+        return self._path("_report.dcm", "_report.dcm")
 
     def all(self) -> tuple[Path, ...]:
         """Every file that may exist, the provenance first."""
         sidecars = () if self.bids is None else (self.probability_sidecar,)
-        return self.provenance, self.mask, self.probabilities, self.picture, *sidecars
+        dicom = self.dicom_segmentation, self.dicom_report
+        return self.provenance, self.mask, self.probabilities, self.picture, *dicom, *sidecars
 
     def _path(self, ending: str, bids_ending: str) -> Path:
         if self.bids is None:

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from pipeline import __version__
 from pipeline.cohort.study_input import StudyInput
+from pipeline.dicom_out import DicomOutputConfig
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.model import Model, ModelDescription
@@ -26,12 +27,13 @@ _DECIDING = {
 """What of a model's description, beside its weights, decides a mask."""
 
 
-def make_recipe(study: StudyInput, model: Model) -> Recipe:
+def make_recipe(study: StudyInput, model: Model, dicom: DicomOutputConfig | None = None) -> Recipe:
     """Record the input, the model and the settings that decide a study's mask.
 
     Args:
         study: What is to be segmented.
         model: By which.
+        dicom: How DICOM outputs are written, if they are.
 
     Raises:
         StudyError: If an input file cannot be read.
@@ -39,13 +41,18 @@ def make_recipe(study: StudyInput, model: Model) -> Recipe:
     return Recipe(
         inputs=tuple(_record_input(study, index) for index in range(len(study.sources))),
         model=FileRecord(name=model.description.name, sha256=model.sha256),
-        settings=settings_of(model.description),
+        settings=settings_of(model.description, dicom),
     )
 
 
-def settings_of(description: ModelDescription) -> dict[str, JsonValue]:
-    """Return what decides a mask beside the input and the weights."""
+def settings_of(
+    description: ModelDescription, dicom: DicomOutputConfig | None
+) -> dict[str, JsonValue]:
+    """Return what decides a study's outputs beside the input and the weights."""
     settings = description.model_dump(mode="json", include=_DECIDING)
+    if dicom is not None:
+        codes = {label: code.model_dump(mode="json") for label, code in description.codes.items()}
+        settings["dicom"] = {**dicom.model_dump(mode="json"), "codes": codes}
     return {"trivox": __version__, **settings}
 
 

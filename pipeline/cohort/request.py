@@ -13,7 +13,6 @@ from pipeline.cohort.stages import Job
 from pipeline.errors import ModelError
 from pipeline.inference import choose_device
 from pipeline.model import ModelDescription, load_model
-from pipeline.segmentation import Segmenter
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Request:
     @property
     def method(self) -> str:
         """A hash of what decides a mask: model, settings, and the outputs wanted."""
-        return _hash([self.sha256, settings_of(self.description), self.options.kinds])
+        settings = settings_of(self.description, self.options.dicom)
+        return _hash([self.sha256, settings, self.options.kinds])
 
     @property
     def gate(self) -> str:
@@ -92,4 +92,4 @@ class RemoteJob:
             raise ModelError(self.model, "the model is not the one that the run began with", remedy)
         model = replace(model, description=self.request.description)
         options = self.request.options
-        return Job(model, Segmenter(model, device, options.max_bytes), self.request.out, options)
+        return Job.of(model, device, self.request.out, options)

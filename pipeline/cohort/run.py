@@ -26,7 +26,6 @@ from pipeline.cohort.supervisor import ALREADY_COMPLETE, Supervisor
 from pipeline.journal import Journal, Row, Status, only_run
 from pipeline.model import Model
 from pipeline.progress import make_progress
-from pipeline.segmentation import Segmenter
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def segment_cohort(
     request = Request(model.description, model.sha256, out, options)
 
     def here() -> Workers:
-        return Here(Job(model, Segmenter(model, device, options.max_bytes), out, options))
+        return Here(Job.of(model, device, out, options))
 
     return run_cohort(studies, request, here)
 

@@ -9,14 +9,19 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
+
+import torch
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
+from pipeline.cohort.dicom_outputs import write_dicom
 from pipeline.cohort.gate import pass_gate
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput
+from pipeline.dicom_out import Algorithm
 from pipeline.findings import Finding
 from pipeline.journal import Row
 from pipeline.main_memory import give_back_freed
@@ -39,7 +44,7 @@ from pipeline.report import (
 )
 from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation, Segmenter
 from pipeline.study import GeometryHeader, extent_of, read_study
-from pipeline.volume import Grid, Volume
+from pipeline.volume import Grid, LabelMap, Volume
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +62,14 @@ class Job:
     segmenter: Segmenter
     out: Path
     options: SegmentOptions
+    algorithm: Algorithm | None = None
+
+    @classmethod
+    def of(cls, model: Model, device: torch.device, out: Path, options: SegmentOptions) -> Self:
+        """Return a job for a model, made ready on a device."""
+        segmenter = Segmenter(model, device, options.max_bytes)
+        algorithm = None if options.dicom is None else Algorithm.of(model)
+        return cls(model, segmenter, out, options, algorithm)
 
 
 @dataclass(frozen=True)
@@ -114,9 +127,9 @@ def write(segmented: Segmented, job: Job) -> Row:
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
     start = time.perf_counter()
     outputs = Outputs.of(job.out, study)
-    recipe = make_recipe(study, job.model)
+    recipe = make_recipe(study, job.model, job.options.dicom)
     previous = read_provenance(outputs.provenance)
-    wanted = job.options.wanted(outputs)
+    wanted = job.options.wanted(study, job.out)
     if previous is not None and is_current(previous, recipe, wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
     job.segmenter.check_readable(study.case, extent_of(study.sources)[0])
@@ -167,6 +180,9 @@ def _write(segmented: Segmented, job: Job) -> Row:
             labels = job.model.description.labels
             write_picture(segmented.volume, segmentation.labels_IJK, labels, outputs.picture)
         write_mask(segmentation.labels_IJK, segmented.header, outputs.mask)
+        if job.algorithm is not None and job.options.dicom is not None:
+            label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
+            write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
     warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(segmented, segmentation, job)
@@ -181,7 +197,7 @@ def _write(segmented: Segmented, job: Job) -> Row:
 def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
     labels, grid = job.model.description.labels, segmented.grid
     clean_up = job.model.description.postprocessing
-    wanted = job.options.wanted(Outputs.of(job.out, segmented.input))
+    wanted = job.options.wanted(segmented.input, job.out)
     in_order = {stage: segmentation.seconds.get(stage, 0.0) for stage in STAGES}
     return Provenance(
         case=segmented.input.case,

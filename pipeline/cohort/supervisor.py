@@ -175,8 +175,9 @@ class Supervisor:
         """Return what a result is known by; a rejected study has no outputs."""
         if row.status != "done":
             return sign(self._gate, inputs, [])
-        outputs = Outputs.of(self._request.out, study)
-        files = [outputs.provenance, *map(outputs.path, self._request.options.kinds)]
+        out = self._request.out
+        files = [Outputs.of(out, study).provenance]
+        files += self._request.options.wanted(study, out).values()
         return sign(self._method, inputs, stamp(files))
 
     def _write_tables(self) -> None:

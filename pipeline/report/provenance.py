@@ -21,7 +21,7 @@ from pipeline.files import sha256_of, write_text
 from pipeline.findings import Finding
 from pipeline.volume import Grid
 
-OutputKind = Literal["mask", "probabilities", "picture"]
+OutputKind = Literal["mask", "probabilities", "picture", "dicom_segmentation", "dicom_report"]
 
 _SIDECAR_KEY = "Trivox"
 

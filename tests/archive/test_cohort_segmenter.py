@@ -1,58 +1,108 @@
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
 from pydicom import dcmread
+from pydicom.uid import MRImageStorage
 
-from pipeline.archive.cohort_segmenter import CohortSegmenter, source_series_of
-from pipeline.cohort import SegmentOptions
-from tests.archive.studies import make_segmentation, make_study
+from pipeline.archive.cohort_segmenter import CohortSegmenter
+from pipeline.cohort import DicomOptions, Request, SegmentOptions
+from pipeline.cohort.here import Here
+from pipeline.cohort.stages import Job
+from pipeline.dicom_out import DicomOutputConfig
 from tests.cohort.conftest import build_model
+from tests.dicom_files import make_series, positions_along, save_series, voxels
+
+CPU = torch.device("cpu")
+
+
+class Counting(Here):
+    """Workers that count how often they are started and closed."""
+
+    started = closed = 0
+
+    def __init__(self, job):
+        super().__init__(job)
+        type(self).started += 1
+
+    def close(self):
+        type(self).closed += 1
+        return super().close()
 
 
 @pytest.fixture
-def segment(tmp_path):
-    return CohortSegmenter(build_model(), tmp_path / "out", SegmentOptions(), torch.device("cpu"))
+def workers():
+    Counting.started = Counting.closed = 0
+    return Counting
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A pulled study; of a volume, so that any model takes it."""
-    path = tmp_path / "out" / ".trivox" / "incoming" / "study" / "series" / "a.nii.gz"
-    path.parent.mkdir(parents=True)
-    image = np.random.default_rng(0).normal(size=(12, 14, 10)).astype(np.float32)
-    nib.save(nib.Nifti1Image(image, np.diag([1.5, 1, 2, 1])), path)
-    return path.parent.parent
+def segment(tmp_path, workers):
+    model, out = build_model(), tmp_path / "out"
+    options = SegmentOptions(dicom=DicomOutputConfig())
+    request = Request(model.description, model.sha256, out, options)
+    dicom = DicomOptions(modality="other", salt=b"s")
+    return CohortSegmenter(request, dicom, lambda: workers(Job.of(model, CPU, out, options)))
 
 
 @pytest.fixture
-def segmentation(tmp_path):
-    _, (series_uid,) = make_study(tmp_path / "sent")
-    slices = [dcmread(path) for path in sorted((tmp_path / "sent").rglob("*.dcm"))]
-    return make_segmentation(slices), series_uid
+def pull(tmp_path):
+    """Return what puts a study of one series or more where it would be pulled to."""
+
+    def put(name, *, study=1, num_series=1, count=8):
+        folder = tmp_path / "out" / ".trivox" / "incoming" / name
+        for series in range(1, num_series + 1):
+            slices = make_series(
+                voxels(count, 16, 16),
+                positions_along(count=count),
+                study=study,
+                series=series,
+                Modality="MR",
+                SOPClassUID=MRImageStorage,
+            )
+            save_series(slices, folder / str(series))
+        return folder
+
+    return put
 
 
-def test_names_the_product_and_the_series_it_was_made_from(segment, folder, segmentation, tmp_path):
-    dataset, series_uid = segmentation
-    product = tmp_path / "out" / "a_seg.dcm"
-    dataset.save_as(product)
-    (result,) = segment(folder)
-    assert (tmp_path / "out" / "a_seg.nii.gz").is_file()
-    assert (result.status, result.case, result.products) == ("done", "a", (product,))
-    assert result.series_uid == series_uid
+def test_products_are_dicom_and_name_the_series(segment, pull, tmp_path):
+    (result,) = segment(pull("a"))
+    assert result.status == "done"
+    assert [path.suffix for path in result.products] == [".dcm", ".dcm"]
+    assert [dcmread(path).Modality for path in result.products] == ["SEG", "SR"]
+    source = dcmread(next((tmp_path / "out").rglob("incoming/a/1/*")))
+    assert result.series_uid == source.SeriesInstanceUID
+    assert result.case.startswith("dicom_")
 
 
-def test_a_mask_without_a_segmentation_has_no_product(segment, folder):
-    (result,) = segment(folder)
-    assert (result.status, result.products) == ("done", ())
+def test_a_study_that_was_done_keeps_its_products(segment, pull):
+    folder = pull("a")
+    (first,) = segment(folder)
+    before = first.products[0].read_bytes()
+    (second,) = segment(folder)
+    assert second == first
+    assert second.products[0].read_bytes() == before
 
 
-def test_a_study_that_is_refused_has_a_reason(segment, folder):
-    path = next(folder.rglob("*.nii.gz"))
-    path.write_bytes(path.read_bytes()[:100])
-    (result,) = segment(folder)
-    assert result.status == "rejected"
-    assert result.reason
+def test_the_model_is_loaded_once_for_all_studies(segment, pull, workers):
+    for number in (1, 2):
+        (result,) = segment(pull(f"study {number}", study=number))
+        assert result.status == "done"
+    assert (workers.started, workers.closed) == (1, 0)
+    segment.close()
+    assert (workers.started, workers.closed) == (1, 1)
+
+
+def test_an_interruption_ends_the_workers(segment, pull, workers, monkeypatch):
+    monkeypatch.setattr(workers, "wait", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        segment(pull("a"))
+    assert (workers.started, workers.closed) == (1, 1)
+
+
+def test_a_study_without_a_choice_is_rejected_and_blames_no_series(segment, pull):
+    (result,) = segment(pull("a", num_series=2))
+    assert (result.status, result.series_uid, result.products) == ("rejected", "", ())
+    assert "2 series could be meant" in result.reason
 
 
 def test_a_folder_with_nothing_to_segment_is_rejected_without_its_name(segment, tmp_path):
@@ -61,11 +111,3 @@ def test_a_folder_with_nothing_to_segment_is_rejected_without_its_name(segment, 
     assert (result.status, result.series_uid) == ("rejected", "")
     assert "no studies found" in result.reason
     assert str(tmp_path) not in result.reason
-
-
-def test_a_segmentation_that_names_no_series_says_so(segmentation, tmp_path):
-    dataset, _ = segmentation
-    del dataset.ReferencedSeriesSequence
-    dataset.save_as(tmp_path / "seg.dcm")
-    assert source_series_of([tmp_path / "seg.dcm"]) == ""
-    assert source_series_of([]) == ""

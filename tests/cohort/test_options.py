@@ -1,14 +1,33 @@
 from pathlib import Path
 
+from pipeline.cohort import StudyInput
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
+from pipeline.dicom_out import DicomOutputConfig
+from pipeline.study import find_series
+from tests.dicom_files import make_series, save_series, voxels
+
+OUT = Path("out")
 
 
 def test_a_study_must_have_what_was_asked_for():
-    outputs = Outputs(Path("out"), "a")
-    assert SegmentOptions().wanted(outputs) == {"mask": outputs.mask}
-    assert SegmentOptions(probabilities=True, pictures=True).wanted(outputs) == {
+    study, outputs = StudyInput("a", (Path("a.nii"),)), Outputs(OUT, "a")
+    assert SegmentOptions().wanted(study, OUT) == {"mask": outputs.mask}
+    assert SegmentOptions(probabilities=True, pictures=True).wanted(study, OUT) == {
         "mask": outputs.mask,
         "probabilities": outputs.probabilities,
         "picture": outputs.picture,
     }
+
+
+def test_only_dicom_studies_have_dicom_outputs(tmp_path):
+    save_series(make_series(voxels()), tmp_path)
+    (series,) = find_series([tmp_path])
+    options, outputs = SegmentOptions(dicom=DicomOutputConfig()), Outputs(OUT, "a")
+    assert options.wanted(StudyInput("a", (series,)), OUT) == {
+        "mask": outputs.mask,
+        "dicom_segmentation": OUT / "a_seg.dcm",
+        "dicom_report": OUT / "a_report.dcm",
+    }
+    file = StudyInput("a", (tmp_path / "a.nii",))
+    assert options.wanted(file, OUT) == {"mask": outputs.mask}

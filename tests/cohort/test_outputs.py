@@ -10,6 +10,7 @@ def test_names_follow_the_case():
     outputs = Outputs(Path("out"), "a.1")
     assert [str(path) for path in outputs.all()] == [
         "out/a.1_seg.json", "out/a.1_seg.nii.gz", "out/a.1_probabilities.nii.gz", "out/a.1_seg.png",
+        "out/a.1_seg.dcm", "out/a.1_report.dcm",
     ]  # fmt: skip
 
 
@@ -19,7 +20,7 @@ def test_names_in_a_derivative_follow_the_image():
     stem = "out/sub-1/ses-2/anat/sub-1_ses-2_seg-T1w_desc-trivox"
     assert [str(path) for path in Outputs.of(Path("out"), study).all()] == [
         f"{stem}_dseg.json", f"{stem}_dseg.nii.gz", f"{stem}_probseg.nii.gz", f"{stem}_dseg.png",
-        f"{stem}_probseg.json",
+        f"{stem}_dseg.dcm", f"{stem}_report.dcm", f"{stem}_probseg.json",
     ]  # fmt: skip
 
 
@@ -52,4 +53,4 @@ def test_remove_leaves_other_cases(tmp_path):
         for path in Outputs(tmp_path, case).all():
             path.touch()
     Outputs(tmp_path, "a").remove()
-    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["b"] * 4
+    assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["b"] * 6
