@@ -163,8 +163,9 @@ def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
     out = options.out.absolute()
-    request = Request(description, hash_model(options.model), out, wanted)
-    remote = RemoteJob(request, options.model.absolute(), options.device)
+    folder = options.model.absolute()
+    request = Request(description, hash_model(folder), out, wanted, folder)
+    remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
     dicom = dicom_options(options.series, description.channels[0].modality, out)
     segmenter = CohortSegmenter(request, dicom, lambda: OwnProcess(remote, log_level))

@@ -18,7 +18,8 @@ def add_reproduce(choices: Choices, common: argparse.ArgumentParser) -> None:
         "there, and compare the mask with the one beside that file. Input, model and mask must "
         "have the recorded hashes; versions, device and arithmetic that differ are listed. "
         "Nothing is written. Exit code 0 if all voxels are equal, 1 if not, 2 if input, model or "
-        "mask are not those that were recorded.",
+        "mask are not those that were recorded. Where --input and --model are missing, the journal "
+        "in the output folder says where they lay.",
         epilog="Example: trivox reproduce masks/a_seg.json --input scans/a.nii.gz "
         "--model runs/phantom_ct/model",
     )
@@ -46,7 +47,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from pipeline.errors import ConfigError
     from pipeline.inference import choose_device
     from pipeline.planning import parse_memory
-    from pipeline.reproduction import Request, describe_reproduction
+    from pipeline.reproduction import Request, describe_reproduction, locate_by_journal
     from pipeline.reproduction import reproduce as make_again
 
     if options.overrides:
@@ -58,6 +59,7 @@ def reproduce(options: argparse.Namespace) -> int:
         model=options.model,
         device=choose_device(options.device),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+        locate=locate_by_journal,
     )
     reproduction = make_again(request)
     print_lines(describe_reproduction(reproduction))

@@ -116,8 +116,9 @@ def segment(options: argparse.Namespace) -> int:
         dicom=options.dicom_seg and DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
-    request = Request(description, hash_model(options.model), options.out.absolute(), wanted)
-    remote = RemoteJob(request, options.model.absolute(), options.device)
+    out, folder = options.out.absolute(), options.model.absolute()
+    request = Request(description, hash_model(folder), out, wanted, folder)
+    remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
     result = run_cohort(studies, request, lambda: OwnProcess(remote, log_level))
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())

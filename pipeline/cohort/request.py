@@ -24,12 +24,14 @@ class Request:
         sha256: Of the model's weights and of what it says of itself.
         out: The output folder.
         options: What to write, and what that may take.
+        folder: The model's, if it has one; kept in the journal, to make a mask again.
     """
 
     description: ModelDescription
     sha256: str
     out: Path
     options: SegmentOptions
+    folder: Path | None = None
 
     @property
     def labels(self) -> Mapping[str, int]:
@@ -55,6 +57,7 @@ class Request:
         return {
             "model": self.description.name,
             "sha256": self.sha256,
+            "folder": str(self.folder or ""),
             "labels": dict(self.labels),
             "outputs": self.options.kinds,
         }
@@ -69,13 +72,11 @@ class RemoteJob:
     """A job that another process will do: it can be sent there, and loads the model there.
 
     Attributes:
-        request: What to do.
-        model: The model's folder.
+        request: What to do, with a model's folder.
         device: To compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
     """
 
     request: Request
-    model: Path
     device: str
 
     def make(self) -> Job:
@@ -85,11 +86,14 @@ class RemoteJob:
             ModelError: If the folder is no model, or holds another one by now.
             ConfigError: If there is no such device.
         """
+        folder = self.request.folder
+        if folder is None:
+            raise ValueError("a job for another process needs the model's folder")
         device = choose_device(self.device)
-        model = load_model(self.model, device)
+        model = load_model(folder, device)
         if model.sha256 != self.request.sha256:
             remedy = "Leave the model's folder alone while a run uses it, and run again."
-            raise ModelError(self.model, "the model is not the one that the run began with", remedy)
+            raise ModelError(folder, "the model is not the one that the run began with", remedy)
         model = replace(model, description=self.request.description)
         options = self.request.options
         return Job.of(model, device, self.request.out, options)

@@ -5,6 +5,7 @@ device and arithmetic may differ; they are listed, since they can change a mask.
 """
 
 from pipeline.reproduction.compare import MaskComparison
+from pipeline.reproduction.located import locate_by_journal
 from pipeline.reproduction.present import describe_reproduction
 from pipeline.reproduction.run import Reproduction, Request, reproduce
 from pipeline.reproduction.sources import Locate, Sources
@@ -16,5 +17,6 @@ __all__ = [
     "Request",
     "Sources",
     "describe_reproduction",
+    "locate_by_journal",
     "reproduce",
 ]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.cohort import BidsChoice, StudyInput, find_studies
+from pipeline.cohort import BidsChoice, DicomOptions, StudyInput, find_studies
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.recipe import make_recipe
 from pipeline.errors import ConfigError, StudyError
 from pipeline.manifest import is_manifest
 from pipeline.model import Model, ModelDescription
 from pipeline.report import Provenance
+from pipeline.study import SeriesRule
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def with_recorded_settings(model: Model, recorded: Provenance) -> Model:
     }
     try:
         description = ModelDescription.model_validate(
-            model.description.model_dump(mode="json") | settings
+            # What was let in once is let in again; admission decides no voxel.
+            model.description.model_dump(mode="json") | settings | {"admission": {"mode": "off"}}
         )
     except ValidationError as error:
         version = recorded.recipe.settings.get("trivox", "unknown")
@@ -101,6 +103,7 @@ def _candidates(inputs: Sequence[Path], recorded: Provenance, model: Model) -> l
         num_channels=len(model.description.channels),
         out=None,
         bids=BidsChoice(suffixes),
+        dicom=DicomOptions(SeriesRule("all")),
     )
     same_number = (study for study in found if len(study.sources) == len(recorded.recipe.inputs))
     return studies + sorted(same_number, key=lambda study: study.case != recorded.case)

@@ -74,10 +74,9 @@ def remote(tmp_path, model_folder):
     """A job for another process, into `tmp_path / "out"`."""
     out = tmp_path / "out"
     make_output_folder(out)
-    request = Request(
-        read_description(model_folder), hash_model(model_folder), out, SegmentOptions()
-    )
-    return RemoteJob(request, model_folder, "cpu")
+    description, sha256 = read_description(model_folder), hash_model(model_folder)
+    request = Request(description, sha256, out, SegmentOptions(), model_folder)
+    return RemoteJob(request, "cpu")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.cohort.crash import CrashingJob, DyingJob
 
 
 def crashing(remote, **how):
-    return CrashingJob(remote.request, remote.model, remote.device, **how)
+    return CrashingJob(remote.request, remote.device, **how)
 
 
 def gather(workers, until):
@@ -48,7 +48,7 @@ def warm():
 def test_masks_are_those_of_this_process(remote, studies, tmp_path):
     result = run_cohort(studies, remote.request, lambda: OwnProcess(remote, logging.INFO))
     assert result.counts == {"done": 3, "rejected": 0, "failed": 0}
-    model = load_model(remote.model, torch.device("cpu"))
+    model = load_model(remote.request.folder, torch.device("cpu"))
     here = tmp_path / "here"
     segment_cohort(studies, model, here, remote.request.options, torch.device("cpu"))
     for case in "abc":
@@ -103,14 +103,16 @@ def test_stopping_leaves_a_study_in_the_middle_at_once(remote, studies):
 
 
 def test_a_model_that_does_not_load_is_said(remote, tmp_path):
-    workers = OwnProcess(replace(remote, model=tmp_path / "nothing"), logging.INFO)
+    workers = OwnProcess(
+        replace(remote, request=replace(remote.request, folder=tmp_path / "nothing")), logging.INFO
+    )
     with pytest.raises(ModelError, match="no model here"):
         gather(workers, bool)
     workers.close()
 
 
 def test_a_worker_that_dies_while_it_loads_ends_the_run(remote, studies):
-    job = DyingJob(remote.request, remote.model, remote.device)
+    job = DyingJob(remote.request, remote.device)
     with pytest.raises(PipelineError, match=r"could not load the model: .*SIGKILL"):
         run_cohort(studies, remote.request, lambda: OwnProcess(job, logging.INFO))
     journal = Journal(remote.request.out, is_reader=True)

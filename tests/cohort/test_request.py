@@ -33,10 +33,11 @@ def test_stricter_admission_judges_anew_but_makes_no_mask_anew(remote):
     assert other.gate != request.gate
 
 
-def test_the_record_names_model_and_labels_but_no_folder(remote):
+def test_the_record_names_model_and_labels(remote):
     record = remote.request.as_record()
     assert (record["model"], record["labels"]) == ("tiny", {"liver": 1, "lesion": 2})
-    assert str(remote.model) not in str(record)
+    assert record["folder"] == str(remote.request.folder)
+    assert replace(remote.request, folder=None).as_record()["folder"] == ""
 
 
 def test_a_job_can_be_sent_and_made_elsewhere(remote):
@@ -49,4 +50,9 @@ def test_a_job_can_be_sent_and_made_elsewhere(remote):
 def test_another_model_in_the_folder_is_refused(remote, tmp_path, make_model):
     save_model(make_model(num_channels=2), tmp_path / "model")
     with pytest.raises(ModelError, match="is not the one that the run began with"):
-        replace(remote, model=tmp_path / "model").make()
+        replace(remote, request=replace(remote.request, folder=tmp_path / "model")).make()
+
+
+def test_without_a_folder_there_is_nothing_to_send(remote):
+    with pytest.raises(ValueError, match="needs the model's folder"):
+        replace(remote, request=replace(remote.request, folder=None)).make()
