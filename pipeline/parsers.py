@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import __version__, verbs
 from pipeline.refine_verb import add_refine
 from pipeline.segment_verb import add_segment, add_status
+from pipeline.slurm_verb import add_slurm
 from pipeline.verbs import Choices
 
 
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(choices, common)
     add_segment(choices, common)
     add_status(choices, common)
+    add_slurm(choices, common)
     _add_evaluate(choices, common)
     _add_check(choices, common)
     _add_plan(choices, common)

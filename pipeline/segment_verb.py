@@ -2,9 +2,16 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.errors import ConfigError
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
+
+if TYPE_CHECKING:
+    from pipeline.cohort import RemoteJob
+    from pipeline.cohort.events import Workers
 
 
 def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
@@ -13,7 +20,8 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--probabilities] "
-        "[--pictures] [--max-memory SIZE] [--device DEVICE] [key=value ...] [--verbose]",
+        "[--pictures] [--max-memory SIZE] [--device DEVICE] [--cluster ADDRESS|YAML] "
+        "[key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "A journal in the output folder says what became of each, so that the same command does "
@@ -22,34 +30,48 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inference.overlap=0.25. "
         "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
     )
+    add_words(parser)
     parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+        "--cluster",
+        metavar="ADDRESS|YAML",
+        help="compute on a Dask cluster: a trusted scheduler's address, such as tcp://HOST:8786, "
+        "or a file that describes one to start (kind: local, ssh, slurm, kubernetes)",
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
-    parser.add_argument(
-        "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
-    )
-    parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
-    parser.add_argument(
-        "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(verb=segment)
+
+
+def add_words(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Add the words that say what to segment, by which model, into which folder, and how."""
+    add = parser.add_argument
+    return [
+        add(
+            "inputs",
+            nargs="+",
+            metavar="INPUT",
+            help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+        ),
+        add("--model", type=Path, required=True, metavar="DIR", help="a run's model/"),
+        add("--out", type=Path, required=True, metavar="DIR", help="for the masks"),
+        add("--root", type=Path, metavar="DIR", help="where a manifest's data lies"),
+        add(
+            "--probabilities",
+            action="store_true",
+            help="write class probabilities too (4D, uint8)",
+        ),
+        add("--pictures", action="store_true", help="draw each mask over its study"),
+        add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"),
+        add("--device", default="auto", help="auto, cpu, cuda or cuda:N"),
+    ]
 
 
 def segment(options: argparse.Namespace) -> int:
     """Segment studies; print what became of them."""
     from pipeline.cohort.own_process import warm_up
 
-    # The worker's imports take seconds; they are done beside ours.
-    warm_up()
+    if options.cluster is None:
+        # The worker's imports take seconds; they are done beside ours.
+        warm_up()
     from pipeline.cohort import RemoteJob, Request, SegmentOptions, find_studies, run_cohort
-    from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
     from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
@@ -71,12 +93,29 @@ def segment(options: argparse.Namespace) -> int:
     request = Request(description, hash_model(options.model), options.out.absolute(), wanted)
     remote = RemoteJob(request, options.model.absolute(), options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
-    result = run_cohort(studies, request, lambda: OwnProcess(remote, log_level))
+    result = run_cohort(studies, request, _workers(remote, options.cluster, log_level))
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
     print_lines([text])
     return DONE if result.all_done else SOME_FAILED
+
+
+def _workers(remote: "RemoteJob", cluster: str | None, log_level: int) -> "Callable[[], Workers]":
+    """Return what starts the workers: a process of this machine, or a cluster's."""
+    if cluster is None:
+        from pipeline.cohort.own_process import OwnProcess
+
+        return lambda: OwnProcess(remote, log_level)
+    try:
+        from pipeline.cluster import DaskWorkers, read_cluster
+    except ImportError as error:
+        found = f"the package {error.name} is missing"
+        raise ConfigError(
+            "--cluster", found, "Install it: pip install 'trivox[cluster]'."
+        ) from error
+    config = read_cluster(cluster)
+    return lambda: DaskWorkers(remote, config, log_level)
 
 
 def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:

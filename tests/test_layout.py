@@ -10,8 +10,8 @@ STAGES = [
     "errors", "volume", "files", "progress", "main_memory",
     "study", "manifest", "phantom", "transforms", "network", "losses", "inference",
     "postprocessing", "evaluation", "report", "model", "segmentation", "export", "training",
-    "planning", "journal", "cohort", "config", "selection", "refinement", "verbs", "refine_verb",
-    "segment_verb", "parsers",
+    "planning", "journal", "cohort", "config", "cluster", "selection", "refinement", "verbs",
+    "refine_verb", "segment_verb", "slurm_verb", "parsers",
     "cli",
 ]  # fmt: skip
 MAX_LINES = 250
