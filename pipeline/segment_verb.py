@@ -40,28 +40,25 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb=segment)
 
 
-def add_words(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add the words that say what to segment, by which model, into which folder, and how."""
-    add = parser.add_argument
-    return [
-        add(
-            "inputs",
-            nargs="+",
-            metavar="INPUT",
-            help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
-        ),
-        add("--model", type=Path, required=True, metavar="DIR", help="a run's model/"),
-        add("--out", type=Path, required=True, metavar="DIR", help="for the masks"),
-        add("--root", type=Path, metavar="DIR", help="where a manifest's data lies"),
-        add(
-            "--probabilities",
-            action="store_true",
-            help="write class probabilities too (4D, uint8)",
-        ),
-        add("--pictures", action="store_true", help="draw each mask over its study"),
-        add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"),
-        add("--device", default="auto", help="auto, cpu, cuda or cuda:N"),
-    ]
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add what says which studies to segment, by which model, into which folder, and how."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="NIfTI, NRRD or MHA files, folders of them (channels as _0000, _0001), manifests",
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
+    )
+    parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -102,7 +99,7 @@ def segment(options: argparse.Namespace) -> int:
 
 
 def _workers(remote: "RemoteJob", cluster: str | None, log_level: int) -> "Callable[[], Workers]":
-    """Return what starts the workers: a process of this machine, or a cluster's."""
+    """Return what starts the workers: a process of this machine, or those of a cluster."""
     if cluster is None:
         from pipeline.cohort.own_process import OwnProcess
 
@@ -111,9 +108,8 @@ def _workers(remote: "RemoteJob", cluster: str | None, log_level: int) -> "Calla
         from pipeline.cluster import DaskWorkers, read_cluster
     except ImportError as error:
         found = f"the package {error.name} is missing"
-        raise ConfigError(
-            "--cluster", found, "Install it: pip install 'trivox[cluster]'."
-        ) from error
+        remedy = "Install it: pip install 'trivox[cluster]'."
+        raise ConfigError("--cluster", found, remedy) from error
     config = read_cluster(cluster)
     return lambda: DaskWorkers(remote, config, log_level)
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.segment_verb import add_words
@@ -11,9 +12,11 @@ from pipeline.verbs import DONE, Choices, print_lines
 
 def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
     """Add the verb `slurm`."""
+    words = _Recording(add_help=False)
+    add_words(words)
     parser = choices.add_parser(
         "slurm",
-        parents=[common],
+        parents=[common, words],
         help="write the job that segments studies on a cluster with Slurm",
         description="Write OUT/slurm/segment.sbatch, a job that runs `trivox segment` with these "
         "words, and OUT/slurm/cluster.yaml, the workers that it asks Slurm for, one job each; "
@@ -22,7 +25,6 @@ def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
         epilog="Example: trivox slurm scans/ --model runs/liver/model --out masks/ --workers 8 "
         "--partition gpu --gpus 1 --threads 4 --memory 32GB --time 12:00:00",
     )
-    words = add_words(parser)
     for flag, text in (("partition", "to run in"), ("account", "to charge")):
         parser.add_argument(f"--{flag}", metavar="NAME", help=text)
     for flag, default, text in (
@@ -57,7 +59,7 @@ def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python", metavar="FILE", help="the nodes' Python with Trivox (this one, by default)"
     )
-    parser.set_defaults(verb=slurm, words=words)
+    parser.set_defaults(verb=slurm, words=words.actions)
 
 
 def slurm(options: argparse.Namespace) -> int:
@@ -87,6 +89,20 @@ def slurm(options: argparse.Namespace) -> int:
     files = write_slurm_files(words, config, options.out)
     print_lines([f"submit it with: {files.command}"])
     return DONE
+
+
+class _Recording(argparse.ArgumentParser):
+    """A parser that knows what was added to it."""
+
+    def __init__(self, *, add_help: bool) -> None:
+        super().__init__(add_help=add_help)
+        self.actions: list[argparse.Action] = []
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:  # noqa: ANN401
+        """Add a word and remember it."""
+        action = super().add_argument(*names, **options)
+        self.actions.append(action)
+        return action
 
 
 def _words_again(options: argparse.Namespace) -> Iterable[str]:

@@ -6,12 +6,14 @@ own for each run (TLS, both sides). A scheduler that runs already must be one th
 """
 
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dask
 from distributed import Client, LocalCluster, Security, SpecCluster
+from distributed.utils import get_mp_context
 
 from pipeline.cluster.config import (
     AddressConfig,
@@ -28,7 +30,10 @@ from pipeline.errors import ConfigError, PipelineError
 CONNECT_S = 30
 """That a scheduler may take to answer."""
 
+_METHODS = multiprocessing.get_all_start_methods()
+_START_METHOD = "forkserver" if "forkserver" in _METHODS else "spawn"
 _SETTINGS = {
+    "distributed.worker.multiprocessing-method": _START_METHOD,
     # Nothing is kept on workers, so there is nothing to spill; and one that is paused because its
     # warm model is large would never go on. One that takes too much is still ended.
     "distributed.worker.memory.target": False,
@@ -113,6 +118,7 @@ _PACKAGES = {
 
 
 def _local(config: LocalConfig) -> SpecCluster:
+    _warm_up()
     return LocalCluster(
         n_workers=config.workers,
         threads_per_worker=LENGTH,
@@ -124,6 +130,12 @@ def _local(config: LocalConfig) -> SpecCluster:
         silence_logs=logging.CRITICAL,
         preload=[_IGNORE_CTRL_C],
     )
+
+
+def _warm_up() -> None:
+    """Start processes from a clean one that has the imports done already, where there is such."""
+    if _START_METHOD == "forkserver":
+        get_mp_context().set_forkserver_preload(["distributed", "pipeline.cluster.station"])
 
 
 def _ssh(config: SshConfig) -> SpecCluster:

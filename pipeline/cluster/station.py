@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PLUGIN = "trivox"
 _RUNNING = ("executing", "long-running")
+_ENDING = (Status.closing, Status.closed, Status.failed)
 
 
 def prepare(order: Order) -> Unfit | None:
@@ -116,6 +117,8 @@ class Station:
         self._worker = worker
         self._rows: dict[str, Row] = {}
         self._tasks: dict[str, str] = {}
+        self._left: dict[str, threading.Event] = {}
+        self._written: set[str] = set()
         self._segmenting = ""
         self._failure: Broken | None = None
         self._turn = threading.Lock()
@@ -124,14 +127,22 @@ class Station:
 
     def do(self, study: StudyInput, task: str) -> Answer:
         """Put a study into the line and move the line on until the study has left it."""
-        self._tasks[study.case] = task
+        case = study.case
+        self._tasks[case] = task
+        self._left[case] = threading.Event()
         self._line.give(study)
-        while study.case not in self._rows and not self.is_over:
+        while case not in self._written and not self._has_left(case):
             with self._turn:
-                if study.case not in self._rows and not self.is_over:
+                if case not in self._written and not self._has_left(case):
                     self._step()
-        del self._tasks[study.case]
-        return self._rows.pop(study.case, self._failure)
+        # Whose study is next moves the line on; this one is only waited for.
+        self._left[case].wait()
+        self._written.discard(case)
+        del self._tasks[case], self._left[case]
+        return self._rows.pop(case, self._failure)
+
+    def _has_left(self, case: str) -> bool:
+        return self.is_over or self._left[case].is_set()
 
     def _step(self) -> None:
         """Move the line on; if that cannot be, this station is over, and its studies go back."""
@@ -152,17 +163,22 @@ class Station:
             logger.debug("what was being written is not wanted either")
         finally:
             self.is_over = True
+            for left in list(self._left.values()):
+                left.set()
 
     def _report(self, event: Event) -> None:
         """Keep rows for their tasks, tell the run what begins, and stop what nobody wants."""
         match event:
             case Row():
                 self._rows[event.case] = event
+                self._left[event.case].set()
             case Began(case, stage):
                 if stage != "load" and not self._is_wanted(case):
                     raise KeyboardInterrupt
                 if stage == "segment":
                     self._segmenting = case
+                if stage == "write":
+                    self._written.add(case)
                 self._worker.log_event(self.run, {"case": case, "stage": stage})
             case Steps():
                 if not self._is_wanted(self._segmenting):
@@ -175,7 +191,7 @@ class Station:
         """
         task = self._worker.state.tasks.get(self._tasks.get(case))
         is_running = task is not None and task.state in _RUNNING
-        return is_running and self._worker.status == Status.running
+        return is_running and self._worker.status not in _ENDING
 
     def _forward_logs(self, level: int) -> None:
         """Let the run hear what is logged here; a worker's own log may be read by many."""

@@ -18,7 +18,7 @@ LENGTH = 3
 
 
 class Line:
-    """Studies in, rows out, in their order.
+    """Studies in, rows out.
 
     Args:
         job: What the studies share.
@@ -31,7 +31,7 @@ class Line:
         self._loader = ThreadPoolExecutor(1, "load")
         self._writer = ThreadPoolExecutor(1, "write")
         self._loading: dict[str, Future[Loaded | Row]] = {}
-        self._writing: Future[Row] | None = None
+        self._writing: Future[None] | None = None
         self._written_bytes = 0
 
     @property
@@ -55,7 +55,6 @@ class Line:
         result: Segmented | Row = (
             loaded if isinstance(loaded, Row) else self._segment(study, loaded)
         )
-        # Rows come in the order of the studies, so the one before comes first.
         self._finish_writing()
         if isinstance(result, Row):
             self._report(result)
@@ -92,15 +91,14 @@ class Line:
             return 0
         return self._job.segmenter.loading_bytes(*extent_of(study.paths))
 
-    def _write(self, segmented: Segmented) -> Row:
+    def _write(self, segmented: Segmented) -> None:
         self._report(Began(segmented.input.case, "write"))
-        return write(segmented, self._job)
+        self._report(write(segmented, self._job))
 
     def _finish_writing(self) -> None:
         if self._writing is not None:
-            row = self._writing.result()
+            self._writing.result()
             self._writing, self._written_bytes = None, 0
-            self._report(row)
 
     def _show(self, what: str, done: int, total: int) -> None:
         self._report(Steps(what, done, total))

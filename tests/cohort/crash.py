@@ -1,0 +1,43 @@
+"""Jobs whose segmenter ends its process at certain studies; imported by worker processes too."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+
+from pipeline.cohort import RemoteJob
+
+
+class Crashing:
+    """A segmenter that crashes at some studies, and is slow at others."""
+
+    def __init__(self, segmenter, crashes, slow):
+        self._segmenter, self._crashes, self._slow = segmenter, crashes, slow
+
+    def __getattr__(self, name):
+        return getattr(self._segmenter, name)
+
+    def segment(self, study, sink=None, **options):
+        if study.case in self._crashes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if study.case in self._slow:
+            for step in range(600):
+                time.sleep(0.1)
+                options["advance"]("windows", step, 600)
+        return self._segmenter.segment(study, sink, **options)
+
+
+@dataclass(frozen=True)
+class CrashingJob(RemoteJob):
+    crashes: tuple[str, ...] = ()
+    slow: tuple[str, ...] = ()
+
+    def make(self):
+        job = super().make()
+        return replace(job, segmenter=Crashing(job.segmenter, self.crashes, self.slow))
+
+
+@dataclass(frozen=True)
+class DyingJob(RemoteJob):
+    def make(self):
+        os.kill(os.getpid(), signal.SIGKILL)
