@@ -30,6 +30,9 @@ from pipeline.errors import ConfigError, PipelineError
 CONNECT_S = 30
 """That a scheduler may take to answer."""
 
+NO_PORT = "127.0.0.1:0"
+"""Where the page that Dask shows would be, if it were not off: it listens all the same."""
+
 _METHODS = multiprocessing.get_all_start_methods()
 _START_METHOD = "forkserver" if "forkserver" in _METHODS else "spawn"
 _SETTINGS = {
@@ -58,7 +61,8 @@ def connect(config: ClusterConfig, private: Path) -> Iterator[Client]:
     Raises:
         PipelineError: If there is no such cluster, or it cannot be started.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
         if isinstance(config, AddressConfig):
             with _client(config.address, _security(config.tls)) as client:
@@ -125,6 +129,7 @@ def _local(config: LocalConfig) -> SpecCluster:
         processes=True,
         host="127.0.0.1",
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": NO_PORT},
         memory_limit=config.memory_bytes or 0,
         security=Security.temporary(),
         silence_logs=logging.CRITICAL,
@@ -154,7 +159,7 @@ def _ssh(config: SshConfig) -> SpecCluster:
             "memory_limit": memory_limit,
             "dashboard": False,
         },
-        scheduler_options={"dashboard": False},
+        scheduler_options={"dashboard": False, "dashboard_address": NO_PORT},
         remote_python=config.python,
         security=_security(config.tls),
     )

@@ -53,9 +53,9 @@ def start_slurm_cluster(config: SlurmConfig, private: Path) -> SLURMCluster:
         python=shlex.quote(config.python or sys.executable),
         security=Security.temporary(),
         shared_temp_directory=str(private),
-        scheduler_options={"dashboard": False, "dashboard_address": None},
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         worker_extra_args=["--no-dashboard"],
-        silence_logs="critical",
+        silence_logs=False,
         job_cls=_Job,
     )
     # With equal bounds, a job that ends before the run does is replaced by another one.

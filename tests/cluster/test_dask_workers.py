@@ -71,6 +71,8 @@ def test_a_cohort_ends_complete_whatever_ends_its_workers(odd, make_studies, tmp
     def start():
         config = LocalConfig(kind="local", workers=2)
         started.append(Watched(odd, config, logging.INFO))
+        # Dask silences every handler of its own logger, to which pytest adds this one.
+        caplog.handler.setLevel(logging.NOTSET)
         return started[0]
 
     with caplog.at_level(logging.INFO):
@@ -104,7 +106,7 @@ def test_a_cohort_ends_complete_whatever_ends_its_workers(odd, make_studies, tmp
 
     (workers,) = started
     stages = [e.stage for e in workers.events if isinstance(e, Began) and e.case == "a"]
-    assert stages[-3:] == ["load", "segment", "write"]
+    assert stages[:3] == ["load", "segment", "write"]
     assert workers.listening == {"127.0.0.1"}, "nobody else can connect"
     assert any("million voxels/s" in text for text in caplog.messages), "the workers' log arrives"
     assert "DOE_JANE" not in caplog.text
