@@ -140,10 +140,10 @@ class SlurmConfig(_OwnWorkers):
     memory: str
     gpus: int = Field(default=0, ge=0)
     patience_minutes: float = Field(default=_WEEK_MINUTES, gt=0)
-    partition: str | None = None
-    account: str | None = None
+    partition: str | None = Field(default=None, pattern=r"^\S+$")
+    account: str | None = Field(default=None, pattern=r"^\S+$")
     walltime: str = Field(default="24:00:00", pattern=r"^[\d:-]+$")
-    interface: str | None = None
+    interface: str | None = Field(default=None, pattern=r"^\S+$")
     job_extra_directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
     python: str | None = None

@@ -10,6 +10,8 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import dask
 from distributed import Client, LocalCluster, Security, SpecCluster
@@ -24,6 +26,7 @@ from pipeline.cluster.config import (
     SshConfig,
     TlsFiles,
 )
+from pipeline.cluster.keys import make_keys, security_of
 from pipeline.cohort.line import LENGTH
 from pipeline.errors import ConfigError, PipelineError
 
@@ -50,6 +53,15 @@ _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """A terminal sends it to all processes; this one tells its workers what to do then."""
 
 
+_Started: TypeAlias = LocalConfig | SlurmConfig | SshConfig | KubernetesConfig
+_PACKAGES = {
+    "local": "cryptography",
+    "slurm": "'trivox[cluster]'",
+    "ssh": "asyncssh",
+    "kubernetes": "dask-kubernetes",
+}
+
+
 @contextmanager
 def connect(config: ClusterConfig, private: Path) -> Iterator[Client]:
     """Give a client of a cluster; what was started for it ends with the block.
@@ -65,7 +77,7 @@ def connect(config: ClusterConfig, private: Path) -> Iterator[Client]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
         if isinstance(config, AddressConfig):
-            with _client(config.address, _security(config.tls)) as client:
+            with _client(config.address, security_of(config.tls)) as client:
                 yield client
             return
         with _start(config, private) as cluster, _client(cluster, cluster.security) as client:
@@ -85,43 +97,39 @@ def _client(target: str | SpecCluster, security: Security | None) -> Iterator[Cl
 
 
 @contextmanager
-def _start(config: ClusterConfig, private: Path) -> Iterator[SpecCluster]:
+def _start(config: _Started, private: Path) -> Iterator[SpecCluster]:
     """Start a cluster, and end it after the block."""
-    where = f"--cluster, kind: {config.kind}"
-    try:
-        match config:
-            case SlurmConfig():
-                from pipeline.cluster.slurm_jobs import start_slurm_cluster
-
-                cluster = start_slurm_cluster(config, private)
-            case SshConfig():
-                cluster = _ssh(config)
-            case KubernetesConfig():
-                cluster = _kubernetes(config)
-            case LocalConfig():
-                cluster = _local(config)
-            case AddressConfig():
-                raise ValueError(config)
-    except ImportError as error:
-        package = _PACKAGES[config.kind]
-        found = f"the package {package} is missing ({error.name or error})"
-        raise ConfigError(where, found, f"Install it: pip install {package}.") from error
-    except (OSError, RuntimeError, TimeoutError) as error:
-        found = f"the cluster cannot be started ({_short(error)})"
-        raise PipelineError(where, found, "Check the file and what it names.") from error
-    with cluster:
-        yield cluster
+    with TemporaryDirectory(prefix="keys-", dir=private) as keys:
+        try:
+            cluster = _begin(config, private, Path(keys))
+        except ImportError as error:
+            package = _PACKAGES[config.kind]
+            found = f"the package {package} is missing ({error.name or error})"
+            remedy = f"Install it: pip install {package}."
+            raise ConfigError(f"--cluster, kind: {config.kind}", found, remedy) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            found = f"the cluster cannot be started ({_short(error)})"
+            remedy = "Check the file and what it names."
+            raise PipelineError(f"--cluster, kind: {config.kind}", found, remedy) from error
+        with cluster:
+            yield cluster
 
 
-_PACKAGES = {
-    "local": "cryptography",
-    "slurm": "'trivox[cluster]'",
-    "ssh": "asyncssh",
-    "kubernetes": "dask-kubernetes",
-}
+def _begin(config: _Started, private: Path, keys: Path) -> SpecCluster:
+    match config:
+        case LocalConfig():
+            return _local(config, make_keys(keys))
+        case SlurmConfig():
+            from pipeline.cluster.slurm_jobs import start_slurm_cluster
+
+            return start_slurm_cluster(config, private, make_keys(keys))
+        case SshConfig():
+            return _ssh(config)
+        case KubernetesConfig():
+            return _kubernetes(config)
 
 
-def _local(config: LocalConfig) -> SpecCluster:
+def _local(config: LocalConfig, keys: TlsFiles) -> SpecCluster:
     _warm_up()
     return LocalCluster(
         n_workers=config.workers,
@@ -131,7 +139,7 @@ def _local(config: LocalConfig) -> SpecCluster:
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": NO_PORT},
         memory_limit=config.memory_bytes or 0,
-        security=Security.temporary(),
+        security=security_of(keys),
         silence_logs=logging.CRITICAL,
         preload=[_IGNORE_CTRL_C],
     )
@@ -161,7 +169,7 @@ def _ssh(config: SshConfig) -> SpecCluster:
         },
         scheduler_options={"dashboard": False, "dashboard_address": NO_PORT},
         remote_python=config.python,
-        security=_security(config.tls),
+        security=security_of(config.tls),
     )
 
 
@@ -184,22 +192,6 @@ def _kubernetes(config: KubernetesConfig) -> SpecCluster:
     pod["volumes"] = list(config.volumes)
     pod["containers"][0]["volumeMounts"] = list(config.volume_mounts)
     return KubeCluster(custom_cluster_spec=spec, namespace=config.namespace)
-
-
-def _security(tls: TlsFiles | None) -> Security | None:
-    if tls is None:
-        return None
-    ca, cert, key = (str(path.absolute()) for path in (tls.ca, tls.cert, tls.key))
-    return Security(
-        require_encryption=True,
-        tls_ca_file=ca,
-        tls_client_cert=cert,
-        tls_client_key=key,
-        tls_scheduler_cert=cert,
-        tls_scheduler_key=key,
-        tls_worker_cert=cert,
-        tls_worker_key=key,
-    )
 
 
 def _short(error: BaseException) -> str:

@@ -36,7 +36,7 @@ LOOK_EVERY_S = 1.0
 CLOSING_S = 120.0
 """That studies may take to be written after the run was stopped."""
 
-_RESULT_S = 10.0
+_RESULT_S = 2.0
 
 
 @dataclass

@@ -12,7 +12,8 @@ from dask_jobqueue import SLURMCluster
 from dask_jobqueue.slurm import SLURMJob
 from distributed import Security
 
-from pipeline.cluster.config import SlurmConfig
+from pipeline.cluster.config import SlurmConfig, TlsFiles
+from pipeline.cluster.keys import security_of
 from pipeline.cohort.line import LENGTH
 
 _WORKERS_SETTINGS = (
@@ -23,13 +24,13 @@ _WORKERS_SETTINGS = (
 """As `pipeline.cluster.connect` has them; workers in other jobs do not hear of those."""
 
 
-def start_slurm_cluster(config: SlurmConfig, private: Path) -> SLURMCluster:
+def start_slurm_cluster(config: SlurmConfig, private: Path, keys: TlsFiles) -> SLURMCluster:
     """Start a scheduler here and ask Slurm for workers.
 
     Args:
         config: What to ask for.
-        private: A folder that all nodes see and only this user may read; it takes the keys, which
-            only this run has, and what the jobs print.
+        private: A folder that all nodes see and only this user may read, for what the jobs print.
+        keys: Of this run, in a folder of the same kind.
 
     Raises:
         RuntimeError: If Slurm does not take the jobs.
@@ -51,8 +52,7 @@ def start_slurm_cluster(config: SlurmConfig, private: Path) -> SLURMCluster:
         job_extra_directives=directives,
         job_script_prologue=[_log_into(private), *_WORKERS_SETTINGS, *config.prologue],
         python=shlex.quote(config.python or sys.executable),
-        security=Security.temporary(),
-        shared_temp_directory=str(private),
+        security=security_of(keys),
         scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         worker_extra_args=["--no-dashboard"],
         silence_logs=False,
