@@ -100,6 +100,7 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
 def pacs(options: argparse.Namespace) -> int:
     """Pull, segment and push; print what became of it."""
     from pipeline.archive import RoundTrip, count_work, parse_query, run_round_trip
+    from pipeline.processes import warm_up
 
     # DICOM keywords begin with a capital; a mistyped one looks like a setting without its group.
     mistyped = [word for word in options.overrides if "." not in word.partition("=")[0]]
@@ -113,6 +114,7 @@ def pacs(options: argparse.Namespace) -> int:
         if getattr(options, option) is None:
             remedy = "Name a folder, or see what there is with --dry-run."
             raise ConfigError(f"--{option}", "it is missing", remedy)
+    warm_up()
     target = None if options.no_push else _target(options)
     segment, recipe = _segmenter(options)
     trip = RoundTrip(source, target, query, options.limit, options.out, recipe, options.keep)

@@ -11,6 +11,7 @@ from pipeline.archive_verb import add_pacs
 from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_input_choices, add_segment, add_status
+from pipeline.slurm_verb import add_slurm
 from pipeline.verbs import Choices
 
 
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(choices, common)
     add_segment(choices, common)
     add_status(choices, common)
+    add_slurm(choices, common)
     _add_evaluate(choices, common)
     _add_check(choices, common)
     _add_plan(choices, common)

@@ -2,9 +2,16 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.errors import ConfigError
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
+
+if TYPE_CHECKING:
+    from pipeline.cohort import RemoteJob
+    from pipeline.cohort.events import Workers
 
 
 def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
@@ -14,8 +21,8 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
         "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
-        "[--dicom-seg [KIND]] [--max-memory SIZE] "
-        "[--device DEVICE] [key=value ...] [--verbose]",
+        "[--dicom-seg [KIND]] [--max-memory SIZE] [--device DEVICE] [--cluster ADDRESS|YAML] "
+        "[key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "A journal in the output folder says what became of each, so that the same command does "
@@ -24,6 +31,18 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "inference.overlap=0.25. "
         "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
     )
+    add_words(parser)
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS|YAML",
+        help="compute on a Dask cluster: a trusted scheduler's address, such as tcp://HOST:8786, "
+        "or a file that describes one to start (kind: local, ssh, slurm, kubernetes)",
+    )
+    parser.set_defaults(verb=segment)
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """Add what says which studies to segment, by which model, into which folder, and how."""
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -58,7 +77,6 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.set_defaults(verb=segment)
 
 
 def add_input_choices(parser: argparse.ArgumentParser) -> None:
@@ -77,10 +95,11 @@ def add_input_choices(parser: argparse.ArgumentParser) -> None:
 
 def segment(options: argparse.Namespace) -> int:
     """Segment studies; print what became of them."""
-    from pipeline.cohort.own_process import warm_up
+    from pipeline.processes import warm_up
 
-    # The worker's imports take seconds; they are done beside ours.
-    warm_up()
+    if options.cluster is None:
+        # The worker's imports take seconds; they are done beside ours.
+        warm_up()
     from pipeline.cohort import (
         BidsChoice,
         DataRoot,
@@ -92,7 +111,6 @@ def segment(options: argparse.Namespace) -> int:
         run_cohort,
         write_key,
     )
-    from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
     from pipeline.dicom_out import DicomOutputConfig
     from pipeline.model import hash_model, read_description
@@ -120,12 +138,28 @@ def segment(options: argparse.Namespace) -> int:
     request = Request(description, hash_model(folder), out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
-    result = run_cohort(studies, request, lambda: OwnProcess(remote, log_level))
+    result = run_cohort(studies, request, _workers(remote, options.cluster, log_level))
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
     print_lines([text])
     return DONE if result.all_done else SOME_FAILED
+
+
+def _workers(remote: "RemoteJob", cluster: str | None, log_level: int) -> "Callable[[], Workers]":
+    """Return what starts the workers: a process of this machine, or those of a cluster."""
+    if cluster is None:
+        from pipeline.cohort.own_process import OwnProcess
+
+        return lambda: OwnProcess(remote, log_level)
+    try:
+        from pipeline.cluster import DaskWorkers, read_cluster
+    except ImportError as error:
+        found = f"the package {error.name} is missing"
+        remedy = "Install it: pip install 'trivox[cluster]'."
+        raise ConfigError("--cluster", found, remedy) from error
+    config = read_cluster(cluster)
+    return lambda: DaskWorkers(remote, config, log_level)
 
 
 def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ def test_help_does_not_import_what_is_heavy():
     "verb",
     [
         *("train", "segment", "evaluate", "check", "plan", "export", "postprocess-search"),
-        *("refine", "reproduce", "pacs", "show"),
+        *("refine", "reproduce", "pacs", "show", "slurm", "status"),
     ],
 )
 def test_each_verb_explains_itself(verb, capsys):

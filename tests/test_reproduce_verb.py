@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -5,6 +8,7 @@ import torch
 
 from pipeline.cli import main
 from pipeline.cohort import segment_cohort
+from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
 
@@ -88,6 +92,13 @@ def test_another_mask_ends_with_1(words, monkeypatch, capsys):
     assert "not identical, and more than" in printed
 
 
+def test_the_journal_says_what_the_user_does_not(words, capsys):
+    assert main(words[:2]) == 0
+    assert "identical: the same bytes" in capsys.readouterr().out
+
+
 def test_input_and_model_are_asked_for(words, capsys):
+    """The journal may have stayed where it was."""
+    shutil.rmtree(Path(words[1]).parent / PRIVATE)
     assert main(words[:2]) == 2
     assert "Name them: --input FILE ... and --model DIR." in capsys.readouterr().err

@@ -1,13 +1,11 @@
 """Segment in a process of its own, and start another one when it ends before its time."""
 
 import logging
-import multiprocessing
 import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import connection
-from multiprocessing.context import BaseContext
 
 from pipeline.cohort.child import CLOSED, READY, STOP, Message, work
 from pipeline.cohort.events import Event, Lost
@@ -16,6 +14,7 @@ from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
+from pipeline.processes import worker_context
 
 CLOSING_S = 120.0
 """That a study may take to be written after the run was stopped."""
@@ -121,24 +120,6 @@ class OwnProcess:
         self._is_ready = False
         self._start()
         return lost
-
-
-def worker_context() -> BaseContext:
-    """Return how processes are started: from a clean one that has the imports done already."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.cohort.child"])
-    return context
-
-
-def warm_up() -> None:
-    """Begin to import what worker processes need, while this process imports what it needs."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        worker_context()
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
 
 
 def _why(exit_code: int | None) -> str:

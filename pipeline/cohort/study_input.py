@@ -1,7 +1,7 @@
 """One study to segment, and what of its names may be shown."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
@@ -32,6 +32,22 @@ class StudyInput:
         """The file, or one of the files, of the first source."""
         first = self.sources[0]
         return first.files[0] if isinstance(first, DicomSeries) else first
+
+    def absolute(self) -> "StudyInput":
+        """Return the study with paths that hold in any folder."""
+        sources = (
+            replace(s, files=tuple(path.absolute() for path in s.files))
+            if isinstance(s, DicomSeries)
+            else s.absolute()
+            for s in self.sources
+        )
+        return replace(self, sources=tuple(sources))
+
+    def files(self) -> tuple[Path, ...]:
+        """Return all files of its sources, as far as they are named."""
+        return tuple(
+            path for s in self.sources for path in (s.files if isinstance(s, DicomSeries) else (s,))
+        )
 
     def places(self) -> list[str]:
         """Return where each source lies: its file, or the folder of its series."""

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from pipeline.report import Provenance
 
+_NO_VOXELS = ("trivox", "dicom")
+"""Settings that decide no voxel, or are among the versions."""
+
 
 def list_differences(recorded: Provenance, again: Provenance) -> tuple[str, ...]:
     """Return, in words, in what the making of two masks differed, other than input and model."""
@@ -18,7 +21,7 @@ def list_differences(recorded: Provenance, again: Provenance) -> tuple[str, ...]
     ]
     pairs += _each(recorded.versions, again.versions)
     settings = [
-        {name: value for name, value in side.recipe.settings.items() if name != "trivox"}
+        {name: value for name, value in side.recipe.settings.items() if name not in _NO_VOXELS}
         for side in (recorded, again)
     ]
     pairs += [(f"settings of {name}", one, other) for name, one, other in _each(*settings)]

@@ -15,10 +15,11 @@ import torch
 
 from pipeline.cohort import run_cohort, segment_cohort
 from pipeline.cohort.events import Began, Lost
-from pipeline.cohort.own_process import OwnProcess, warm_up
+from pipeline.cohort.own_process import OwnProcess
 from pipeline.errors import ModelError, PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
+from pipeline.processes import warm_up
 from tests.cohort.crash import CrashingJob, DyingJob
 
 

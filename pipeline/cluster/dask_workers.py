@@ -1,0 +1,238 @@
+"""The workers of a cluster: each holds one warm model, and has a few studies at hand.
+
+The run itself decides which worker gets which study, so that it knows whom a worker that was lost
+takes along. Workers may come and go: studies that a lost one had go to others. One that had begun
+at a worker that was lost may be what ended it: after `REPEATS` such ends it counts as lost itself.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from distributed import Future
+
+from pipeline.cluster.config import ClusterConfig
+from pipeline.cluster.order import Answer, Broken, Unfit, make_order
+from pipeline.cluster.roster import Roster
+from pipeline.cluster.scheduler import Scheduler
+from pipeline.cluster.station import prepare, segment_study
+from pipeline.cohort import RemoteJob, StudyInput
+from pipeline.cohort.events import Began, Event, Lost
+from pipeline.cohort.line import LENGTH
+from pipeline.errors import PipelineError
+from pipeline.journal import PRIVATE, Row, Stage
+
+logger = logging.getLogger(__name__)
+
+REPEATS = 1
+"""How often a study that had begun at a worker that was lost is given to another one."""
+
+LOOK_EVERY_S = 1.0
+"""How often the run looks which workers there are."""
+
+CLOSING_S = 120.0
+"""That studies may take to be written after the run was stopped."""
+
+_RESULT_S = 2.0
+
+
+@dataclass
+class _Task:
+    """A study at a worker.
+
+    Attributes:
+        study: The study.
+        worker: The worker's address.
+        future: Of the worker's answer.
+        stage: What the worker does with it; None: it waits there.
+    """
+
+    study: StudyInput
+    worker: str
+    future: Future
+    stage: Stage | None = None
+
+
+class DaskWorkers:
+    """A cluster's workers, to `run_cohort` what one process on this machine is.
+
+    Args:
+        remote: What to do; its folders must be the same on all machines.
+        config: The cluster to connect to or to start.
+        log_level: Of what the workers log here.
+
+    Raises:
+        PipelineError: If there is no such cluster.
+    """
+
+    def __init__(self, remote: RemoteJob, config: ClusterConfig, log_level: int) -> None:
+        self._roster = Roster(60 * config.patience_minutes)
+        self._waiting: deque[StudyInput] = deque()
+        self._tasks: dict[str, _Task] = {}
+        self._num_ends: dict[str, int] = {}
+        self._looked_at = 0.0
+        self._scheduler = Scheduler(config, remote.request.out / PRIVATE)
+        self._order = make_order(
+            self._scheduler.run, self._scheduler.witness, remote, config, log_level
+        )
+
+    @property
+    def capacity(self) -> int:
+        """How many studies it takes at once: more when there are more workers."""
+        return LENGTH * max(1, len(self._roster.ready))
+
+    def give(self, study: StudyInput) -> None:
+        """Take one more study."""
+        self._waiting.append(study)
+
+    def wait(self) -> Sequence[Event]:
+        """Return what happened.
+
+        Raises:
+            PipelineError: If the scheduler is gone, or no worker can do what is asked for.
+        """
+        events: list[Event] = []
+        with self._scheduler.watched():
+            self._look(events)
+            self._assign()
+            self._receive(events)
+        return events
+
+    def close(self) -> Sequence[Event]:
+        """Let studies that are being written be finished, drop the others, and end."""
+        events: list[Event] = []
+        try:
+            with suppress(PipelineError), self._scheduler.watched():
+                self._stop(events)
+        finally:
+            self._scheduler.close()
+        return [event for event in events if isinstance(event, Row)]
+
+    def _look(self, events: list[Event]) -> None:
+        """See which workers came and which are gone."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = time.monotonic()
+        came, gone = self._roster.update(self._scheduler.workers())
+        for worker in gone:
+            self._lose_worker(worker, "the worker process ended", events)
+        for worker in came:
+            self._scheduler.ask(worker, worker, prepare, self._order)
+        self._roster.check()
+
+    def _assign(self) -> None:
+        """Send waiting studies to the workers that have least to do."""
+        load = dict.fromkeys(self._roster.ready, 0)
+        for task in self._tasks.values():
+            if task.worker in load:
+                load[task.worker] += 1
+        while self._waiting and load:
+            worker = min(load, key=lambda each: load[each])
+            if load[worker] >= LENGTH:
+                return
+            load[worker] += 1
+            self._send(self._waiting.popleft(), worker)
+
+    def _send(self, study: StudyInput, worker: str) -> None:
+        # A worker has another working directory.
+        study = study.absolute()
+        is_there = all(path.exists() for path in study.files())
+        future = self._scheduler.ask(
+            worker, study.case, segment_study, self._order, study, is_there=is_there
+        )
+        self._tasks[study.case] = _Task(study, worker, future)
+
+    def _receive(self, events: list[Event]) -> None:
+        """Handle what workers report and answer."""
+        for message in self._scheduler.messages():
+            match message:
+                case {"case": case, "stage": stage}:
+                    if case in self._tasks:
+                        self._tasks[case].stage = stage
+                        events.append(Began(case, stage))
+                case {"logger": name, "level": level, "text": text}:
+                    logging.getLogger(name).log(level, "%s", text)
+                case (name, future):
+                    self._take(name, future, events)
+
+    def _take(self, name: str, future: Future, events: list[Event]) -> None:
+        """Take the answer of a worker to its preparation or to a study, unless it is outdated."""
+        task = self._tasks.get(name)
+        is_current = self._roster.is_awaited(name) if task is None else task.future is future
+        if not is_current or future.cancelled():
+            return
+        try:
+            error = future.exception(timeout=_RESULT_S)
+            answer = None if error else future.result(timeout=_RESULT_S)
+        except TimeoutError:
+            # If the worker has ended just now, looking at the workers will tell.
+            self._scheduler.ask_again(name, future)
+            return
+        if task is None:
+            self._take_preparation(name, answer, error)
+        else:
+            del self._tasks[name]
+            self._take_answer(task, answer, error, events)
+
+    def _take_preparation(
+        self, worker: str, answer: Unfit | None, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            found = f"it cannot do what Trivox asks for ({type(error).__name__}: {error})"
+            remedy = f"Install Trivox {self._order.version} there and where the scheduler is."
+            self._roster.refuse(worker, f"worker at {_host(worker)}: {found}. {remedy}")
+        elif answer is not None:
+            self._roster.refuse(worker, answer.reason)
+        else:
+            self._roster.accept(worker)
+
+    def _take_answer(
+        self, task: _Task, answer: Answer, error: BaseException | None, events: list[Event]
+    ) -> None:
+        if error is not None:
+            answer = Broken(f"the worker process ended or broke ({type(error).__name__})")
+        match answer:
+            case Row():
+                events.append(answer)
+            case Broken(reason):
+                self._lose(task, reason, events, is_suspect=True)
+            case Unfit(reason):
+                self._roster.refuse(task.worker, reason)
+                self._waiting.appendleft(task.study)
+            case None:
+                self._waiting.appendleft(task.study)
+
+    def _lose_worker(self, worker: str, reason: str, events: list[Event]) -> None:
+        for task in [task for task in self._tasks.values() if task.worker == worker]:
+            del self._tasks[task.study.case]
+            task.future.cancel()
+            self._lose(task, reason, events, is_suspect=task.stage is not None)
+
+    def _lose(self, task: _Task, reason: str, events: list[Event], *, is_suspect: bool) -> None:
+        """Give a study to another worker, unless it may be what ends them."""
+        case = task.study.case
+        if is_suspect:
+            self._num_ends[case] = self._num_ends.get(case, 0) + 1
+        if self._num_ends.get(case, 0) > REPEATS:
+            del self._num_ends[case]
+            events.append(Lost((case,), f"{reason} {REPEATS + 1} times"))
+        else:
+            self._waiting.append(task.study)
+
+    def _stop(self, events: list[Event]) -> None:
+        self._waiting.clear()
+        for case, task in list(self._tasks.items()):
+            if task.stage != "write":
+                del self._tasks[case]
+                task.future.cancel()
+        deadline = time.monotonic() + CLOSING_S
+        while self._tasks and time.monotonic() < deadline:
+            self._look(events)
+            self._receive(events)
+
+
+def _host(address: str) -> str:
+    return address.partition("://")[2].rpartition(":")[0] or address

@@ -1,0 +1,78 @@
+"""Workers as jobs of Slurm: a scheduler here, and a job for each worker.
+
+Source: jobqueue.dask.org; slurm.schedmd.com/sbatch.html.
+"""
+
+import copy
+import shlex
+import sys
+from pathlib import Path
+
+from dask_jobqueue import SLURMCluster
+from dask_jobqueue.slurm import SLURMJob
+from distributed import Security
+
+from pipeline.cluster.config import SlurmConfig, TlsFiles
+from pipeline.cluster.keys import security_of
+from pipeline.cohort.line import LENGTH
+
+_WORKERS_SETTINGS = (
+    "export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False",
+    "export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False",
+    "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
+)
+"""As `pipeline.cluster.connect` has them; workers in other jobs do not hear of those."""
+
+
+def start_slurm_cluster(config: SlurmConfig, private: Path, keys: TlsFiles) -> SLURMCluster:
+    """Start a scheduler here and ask Slurm for workers.
+
+    Args:
+        config: What to ask for.
+        private: A folder that all nodes see and only this user may read, for what the jobs print.
+        keys: Of this run, in a folder of the same kind.
+
+    Raises:
+        RuntimeError: If Slurm does not take the jobs.
+    """
+    directives = ["--output=/dev/null", *config.job_extra_directives]
+    if config.gpus:
+        directives.append(f"--gres=gpu:{config.gpus}")
+    cluster = SLURMCluster(
+        # One process a job: by itself, dask-jobqueue starts several that would share a GPU.
+        cores=LENGTH,
+        processes=1,
+        job_cpu=config.threads,
+        memory=f"{config.memory_bytes}B",
+        job_name="trivox-worker",
+        queue=config.partition,
+        account=config.account,
+        walltime=config.walltime,
+        interface=config.interface,
+        job_extra_directives=directives,
+        job_script_prologue=[_log_into(private), *_WORKERS_SETTINGS, *config.prologue],
+        python=shlex.quote(config.python or sys.executable),
+        security=security_of(keys),
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        worker_extra_args=["--no-dashboard"],
+        silence_logs=False,
+        job_cls=_Job,
+    )
+    # With equal bounds, a job that ends before the run does is replaced by another one.
+    cluster.adapt(minimum_jobs=config.workers, maximum_jobs=config.workers)
+    return cluster
+
+
+class _Job(SLURMJob):  # type: ignore[misc]
+    """A job whose script holds for folders with blanks and quotes in their names too."""
+
+    def __init__(self, *arguments: object, security: Security, **options: object) -> None:
+        quoted = copy.copy(security)
+        for name in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
+            setattr(quoted, name, shlex.quote(getattr(security, name)))
+        super().__init__(*arguments, security=quoted, **options)
+
+
+def _log_into(private: Path) -> str:
+    """Return shell that sends what a job prints to a file; `#SBATCH` knows no quotes for that."""
+    return f'exec >>{shlex.quote(str(private))}/worker-"$SLURM_JOB_ID".log 2>&1'

@@ -1,0 +1,82 @@
+"""A tiny model and a small cohort, for workers in processes of their own."""
+
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from distributed import LocalCluster
+
+from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
+from pipeline.cohort.outputs import make_output_folder
+from pipeline.model import Model, ModelDescription, hash_model, read_description, save_model
+from pipeline.network import build_network
+from tests.tiny import DESCRIPTION
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny_model")
+    description = ModelDescription.model_validate(DESCRIPTION)
+    torch.manual_seed(0)
+    save_model(Model(description, (build_network(description.network, 1, 2).eval(),)), folder)
+    return folder
+
+
+@pytest.fixture
+def remote(tmp_path, model_folder):
+    """A job into `tmp_path / "out"`."""
+    out = tmp_path / "out"
+    make_output_folder(out)
+    description, sha256 = read_description(model_folder), hash_model(model_folder)
+    request = Request(description, sha256, out, SegmentOptions(), model_folder)
+    return RemoteJob(request, "cpu")
+
+
+@pytest.fixture(scope="session")
+def save_volume():
+    """Write a volume of noise, 12 x 14 x 10 voxels of 1 mm."""
+
+    def save(path, seed=0):
+        data = np.random.default_rng(seed).normal(100, 20, (12, 14, 10)).astype(np.float32)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def make_studies(tmp_path, save_volume):
+    """Write studies of these names, each with other voxels, into a folder named like a patient."""
+
+    def make(*cases):
+        folder = tmp_path / "DOE_JANE"
+        return [
+            StudyInput(case, (save_volume(folder / f"{case}.nii.gz", seed),))
+            for seed, case in enumerate(cases)
+        ]
+
+    return make
+
+
+def start_cluster():
+    """A scheduler that runs already, with one worker, as a user would start it."""
+    return LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=True, dashboard_address=None, memory_limit=0,
+        silence_logs=logging.CRITICAL, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def started_cluster():
+    with start_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_cluster():
+    """One that the test may end."""
+    with start_cluster() as cluster:
+        yield cluster

@@ -1,0 +1,209 @@
+"""Runs on clusters of real processes, some of which are killed on the way."""
+
+import collections
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+
+from pipeline.cluster import DaskWorkers
+from pipeline.cluster.config import AddressConfig, LocalConfig
+from pipeline.cohort import StudyInput, run_cohort, segment_cohort
+from pipeline.cohort.events import Began
+from pipeline.errors import PipelineError
+from pipeline.journal import Journal, Row
+from pipeline.model import load_model
+from tests.cluster.odd_jobs import OddJob
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def odd(remote, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    return OddJob(remote.request, remote.device, notes)
+
+
+def entries(out):
+    journal = Journal(out, is_reader=True)
+    found = {entry.name: entry for entry in journal.entries()}
+    journal.close()
+    return found
+
+
+def listening():
+    """Addresses that this process and those below it can be connected at."""
+    found = set()
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            found |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+class Watched(DaskWorkers):
+    """Looks at its surroundings while it works."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.events, self.listening = [], set()
+
+    def wait(self):
+        events = super().wait()
+        self.events += events
+        if not self.listening and any(isinstance(event, Row) for event in events):
+            self.listening = listening()
+        return events
+
+
+def test_a_cohort_ends_complete_whatever_ends_its_workers(odd, make_studies, tmp_path, caplog):
+    """One worker is killed once, one study kills its worker each time, one is broken."""
+    studies = make_studies(*"abcd", "once", "always", "e")
+    (tmp_path / "DOE_JANE" / "broken.nii.gz").write_bytes(b"")
+    studies.append(StudyInput("broken", (tmp_path / "DOE_JANE" / "broken.nii.gz",)))
+    out, started = odd.request.out, []
+
+    def start():
+        config = LocalConfig(kind="local", workers=2)
+        started.append(Watched(odd, config, logging.INFO))
+        # Dask silences every handler of its own logger, to which pytest adds this one.
+        caplog.handler.setLevel(logging.NOTSET)
+        return started[0]
+
+    with caplog.at_level(logging.INFO):
+        result = run_cohort(studies, odd.request, start)
+
+    assert result.counts == {"done": 6, "rejected": 1, "failed": 1}
+    assert [row.case for row in result.rows] == [study.case for study in studies]
+    rows = {row.case: row for row in result.rows}
+    assert rows["always"].reason == (
+        "the worker process ended 2 times while it worked on this study alone"
+    )
+    assert "file is empty" in rows["broken"].reason
+
+    # The masks are those of one process, and the journal says what the table says.
+    here = tmp_path / "here"
+    good = [study for study in studies if rows[study.case].status == "done"]
+    segment_cohort(good, load_model(odd.request.folder, CPU), here, odd.request.options, CPU)
+    for study in good:
+        name = f"{study.case}_seg.nii.gz"
+        assert (out / name).read_bytes() == (here / name).read_bytes()
+    states = {name: entry.state for name, entry in entries(out).items()}
+    assert states == {case: row.status for case, row in rows.items()}
+    assert not (out / "always_seg.nii.gz").exists()
+
+    # Both workers had a share; what was complete was not done again.
+    notes = [path.name.split("-") for path in odd.notes.iterdir()]
+    begun = collections.Counter(case for case, *_ in notes)
+    assert begun["once"] >= 2
+    assert begun["always"] <= 4, "at most twice among others, and twice alone"
+    assert len({pid for case, pid, _ in notes if case not in ("once", "always")}) > 1
+
+    (workers,) = started
+    stages = [e.stage for e in workers.events if isinstance(e, Began) and e.case == "a"]
+    assert stages[:3] == ["load", "segment", "write"]
+    assert workers.listening == {"127.0.0.1"}, "nobody else can connect"
+    assert any("million voxels/s" in text for text in caplog.messages), "the workers' log arrives"
+    assert "DOE_JANE" not in caplog.text
+    assert not list((out / ".trivox").glob("trivox-*")), "what the workers look for is gone"
+
+
+def test_stopped_it_drops_what_is_in_hand_at_once_and_can_go_on(odd, make_studies, started_cluster):
+    """The second run meets the worker that the first one left."""
+    slow, *others = make_studies("slow", "a", "b")
+    config = AddressConfig(address=started_cluster.scheduler_address)
+    workers = DaskWorkers(odd, config, logging.INFO)
+    for study in (slow, *others):
+        workers.give(study)
+    gather(workers, lambda events: Began("slow", "segment") in events)
+    start = time.monotonic()
+    assert workers.close() == []
+    assert time.monotonic() - start < 10
+    assert not list(odd.request.out.glob("*_seg.*"))
+
+    result = run_cohort(others, odd.request, lambda: DaskWorkers(odd, config, logging.INFO))
+    assert result.all_done
+
+
+def test_no_worker_that_fits_ends_the_run_and_says_why(remote, make_studies, started_cluster):
+    request = replace(remote.request, sha256="0" * 64)
+    config = AddressConfig(address=started_cluster.scheduler_address)
+    with pytest.raises(PipelineError, match="the model is not the one that the run began with"):
+        run_cohort(
+            make_studies("a"),
+            request,
+            lambda: DaskWorkers(replace(remote, request=request), config, logging.INFO),
+        )
+    assert entries(request.out)["a"].state == "queued"
+
+
+def test_inputs_that_workers_do_not_see_are_no_reason_to_reject(
+    remote, make_studies, started_cluster, monkeypatch
+):
+    """The study is not where the worker looks, but it was found where the run began."""
+    config = AddressConfig(address=started_cluster.scheduler_address)
+    (study,) = make_studies("a")
+    workers = DaskWorkers(remote, config, logging.INFO)
+    send = workers._scheduler.ask
+
+    def hide(*words, **more):
+        if more:
+            study.sources[0].unlink()
+        return send(*words, **more)
+
+    monkeypatch.setattr(workers._scheduler, "ask", hide)
+    workers.give(study)
+    with pytest.raises(PipelineError, match="Mount the folders of the inputs there"):
+        gather(workers, lambda events: events)
+    workers.close()
+
+
+def test_a_worker_that_comes_late_takes_part(odd, make_studies, started_cluster):
+    config = AddressConfig(address=started_cluster.scheduler_address)
+    workers = DaskWorkers(odd, config, logging.INFO)
+    assert workers.capacity == 3
+    workers.give(make_studies("slow")[0])
+    gather(workers, lambda events: Began("slow", "segment") in events)
+    started_cluster.scale(2)
+    for study in make_studies("a", "b", "c", "d", "e"):
+        workers.give(study)
+    deadline = time.monotonic() + 60
+    while workers.capacity == 3:
+        assert time.monotonic() < deadline
+        workers.wait()
+    assert workers.capacity == 6
+    found = gather(workers, lambda events: any(isinstance(event, Row) for event in events))
+    assert next(event for event in found if isinstance(event, Row)).status == "done"
+    workers.close()
+
+
+def test_a_scheduler_that_is_gone_is_named_and_nothing_is_lost(odd, make_studies, own_cluster):
+    config = AddressConfig(address=own_cluster.scheduler_address)
+    studies = make_studies("a", "slow")
+
+    class Closing(DaskWorkers):
+        def wait(self):
+            events = super().wait()
+            if any(isinstance(event, Row) for event in events):
+                own_cluster.close()
+            return events
+
+    with pytest.raises(PipelineError, match=r"the Dask scheduler: it is gone\. Start it again"):
+        run_cohort(studies, odd.request, lambda: Closing(odd, config, logging.INFO))
+    found = entries(odd.request.out)
+    assert (found["a"].state, found["slow"].state) == ("done", "queued")
+
+
+def gather(workers, until):
+    """Collect events until the condition holds for them."""
+    events = []
+    deadline = time.monotonic() + 60
+    while not until(events):
+        assert time.monotonic() < deadline
+        events += workers.wait()
+    return events

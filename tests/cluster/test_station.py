@@ -1,0 +1,102 @@
+"""What a worker does, in a process of its own."""
+
+import logging
+import platform
+from dataclasses import replace
+
+import pytest
+import torch
+from distributed import Client
+
+from pipeline.cluster.config import AddressConfig
+from pipeline.cluster.order import Unfit, make_order
+from pipeline.cluster.station import prepare, release, segment_study
+from pipeline.journal import Row
+
+
+@pytest.fixture
+def client(started_cluster):
+    with Client(started_cluster, set_as_default=False) as client:
+        yield client
+
+
+def elsewhere(order, folder):
+    """Return an order for a model in another folder."""
+    request = replace(order.remote.request, folder=folder)
+    return replace(order, remote=replace(order.remote, request=request))
+
+
+@pytest.fixture
+def order(remote, tmp_path):
+    witness = tmp_path / "witness"
+    witness.touch()
+    config = AddressConfig(address="host:1", threads=1)
+    return make_order("run", witness, remote, config, logging.INFO)
+
+
+def ask(client, *call, **options):
+    return client.submit(*call, pure=False, **options).result(timeout=60)
+
+
+def model_of(dask_worker):
+    stations = dask_worker.plugins.get("trivox")
+    station = None if stations is None else stations._station
+    return None if station is None else (station.run, id(station))
+
+
+def test_the_model_is_loaded_once_and_let_go(client, order, make_studies):
+    assert ask(client, prepare, order) is None
+    (first,) = client.run(model_of).values()
+    for study in make_studies("a", "b"):
+        row = ask(client, segment_study, order, study, is_there=True)
+        assert isinstance(row, Row)
+        assert (row.case, row.status) == (study.case, "done")
+    assert list(client.run(model_of).values()) == [first]
+    client.run(release, "another run")
+    assert list(client.run(model_of).values()) == [first]
+    client.run(release, order.run)
+    assert list(client.run(model_of).values()) == [None]
+
+
+def test_it_computes_with_the_threads_it_is_told(client, order):
+    assert ask(client, prepare, replace(order, run="three", threads=3)) is None
+    assert list(client.run(torch.get_num_threads).values()) == [3]
+    client.run(release, "three")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda o: replace(o, version="0.0.1"), "but the run was started by Trivox 0.0.1"),
+        (
+            lambda o: replace(o, witness=o.witness.with_name("none")),
+            "it does not see the output folder (--out). Mount this very folder there",
+        ),
+        (
+            lambda o: elsewhere(o, o.witness.with_name("none")),
+            "it does not see the model. Mount the model's folder there",
+        ),
+    ],
+)
+def test_an_unfit_worker_names_its_host_and_what_to_do(client, order, change, reason):
+    answer = ask(client, prepare, change(replace(order, run=reason)))
+    assert isinstance(answer, Unfit)
+    assert answer.reason.startswith(f"worker on {platform.node()}: ")
+    assert reason in answer.reason
+
+
+def test_a_model_that_breaks_while_it_is_loaded_is_no_crash(client, order, tmp_path):
+    (tmp_path / "model").mkdir()
+    broken = replace(order, run="broken", remote=elsewhere(order, tmp_path / "model").remote)
+    assert isinstance(ask(client, prepare, broken), Unfit)
+
+
+def test_a_study_that_only_the_run_sees_is_no_reason_to_reject_it(client, order, make_studies):
+    (study,) = make_studies("a")
+    study.sources[0].unlink()
+    answer = ask(client, segment_study, order, study, is_there=True)
+    assert isinstance(answer, Unfit)
+    assert "Mount the folders of the inputs there" in answer.reason
+    assert "DOE_JANE" not in answer.reason
+    row = ask(client, segment_study, order, study, is_there=False)
+    assert row.status == "rejected"
