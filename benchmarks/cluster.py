@@ -155,7 +155,7 @@ def page(runs: dict[str, list[Measured]], num_studies: int) -> list[str]:
         f"Seconds a study are counted from the first study's end to the last one's, so they leave "
         "out the start of the workers; the ratio is that of the plain run to the side, round by "
         "round (median, lowest and highest): above 1 is faster. The total has all of it, with the "
-        "start of the workers and their end.",
+        "start of the workers and their end. Other work shared the machine.",
         "",
         *table(["side", "s / study", "throughput, plain run = 1", "total s"], rows),
         "",

@@ -1,7 +1,5 @@
 """A tiny model and a small cohort, for workers in processes of their own."""
 
-import logging
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -65,7 +63,7 @@ def start_cluster():
     """A scheduler that runs already, with one worker, as a user would start it."""
     return LocalCluster(
         n_workers=1, threads_per_worker=4, processes=True, dashboard_address=None, memory_limit=0,
-        silence_logs=logging.CRITICAL, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=False, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
     )  # fmt: skip
 
 

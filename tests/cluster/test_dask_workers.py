@@ -163,13 +163,13 @@ def test_inputs_that_workers_do_not_see_are_no_reason_to_reject(
     workers.close()
 
 
-def test_a_worker_that_comes_late_takes_part(odd, make_studies, started_cluster):
-    config = AddressConfig(address=started_cluster.scheduler_address)
+def test_a_worker_that_comes_late_takes_part(odd, make_studies, own_cluster):
+    config = AddressConfig(address=own_cluster.scheduler_address)
     workers = DaskWorkers(odd, config, logging.INFO)
     assert workers.capacity == 3
     workers.give(make_studies("slow")[0])
     gather(workers, lambda events: Began("slow", "segment") in events)
-    started_cluster.scale(2)
+    own_cluster.scale(2)
     for study in make_studies("a", "b", "c", "d", "e"):
         workers.give(study)
     deadline = time.monotonic() + 60
