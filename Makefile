@@ -53,7 +53,7 @@ bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.postprocessing $(if $(CRF_PEER),--peer '$(CRF_PEER)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cohort --data '$(DATA)/imagesTr' --model '$(HIPPOCAMPUS)')
-	$(if $(DATA),$(BIN)/python -m benchmarks.cluster --data '$(DATA)/imagesTr' --model '$(HIPPOCAMPUS)')
+	$(if $(DATA),$(BIN)/python -m benchmarks.cluster --data '$(DATA)' --model '$(HIPPOCAMPUS)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.inference --data '$(DATA)' $(if $(PEER),--peer '$(PEER)' --hippocampus '$(HIPPOCAMPUS)'))
 
 compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
