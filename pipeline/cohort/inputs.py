@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pipeline.cohort.bids import BidsChoice, check_places, find_bids_studies, is_bids
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
-from pipeline.cohort.naming import with_unique_names
+from pipeline.cohort.naming import hashed_name, with_unique_names
 from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.search import Search, is_volume, search_folder
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.manifest import is_manifest, load_manifest
@@ -50,7 +51,8 @@ def find_studies(
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
-    below them, except for hidden files and the output folder; one that holds a `dataset.json` is
+    below them, except for hidden files and the output folder; one that cannot be read is a refused
+    study, and one that holds a `dataset.json` is
     read as a manifest, and a BIDS data set as such. DICOM files are grouped by study, of which a
     series is chosen, wherever they lie; those beside volumes are taken for their source and left
     out.
@@ -75,6 +77,7 @@ def find_studies(
         ManifestError: If a manifest does not hold.
     """
     files: list[Path] = []
+    unreadable: list[Path] = []
     studies: list[StudyInput] = []
     for path in inputs:
         if not path.exists():
@@ -84,15 +87,25 @@ def find_studies(
             studies += [with_series(StudyInput(case.name, case.images)) for case in cases]
         elif is_bids(path):
             studies += find_bids_studies(path, bids)
+            unreadable += [
+                folder
+                for subject in sorted(path.glob("sub-*"))
+                for folder in search_folder(subject).unreadable
+            ]
+        elif path.is_dir():
+            search = _files_below(path, out)
+            files += search.files
+            unreadable += search.unreadable
         else:
-            files += _files_below(path, out) if path.is_dir() else [path]
+            files.append(path)
     files = _without_repeats(files)
-    in_dicom = [path for path in files if not _is_volume(path) and is_dicom(path)]
+    in_dicom = [path for path in files if not is_volume(path) and is_dicom(path)]
     others = dict.fromkeys(files)
     for path in in_dicom:
         del others[path]
     studies += _group(others, num_channels)
     studies += dicom_studies(in_dicom, num_channels, dicom)
+    studies += [_unreadable_study(folder, dicom.salt) for folder in unreadable]
     if not studies:
         text = f"none of {len(in_dicom)} DICOM file(s) holds an image"
         raise ConfigError(inputs[0], text, "Give the series that was segmented or reported on.")
@@ -121,38 +134,41 @@ def _without_repeats(files: Iterable[Path]) -> list[Path]:
     return list({path.absolute(): path for path in files}.values())
 
 
-def _files_below(folder: Path, out: Path | None) -> list[Path]:
+def _files_below(folder: Path, out: Path | None) -> Search:
     """Return the volumes below `folder`, and the DICOM files of folders that have none.
 
     Raises:
         ConfigError: If there are none.
     """
-    skipped = out.resolve() if out is not None and _is_below(out, folder) else None
+    search = search_folder(folder, out if out is not None and _is_below(out, folder) else None)
+    if folder in search.unreadable:
+        raise ConfigError(folder, "the folder cannot be read", "Check its permissions.")
     by_folder: dict[Path, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        is_hidden = any(part.startswith(".") for part in relative.parts)
-        is_output = skipped is not None and path.resolve().is_relative_to(skipped)
-        if path.is_file() and not is_hidden and not is_output:
-            by_folder.setdefault(path.parent, []).append(path)
+    for path in search.files:
+        by_folder.setdefault(path.parent, []).append(path)
     found: list[Path] = []
     for members in by_folder.values():
-        volumes = [path for path in members if _is_volume(path)]
+        volumes = [path for path in members if is_volume(path)]
         found += volumes or [path for path in members if not is_manifest(path) and is_dicom(path)]
-    if not found:
+    if not found and not search.unreadable:
         remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
         if out is not None and folder.resolve() == out.resolve():
             remedy = "The output folder is not searched: choose another one with --out."
         raise ConfigError(folder, "no studies found in this folder", remedy)
-    return found
+    return Search(found, search.unreadable)
+
+
+def _unreadable_study(folder: Path, salt: bytes) -> StudyInput:
+    """Stand for whatever is in a folder that cannot be read, so that it is not forgotten."""
+    refusal = (
+        "a folder cannot be read, and what is in it is not known. Check its permissions; `trivox "
+        "status OUT --sources` tells which it is."
+    )
+    return StudyInput(hashed_name(salt, str(folder.absolute()), kind="folder"), (folder,), refusal)
 
 
 def _is_below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
-
-
-def _is_volume(path: Path) -> bool:
-    return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def _group(files: Iterable[Path], num_channels: int | None) -> list[StudyInput]:

@@ -35,14 +35,15 @@ _NAME_DIGITS, _FOLDER_DIGITS = 10, 8
 _COLUMNS = ("case", "SeriesInstanceUID", "StudyInstanceUID", "folder")
 
 
-def hashed_name(salt: bytes, *identity: str) -> str:
+def hashed_name(salt: bytes, *identity: str, kind: str = "dicom") -> str:
     """Return `dicom_<10 hexadecimal digits>` of what identifies a study.
 
     Args:
         salt: From `load_salt`. Without one (empty), who knows a UID can tell its name.
         identity: The series' UID and part, or the study's UID.
+        kind: What the name begins with.
     """
-    return f"dicom_{_digest(salt, *identity)[:_NAME_DIGITS]}"
+    return f"{kind}_{_digest(salt, *identity)[:_NAME_DIGITS]}"
 
 
 def _digest(salt: bytes, *identity: str) -> str:

@@ -132,6 +132,9 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(study, job.out)
     if previous is not None and is_current(previous, recipe, wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
+    if previous is None or previous.recipe != recipe:
+        # Whatever becomes of the study now, no mask of another input or model may look like it.
+        outputs.remove()
     job.segmenter.check_readable(study.case, extent_of(study.sources)[0])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):

@@ -25,6 +25,13 @@ from pipeline.journal.table import Row
 JOURNAL = f"{PRIVATE}/journal.sqlite"
 
 _BUSY_MS = 30_000
+_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
+"""What SQLite says of a file that is none of its own, is torn, or is of another version of ours."""
+
+_START_ANEW = (
+    "Rename it, with the -wal and -shm beside it, and run `trivox segment` again: a new journal is "
+    "made, and masks that are whole and match their input are kept."
+)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY,
@@ -66,7 +73,11 @@ class Journal:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self._damage_named():
             self._database = sqlite3.connect(
-                self.path, timeout=_BUSY_MS / 1000, isolation_level=None, check_same_thread=False
+                f"{self.path.absolute().as_uri()}{'?immutable=1' * self._is_frozen()}",
+                timeout=_BUSY_MS / 1000,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=True,
             )
             self._database.row_factory = sqlite3.Row
             self._execute(f"PRAGMA busy_timeout={_BUSY_MS}")
@@ -167,9 +178,12 @@ class Journal:
         """Return the newest run."""
         with self._damage_named():
             found = self._execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-        if found is None:
-            return None
-        return RunRecord.of(found)
+            return None if found is None else RunRecord.of(found)
+
+    def _is_frozen(self) -> bool:
+        """Tell whether nobody writes here: SQLite then must not want files beside the journal."""
+        has_log = self.path.with_name(f"{self.path.name}-wal").exists()
+        return not has_log and not os.access(self.path.parent, os.W_OK)
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         return self._database.execute(statement, tuple(values))
@@ -185,8 +199,13 @@ class Journal:
     def _damage_named(self) -> Iterator[None]:
         try:
             yield
+        except (IndexError, ValueError) as error:
+            found = f"the journal is damaged or of another version ({error})"
+            raise PipelineError(self.path, found, _START_ANEW) from error
         except sqlite3.Error as error:
             remedy = "Free space on the disk, check the folder's permissions, and run again."
+            if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+                remedy = _START_ANEW
             raise PipelineError(
                 self.path, f"the journal cannot be used ({error})", remedy
             ) from error

@@ -1,5 +1,6 @@
 """One run at a time in an output folder."""
 
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def _try(file: IO[str]) -> bool:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        # Some network file systems (Lustre without `flock`) know no locks: nobody holds one then.
+        return error.errno in (errno.ENOSYS, errno.EOPNOTSUPP)
     return True

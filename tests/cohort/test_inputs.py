@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort import DataRoot, DicomOptions, StudyInput, find_studies
+from pipeline.cohort import BidsChoice, DataRoot, DicomOptions, StudyInput, find_studies
 from pipeline.errors import ConfigError
 from pipeline.study import SeriesRule
 from tests.dicom_files import make_series, make_slice, save, save_series, voxels
@@ -281,3 +281,41 @@ def test_the_data_of_a_manifest_may_lie_elsewhere(tmp_path):
     manifest, root = tmp_path / "cases.csv", tmp_path / "data"
     (study,) = find_studies([manifest], num_channels=1, out=OUT, data=DataRoot(root))
     assert study.sources == (root / "a.nii",)
+
+
+def deny(monkeypatch, name):
+    """Let folders of a name refuse to be listed, as another user's do."""
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_read_is_a_refused_study(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii", tmp_path / "Doe^Jane" / "b.nii")
+    deny(monkeypatch, "Doe^Jane")
+    studies = found([tmp_path])
+    name = next(case for case in studies if case != "a")
+    assert re.fullmatch(r"folder_[0-9a-f]{10}", name)
+    assert "cannot be read" in studies[name].refusal
+    assert studies[name].places() == [str(tmp_path / "Doe^Jane")]
+
+
+def test_a_subject_that_cannot_be_read_is_a_refused_study(tmp_path, monkeypatch):
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    images = [tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz" for n in ("01", "02")]
+    touch(*images)
+    deny(monkeypatch, "sub-02")
+    studies = find_studies([tmp_path], num_channels=1, out=None, bids=BidsChoice(("T1w",), ("T1",)))
+    assert [study.refusal is None for study in studies] == [True, False]
+
+
+def test_an_input_folder_that_cannot_be_read_stops(tmp_path, monkeypatch):
+    touch(tmp_path / "in" / "a.nii")
+    deny(monkeypatch, "in")
+    with pytest.raises(ConfigError, match="the folder cannot be read"):
+        found([tmp_path / "in"])

@@ -59,14 +59,32 @@ def test_a_complete_study_is_not_loaded_again(job, study):
     assert (row.status, row.reason) == ("done", "already complete")
 
 
-def test_old_results_stay_until_new_ones_are_begun(job, study, out, make_model):
+def test_old_results_stay_until_new_ones_are_begun(job, model, study, out):
     write(segment(load(study, job), job, 0, ignore), job)
-    other = make_model(sha256="b" * 64)
-    job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
+    job = Job(model, Segmenter(model, CPU), out, SegmentOptions(pictures=True))
     loaded = load(study, job)
     assert Outputs(out, "a").provenance.is_file()
     segment(loaded, job, 0, ignore)
     assert not Outputs(out, "a").provenance.exists()
+
+
+@pytest.mark.parametrize("changed", ["model", "input"])
+def test_no_mask_of_another_model_or_input_outlives_a_failure(
+    job, study, out, make_model, save_volume, monkeypatch, changed
+):
+    write(segment(load(study, job), job, 0, ignore), job)
+    if changed == "model":
+        other = make_model(sha256="b" * 64)
+        job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
+    else:
+        save_volume(study.sources[0], seed=7)
+
+    def exhaust(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(stages, "read_study", exhaust)
+    assert load(study, job).status == "failed"
+    assert not list(out.iterdir())
 
 
 def test_a_refused_study_is_a_row(job):

@@ -211,3 +211,22 @@ def test_a_study_of_many_steps_has_a_bar_of_its_own(request_, journal, studies):
     assert ["Segmenting", "  windows"] in seen
     assert [task.description for task in progress.tasks] == ["Segmenting"]
     assert progress.tasks[0].completed == 3
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_namesake_elsewhere_is_told_before_its_mask_is_replaced(
+    supervise, request_, studies, tmp_path, save_volume, caplog, moved
+):
+    supervise(Told(request_.out))
+    if moved:
+        studies[0].sources[0].unlink()
+    other = StudyInput("a", (save_volume(tmp_path / "ward 2" / "a.nii.gz", seed=9),))
+    supervise(Told(request_.out), studies=[other])
+    assert ("1 studies have the names of others" in caplog.text) != moved
+    assert "ward 2" not in caplog.text
+
+
+def test_the_same_studies_again_are_no_namesakes(supervise, request_, caplog):
+    supervise(Told(request_.out))
+    supervise(Told(request_.out))
+    assert "names of others" not in caplog.text

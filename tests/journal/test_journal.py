@@ -130,8 +130,30 @@ def test_no_journal_is_said(tmp_path):
 
 def test_a_damaged_journal_is_said(out):
     (out / JOURNAL).write_bytes(b"this is no database" * 100)
-    with pytest.raises(PipelineError, match="the journal cannot be used"):
+    with pytest.raises(PipelineError, match=r"the journal cannot be used.*Rename it"):
         Journal(out)
+
+
+def test_a_journal_of_another_version_is_said(out, journal):
+    journal.ask_for(journal.begin_run("host", 7, {}), {"a": []})
+    with sqlite3.connect(out / JOURNAL) as other:
+        other.execute("ALTER TABLE studies DROP COLUMN signature")
+    other.close()
+    with pytest.raises(PipelineError, match=r"of another version.*Rename it"):
+        journal.entries()
+    with pytest.raises(PipelineError, match=r"no such column: signature.*Rename it"):
+        journal.queue(["a"])
+
+
+def test_it_is_read_where_nothing_can_be_written(out, journal, monkeypatch):
+    """SQLite cannot open a write-ahead journal there by itself: it would make files beside it."""
+    journal.ask_for(journal.begin_run("host", 7, {}), {"a": []})
+    journal.close()
+    monkeypatch.setattr(os, "access", lambda *_args: False)
+    reader = Journal(out, is_reader=True)
+    assert states(reader) == {"a": "queued"}
+    assert [path.name for path in (out / PRIVATE).iterdir()] == ["journal.sqlite"]
+    reader.close()
 
 
 def test_a_full_disk_is_said(journal):

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import subprocess
 import sys
 
@@ -54,3 +56,12 @@ def test_a_run_that_was_killed_holds_nothing(out, holder):
 
 def test_a_folder_without_a_run_is_not_locked(tmp_path):
     assert not is_locked(tmp_path / "nowhere")
+
+
+def test_a_file_system_without_locks_does_not_count_as_another_run(out, monkeypatch):
+    def refuse(_file, _operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_run(out, 0):
+        pass

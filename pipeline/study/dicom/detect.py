@@ -21,6 +21,9 @@ def is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(_PREAMBLE_BYTES + 4)
+    except PermissionError:
+        # It may be a slice; one that is missed at an end of its series would not be noticed.
+        return True
     except OSError:
         return False
     return start[_PREAMBLE_BYTES:] == b"DICM" or _starts_with_element(start)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline.study import is_dicom
@@ -33,3 +35,12 @@ def test_other_files_are_not(tmp_path, content):
 def test_what_cannot_be_opened_is_not(tmp_path):
     assert not is_dicom(tmp_path)
     assert not is_dicom(tmp_path / "gone")
+
+
+def test_a_file_that_may_not_be_read_may_be_a_slice(tmp_path, monkeypatch):
+    def refuse(self, *_args):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    (tmp_path / "IM0001").write_bytes(b"x")
+    monkeypatch.setattr(Path, "open", refuse)
+    assert is_dicom(tmp_path / "IM0001")
