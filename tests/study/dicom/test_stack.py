@@ -10,7 +10,7 @@ from tests.dicom_files import AXIAL, positions_along
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
-OBLIQUE = (0.8, 0.6, 0.0, 0.36, -0.48, -0.8)
+OBLIQUE = (2 / 3, 2 / 3, 1 / 3, -2 / 3, 1 / 3, 2 / 3)
 
 
 def slices_at(positions, *, axes=AXIAL, size=(6, 7), spacing_mm=(2.0, 1.5)):
