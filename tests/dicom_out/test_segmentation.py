@@ -369,6 +369,16 @@ def test_the_validator_finds_no_error(
     assert errors_of(tmp_path / "seg.dcm") == []
 
 
+def test_the_validator_finds_no_error_where_the_source_rounds(
+    make_series, images, algorithm, tmp_path
+):
+    """A row of length 0.99995, as headers of four decimals have."""
+    rounded = (-0.524, 0.4884, 0.6977, 0.6818, 0.7315, 0.0)
+    files = make_series(images, "MR", rounded)
+    write_segmentation(read_by_itk(files), files, algorithm, tmp_path / "seg.dcm", BINARY)
+    assert errors_of(tmp_path / "seg.dcm") == []
+
+
 def test_the_validator_finds_no_error_in_poor_or_multi_frame_sources(
     make_series, make_multi_frame, images, algorithm, tmp_path
 ):
