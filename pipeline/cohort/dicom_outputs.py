@@ -32,6 +32,7 @@ def write_dicom(
     if not isinstance(series, DicomSeries):
         return
     path = outputs.dicom_segmentation
-    write_segmentation(label_map, series.files, algorithm, path, config)
+    frames = {frame for _, frame in series.frames}
+    write_segmentation(label_map, series.files, algorithm, path, config, frames)
     volumes = volumes_ml(label_map.labels_IJK, label_map.grid, algorithm.labels)
     write_report(volumes, series.files, path, algorithm, outputs.dicom_report, config)

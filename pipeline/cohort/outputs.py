@@ -7,7 +7,6 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
-from pipeline.journal import PRIVATE
 from pipeline.report import OutputKind
 
 
@@ -100,7 +99,6 @@ def make_output_folder(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / PRIVATE).mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:

@@ -8,6 +8,7 @@ from pipeline.cohort.bids_name import BidsName
 from pipeline.study import DicomSeries, Source, case_name
 
 _LONGEST_REASON = 400
+_LONGEST_REMEDY = 150
 
 
 @dataclass(frozen=True)
@@ -102,4 +103,7 @@ def without_folder(text: str, folder: Path) -> str:
 def one_line(text: str) -> str:
     """Return a text as a cell of a table can hold it."""
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+    if len(line) <= _LONGEST_REASON:
+        return line
+    # The remedy stands at the end.
+    return f"{line[: _LONGEST_REASON - _LONGEST_REMEDY]}... {line[-_LONGEST_REMEDY:]}"

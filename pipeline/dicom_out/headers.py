@@ -56,6 +56,8 @@ _IF_PRESENT = (
 )
 _OF_PLANES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 _GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+_ROUNDED = 1e-5
+"""Deviation of a direction's length from 1 that validators and readers let pass."""
 _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 NEEDED = (*OF_EVERY_IMAGE, *_IF_PRESENT, *_OF_PLANES, _SHARED, _PER_FRAME, "FrameOfReferenceUID")
@@ -154,12 +156,21 @@ def _shared_attributes(frame: Dataset, planes: Sequence[Plane], name: str) -> Da
     if not thickness_mm:
         raise StudyError(name, "a single slice without SliceThickness", SEND_AGAIN)
     shared = Dataset()
-    shared.ImageOrientationPatient = _texts(frame, "ImageOrientationPatient")
+    shared.ImageOrientationPatient = _orientation(frame)
     shared.PixelSpacing = _texts(frame, "PixelSpacing")
     shared.SliceThickness = format_number_as_ds(thickness_mm)
     if distance_mm:
         shared.SpacingBetweenSlices = format_number_as_ds(distance_mm)
     return shared
+
+
+def _orientation(frame: Dataset) -> list[str]:
+    """Return the directions of rows and columns, of unit length where the source rounds them."""
+    directions = np.reshape(_numbers(frame, "ImageOrientationPatient"), (2, 3))
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if np.abs(lengths - 1).max() <= _ROUNDED:
+        return _texts(frame, "ImageOrientationPatient")
+    return [format_number_as_ds(float(number)) for number in (directions / lengths).ravel()]
 
 
 def _thickness(frame: Dataset) -> float:

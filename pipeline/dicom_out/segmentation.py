@@ -13,7 +13,7 @@ doi:10.1007/s10278-022-00683-y.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ def write_segmentation(
     algorithm: Algorithm,
     path: Path,
     config: DicomOutputConfig,
+    frames: Collection[int] | None = None,
 ) -> None:
     """Write a label map as a DICOM Segmentation; it appears only when it was read back unchanged.
 
@@ -61,6 +62,7 @@ def write_segmentation(
         algorithm: What made the labels, and what it calls them.
         path: The file to write.
         config: How to write it.
+        frames: Those of a multi-frame file that were segmented, from 0; None: all.
 
     Raises:
         StudyError: If the source is no series of CT, MR or PET images that an output can refer to,
@@ -68,7 +70,7 @@ def write_segmentation(
         PipelineError: If the file does not hold, read back, what was to be written.
         ValueError: If a voxel has a label that the algorithm does not have, or it has none.
     """
-    source = read_source(source_files)
+    source = read_source(source_files, frames)
     frames_NRC = _segment_frames(label_map, source, algorithm)
     with atomic_path(path) as temporary:
         segmentation = _build(frames_NRC, source, algorithm, config)
@@ -131,8 +133,24 @@ def _build(
     segmentation.DimensionOrganizationSequence[0].DimensionOrganizationUID = dimensions
     for index in segmentation.DimensionIndexSequence:
         index.DimensionOrganizationUID = dimensions
+    _number_frames(segmentation, source)
     put_identity(source.identity, segmentation)
     return segmentation
+
+
+def _number_frames(segmentation: "Segmentation", source: SourceSeries) -> None:
+    """Refer to frames by their numbers in the file; highdicom knows the segmented ones alone."""
+    if not source.frame_numbers:
+        return
+    # Frames of several segments share their references.
+    images = {
+        id(image): image
+        for groups in segmentation.PerFrameFunctionalGroupsSequence
+        for derivation in groups.DerivationImageSequence
+        for image in derivation.SourceImageSequence
+    }
+    for image in images.values():
+        image.ReferencedFrameNumber = source.frame_numbers[image.ReferencedFrameNumber - 1]
 
 
 def equipment(algorithm: Algorithm) -> dict[str, Any]:
@@ -198,6 +216,7 @@ def _seed(
         voxels.update(frames_NRC[n].tobytes())
     return (
         *source.instance_uids,
+        repr(source.frame_numbers),
         algorithm.name,
         algorithm.sha256,
         algorithm.version,

@@ -8,7 +8,7 @@ C.7.6.16 (Multi-frame Functional Groups), C.8.20.2 (Segmentation Image).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,15 @@ class SourceSeries:
         headers: One for each file, for highdicom: geometry and references, without an identity.
         planes: One for each image or frame, in the order of `headers`.
         identity: Who the patient and what the study is, to be copied into outputs.
+        frame_numbers: Of a multi-frame file's frames that were segmented, from 1, in the order of
+            `planes`; empty for single-frame images.
     """
 
     name: str
     headers: tuple[Dataset, ...]
     planes: tuple[Plane, ...]
     identity: Dataset
+    frame_numbers: tuple[int, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -85,12 +88,14 @@ class SourceSeries:
         return slices
 
 
-def read_source(files: Sequence[Path]) -> SourceSeries:
+def read_source(files: Sequence[Path], frames: Collection[int] | None = None) -> SourceSeries:
     """Read the headers of the series that was segmented; no pixels.
 
     Args:
         files: The files of one series, in any order: single-frame CT, MR or PET images, or one
             enhanced multi-frame file.
+        frames: Those of a multi-frame file that were segmented, from 0, where it holds several
+            volumes; None: all.
 
     Raises:
         StudyError: If a file is no such image, the files are not of one series, or they lack what
@@ -105,11 +110,16 @@ def read_source(files: Sequence[Path]) -> SourceSeries:
         images = [_read_image(path) for path in files]
         name = _name_of(images[0])
         _check_alike(images, name)
-        frames = [frame for image in images for frame in frames_of(image, name)]
-        planes = tuple(plane_of(frame, images[0], name) for frame in frames)
+        described = [frame for image in images for frame in frames_of(image, name)]
+        numbers: tuple[int, ...] = ()
+        if images[0].SOPClassUID in MULTI_FRAME:
+            kept = range(len(described)) if frames is None else sorted(set(frames))
+            described = [described[index] for index in kept]
+            numbers = tuple(index + 1 for index in kept)
+        planes = tuple(plane_of(frame, images[0], name) for frame in described)
         space = _frame_of_reference(images[0], name)
-        headers = make_headers(images, frames, planes, space, name)
-        return SourceSeries(name, headers, planes, identity_of(images[0], name))
+        headers = make_headers(images, described, planes, space, name)
+        return SourceSeries(name, headers, planes, identity_of(images[0], name), numbers)
 
 
 def _read_image(path: Path) -> Dataset:
@@ -141,7 +151,8 @@ def _check_alike(images: list[Dataset], name: str) -> None:
         raise StudyError(name, "an image is there twice", "Name each file once.")
     if images[0].SOPClassUID in MULTI_FRAME and len(images) > 1:
         found = f"{len(images)} multi-frame files"
-        raise StudyError(name, found, "Segment one multi-frame file at a time.")
+        remedy = "Segment one multi-frame file at a time, or leave DICOM outputs out."
+        raise StudyError(name, found, remedy)
 
 
 def _frame_of_reference(image: Dataset, name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.journal.lock import PRIVATE
+from pipeline.journal.lock import PRIVATE, make_private_folder
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
 
@@ -69,6 +69,7 @@ class Journal:
             remedy = "Give the folder that `trivox segment` writes to (--out)."
             raise PipelineError(out, f"there is no {JOURNAL}", remedy)
         if not is_reader:
+            make_private_folder(out)
             # The files beside it inherit its permissions.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self._damage_named():

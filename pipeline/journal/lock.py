@@ -17,6 +17,13 @@ PATIENCE_S = 10.0
 """A run that was just ended may hold the lock for a moment longer."""
 
 
+def make_private_folder(out: Path) -> Path:
+    """Return the private folder of an output folder; the first call makes it."""
+    folder = out / PRIVATE
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @contextmanager
 def only_run(out: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Keep other runs out of a folder for the length of a block.
@@ -26,7 +33,7 @@ def only_run(out: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
     Raises:
         ConfigError: If another run has it.
     """
-    path = out / LOCK
+    path = make_private_folder(out) / Path(LOCK).name
     with path.open("a") as file:
         deadline = time.monotonic() + patience_s
         while not _try(file):

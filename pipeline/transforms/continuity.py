@@ -23,6 +23,10 @@ differs from each of them was interpolated: measured noise does not cancel."""
 SMOOTH_SHARE = 0.3
 """And by less than this share of what is usual in the volume."""
 
+LOST_SHARE = 0.5
+"""An empty slice was lost if one beside it holds at least this share of what slices hold; between
+two legs in a background of zeros, the body tapers off towards the empty ones."""
+
 SliceFault = Literal["empty", "doubled", "made_up"]
 
 Image = npt.NDArray[np.floating[Any]]
@@ -35,7 +39,7 @@ class Continuity:
     Attributes:
         step: Mean difference between neighbouring slices, in the volume's own unit.
         num_slices: Along the axis.
-        empty: Indices of slices that hold a single value, with others on both sides.
+        empty: Indices of slices that hold a single value where the body goes on at their side.
         doubled: Indices of slices that equal the one before them, and are not empty.
         made_up: Indices of slices that are the mean of their neighbours.
         largest_jump: Largest difference between two neighbours, relative to the largest of the
@@ -74,7 +78,6 @@ def measure_continuity(channel_IJK: Image, axis: int, floor: float = -np.inf) ->
         return Continuity(step, len(slices), (), (), (), 0.0, 0)
     empty = _empty(whole_NIJ, slices)
     is_live = ~empty
-    inside = np.flatnonzero(is_live)[[0, -1]] if is_live.any() else (0, 0)
     pairs = is_live[1:] & is_live[:-1]
     candidates = np.flatnonzero((steps == 0) & pairs) + 1
     doubled = [int(n) for n in candidates if np.array_equal(whole_NIJ[n], whole_NIJ[n - 1])]
@@ -82,7 +85,7 @@ def measure_continuity(channel_IJK: Image, axis: int, floor: float = -np.inf) ->
     return Continuity(
         step=step,
         num_slices=len(slices),
-        empty=tuple(int(n) for n in np.flatnonzero(empty) if inside[0] < n < inside[1]),
+        empty=_lost(slices, empty),
         doubled=tuple(doubled),
         made_up=_made_up(slices, steps),
         largest_jump=jump,
@@ -102,6 +105,20 @@ def _empty(whole_NIJ: Image, slices: Image) -> npt.NDArray[np.bool_]:
     for n in np.flatnonzero(empty):
         empty[n] = whole_NIJ[n].min() == whole_NIJ[n].max()
     return np.asarray(empty)
+
+
+def _lost(slices: Image, empty: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    """Tell which of the empty slices are no gap between parts of the body, nor at an end."""
+    live = np.flatnonzero(~empty)
+    lost = []
+    for n in np.flatnonzero(empty):
+        after = int(np.searchsorted(live, n))
+        if 0 < after < len(live):
+            content = _mean_distance(slices[live], slices[n, :1])
+            beside = content[after - 1 : after + 1].max()
+            if beside >= LOST_SHARE * np.median(content):
+                lost.append(int(n))
+    return tuple(lost)
 
 
 def _largest_jump(steps: npt.NDArray[np.float64]) -> tuple[float, int]:

@@ -1,3 +1,4 @@
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
@@ -6,9 +7,20 @@ from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
 from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort
-from pipeline.dicom_out import DicomOutputConfig
+from pipeline.cohort.dicom_outputs import write_dicom
+from pipeline.cohort.outputs import Outputs
+from pipeline.dicom_out import Algorithm, DicomOutputConfig
 from pipeline.report import read_provenance
-from tests.dicom_files import make_series, positions_along, save_series, voxels
+from pipeline.study import find_series
+from pipeline.volume import LabelMap
+from tests.dicom_files import (
+    make_enhanced,
+    make_series,
+    positions_along,
+    save,
+    save_series,
+    voxels,
+)
 
 CPU = torch.device("cpu")
 
@@ -76,3 +88,27 @@ def test_a_source_that_outputs_cannot_refer_to_is_rejected_and_leaves_nothing(se
     (row,) = segment(study).rows
     assert row.status == "rejected"
     assert not list((tmp_path / "out").glob("dicom_*"))
+
+
+def test_each_volume_of_a_multi_frame_file_has_its_segmentation(tmp_path):
+    """Two b-values in turns, as an enhanced diffusion series has them."""
+    made = make_enhanced(
+        voxels(8),
+        [place for place in positions_along(count=4) for _ in "ab"],
+        each=lambda index: {"MRDiffusionSequence": {"DiffusionBValue": 800.0 * (index % 2)}},
+        modality="MR",
+    )
+    save(made, tmp_path / "one")
+    algorithm = Algorithm("toy", "0" * 64, {"organ": 1})
+    for number, series in enumerate(find_series([tmp_path / "one"])):
+        outputs = Outputs(tmp_path, f"case{number}")
+        label_map = LabelMap(np.ones(series.grid.shape, np.uint8), series.grid.affine)
+        study = StudyInput("case", (series,))
+        write_dicom(study, label_map, outputs, algorithm, DicomOutputConfig())
+        assert outputs.dicom_report.exists()
+        segmentation = highdicom.seg.segread(outputs.dicom_segmentation)
+        frames = [
+            groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+            for groups in segmentation.PerFrameFunctionalGroupsSequence
+        ]
+        assert sorted(frames) == [number + 1, number + 3, number + 5, number + 7]

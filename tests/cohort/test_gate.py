@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pipeline.cohort.table import Row
 
 from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions, StudyInput
@@ -13,6 +12,7 @@ from pipeline.cohort.gate import look_over, pass_gate
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Job, load, segment, write
 from pipeline.errors import StudyError
+from pipeline.journal import Row
 from pipeline.report import read_provenance
 from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import read_study

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from pydicom.uid import MRImageStorage
 
 from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort, stages
 from pipeline.errors import ConfigError
@@ -442,7 +443,10 @@ def test_a_dicom_study_ends_in_a_mask_on_its_own_grid_that_tells_nobody(
     tmp_path, out, model, options, caplog
 ):
     stored_KJI = np.random.default_rng(0).integers(0, 2000, (24, 24, 24)).astype(np.int16)
-    save_series(make_series(stored_KJI, positions_along(count=24)), tmp_path / "Doe_Jane")
+    slices = make_series(
+        stored_KJI, positions_along(count=24), Modality="MR", SOPClassUID=MRImageStorage
+    )
+    save_series(slices, tmp_path / "Doe_Jane")
     studies = find_studies([tmp_path / "Doe_Jane"], num_channels=1, out=out)
     with caplog.at_level(logging.DEBUG):
         result = segment_cohort(studies, model, out, options, CPU)

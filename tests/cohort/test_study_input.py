@@ -30,7 +30,12 @@ def test_names_of_a_bids_data_set_are_shown():
 
 def test_a_reason_fits_in_a_cell():
     assert one_line("a\n  b\tc") == "a b c"
-    assert one_line("x" * 401) == "x" * 400 + "..."
+    assert one_line("x" * 400) == "x" * 400
+    assert one_line("x" * 401) == f"{'x' * 250}... {'x' * 150}"
+
+
+def test_a_long_reason_keeps_its_remedy():
+    assert one_line("a series; " * 80 + "Choose with --series.").endswith("Choose with --series.")
 
 
 def test_texts_lose_folders_and_hidden_names():

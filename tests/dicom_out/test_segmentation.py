@@ -117,6 +117,30 @@ def test_enhanced_multi_frame_sources(
     assert_frames_are_the_sources_pixels(tmp_path / "seg.dcm", [file], algorithm)
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_one_of_two_volumes_of_a_multi_frame_file(
+    make_multi_frame, make_series, images, algorithm, tmp_path, empty
+):
+    images = images * (not empty)
+    label_map = read_by_itk(make_series(images))
+    file = make_multi_frame(images, order=(2, 2, 0, 0, 4, 4, 1, 1, 3, 3))
+    source = dcmread(file)
+    pixels_NRC = source.pixel_array.copy()
+    pixels_NRC[::2] = 0
+    source.PixelData = pixels_NRC.tobytes()
+    source.save_as(file)
+    path = tmp_path / "seg.dcm"
+    write_segmentation(label_map, [file], algorithm, path, BINARY, frames=(1, 3, 5, 7, 9))
+    if empty:
+        groups = dcmread(path).PerFrameFunctionalGroupsSequence[0]
+        image = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        assert image.ReferencedFrameNumber == 2
+    else:
+        assert_frames_are_the_sources_pixels(path, [file], algorithm)
+    with pytest.raises(StudyError, match="several in the same place"):
+        write_segmentation(label_map, [file], algorithm, path, BINARY)
+
+
 @pytest.mark.parametrize("config", [BINARY, LABELMAP])
 def test_highdicom_reads_the_same_volume(make_series, images, algorithm, tmp_path, config):
     files = make_series(images)
@@ -178,7 +202,8 @@ def test_what_segments_say(make_series, images, algorithm, tmp_path):
 def test_identity_is_the_sources_and_nothing_else_is(
     make_series, images, algorithm, tmp_path, caplog
 ):
-    caplog.set_level("DEBUG")
+    for name in ("pipeline", "highdicom"):
+        caplog.set_level("DEBUG", name)
     files = make_series(images)
     write_segmentation(read_by_itk(files), files, algorithm, tmp_path / "seg.dcm", BINARY)
     content = (tmp_path / "seg.dcm").read_bytes()
@@ -341,6 +366,16 @@ def test_the_validator_finds_no_error(
     make_series, images, algorithm, tmp_path, modality, orientation
 ):
     files = make_series(images, modality, orientation)
+    write_segmentation(read_by_itk(files), files, algorithm, tmp_path / "seg.dcm", BINARY)
+    assert errors_of(tmp_path / "seg.dcm") == []
+
+
+def test_the_validator_finds_no_error_where_the_source_rounds(
+    make_series, images, algorithm, tmp_path
+):
+    """A row of length 0.99995, as headers of four decimals have."""
+    rounded = (-0.524, 0.4884, 0.6977, 0.6818, 0.7315, 0.0)
+    files = make_series(images, "MR", rounded)
     write_segmentation(read_by_itk(files), files, algorithm, tmp_path / "seg.dcm", BINARY)
     assert errors_of(tmp_path / "seg.dcm") == []
 

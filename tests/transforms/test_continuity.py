@@ -77,3 +77,14 @@ def test_a_slice_is_not_empty_because_the_part_that_is_looked_at_is():
     assert measure_continuity(volume, 2).empty == ()
     volume[:, :, 6] = 0
     assert measure_continuity(volume, 2).empty == (6,)
+
+
+def test_a_gap_between_two_legs_is_no_lost_slice():
+    """Two cylinders in a background of zeros, as many MR scanners give it."""
+    i, j, _ = np.indices((90, 50, 12))
+    volume = stack(num=12, size=90)[:, :50] + 300
+    volume[np.minimum((i - 21) ** 2, (i - 68) ** 2) + (j - 25) ** 2 > 20**2] = 0
+    assert not volume[43:46].any()
+    assert measure_continuity(volume, 0).empty == ()
+    volume[:, :, 6] = 0
+    assert measure_continuity(volume, 2).empty == (6,)

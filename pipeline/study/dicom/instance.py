@@ -43,7 +43,7 @@ TRAITS = (
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "InstanceNumber", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "ImagePositionPatient",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "ModalityLUTSequence", "LossyImageCompression", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence", *TRAITS,
@@ -158,7 +158,9 @@ def read_instance(path: Path) -> Instance | LeftOut | Damaged:
 
 
 def _is_no_image(dataset: Dataset) -> bool:
-    sop_class = dataset.get("SOPClassUID")
+    # A DICOMDIR says what it is in its file meta information alone.
+    meta = getattr(dataset, "file_meta", {})
+    sop_class = UID(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     return bool(sop_class) and "Rows" not in dataset and "Image Storage" not in sop_class.name
 
 

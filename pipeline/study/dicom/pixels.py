@@ -123,12 +123,16 @@ def _torn(label: str) -> StudyError:
 def _native(dataset: Dataset) -> npt.NDArray[Any]:
     """Return the stored values of plain pixel data; bits outside of the stored ones are cleared."""
     bits, stored, high = (int(dataset[name].value) for name in _BITS)
-    order = ">" if transfer_syntax(dataset) == uid.ExplicitVRBigEndian else "<"
+    # As pydicom read it: files without meta information do not name their syntax.
+    _, is_little = dataset.original_encoding
+    order = "<" if is_little else ">"
     kind = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     shape_FJI = (count_frames(dataset), int(dataset.Rows), int(dataset.Columns))
-    pixels = np.frombuffer(
-        dataset.PixelData, dtype=f"{order}{kind}{bits // 8}", count=int(np.prod(shape_FJI))
-    )
+    data = dataset.PixelData
+    if not is_little and bits == 8 and dataset["PixelData"].VR == "OW":
+        # Words of two pixels, the first of which is the low byte (PS3.5, section 8.1.1).
+        data = np.frombuffer(data, dtype="<u2").byteswap().tobytes()
+    pixels = np.frombuffer(data, dtype=f"{order}{kind}{bits // 8}", count=int(np.prod(shape_FJI)))
     if not stored <= high + 1 <= bits:
         raise ValueError("the stored bits do not fit")
     if stored < bits:

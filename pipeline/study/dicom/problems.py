@@ -41,8 +41,10 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
         found = f"its photometric interpretation is {colours or 'missing'}, not MONOCHROME2"
         return Problem(found, "Give images of plain intensities.")
     bits = int(dataset.get("BitsAllocated") or 0)
-    if bits not in (8, 16, 32):
-        return Problem(f"its pixels have {bits} bits", "Give images of whole-number intensities.")
+    if bits not in (8, 16, 32) or not dataset.get("BitsStored"):
+        kind = "" if dataset.get("BitsStored") else " and are no whole numbers"
+        found = f"its pixels have {bits} bits{kind}"
+        return Problem(found, "Give images of whole-number intensities.")
     if "MOSAIC" in as_words(dataset.get("ImageType")):
         remedy = "Convert it with dcm2niix, which knows how its slices are laid out."
         return Problem("its images are mosaics of many slices", remedy)

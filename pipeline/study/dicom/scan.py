@@ -14,8 +14,17 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+import pydicom
+
 from pipeline.study.dicom.detect import is_dicom
-from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, Slice, read_instance
+from pipeline.study.dicom.instance import (
+    DAMAGE,
+    Damaged,
+    Instance,
+    LeftOut,
+    Slice,
+    read_instance,
+)
 from pipeline.study.dicom.parts import Part, split_series
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
@@ -137,10 +146,20 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], Prob
     problem = None
     for copies in by_uid.values():
         first, *others = (instance.path for instance in copies)
-        if not all(filecmp.cmp(first, other, shallow=False) for other in others):
+        if not all(_are_copies(first, other) for other in others):
             found = "two of its files say that they are the same image, and differ"
             problem = Problem(found, "Keep the right one of each such pair.")
     return [copies[0] for copies in by_uid.values()], problem
+
+
+def _are_copies(first: Path, second: Path) -> bool:
+    """Tell whether two files hold the same; archives write their own name into each export."""
+    if filecmp.cmp(first, second, shallow=False):
+        return True
+    try:
+        return pydicom.dcmread(first, force=True) == pydicom.dcmread(second, force=True)
+    except DAMAGE:
+        return False
 
 
 def _mixed_origin(images: Sequence[Instance]) -> Problem | None:

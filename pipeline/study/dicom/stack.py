@@ -33,11 +33,11 @@ UNIT_TOLERANCE = 1e-2
 SPACING_TOLERANCE = 1e-3
 """Largest relative difference of pixel spacings within a volume: half a voxel over 500."""
 
-POSITION_TOLERANCE = 0.1
+POSITION_TOLERANCE = 0.2
 """Largest distance of a slice from its place on the grid, as a share of the distance of slices.
 
-Headers that round to 0.1 mm move thin slices by that much; a missing slice moves its neighbours by
-a quarter of a step or more, wherever it is missing.
+Headers that round to 0.1 mm move oblique slices 0.5 mm apart by up to 0.09 mm; a missing slice
+moves its neighbours by 0.22 of a typical step or more, wherever it is missing.
 """
 
 POSITION_TOLERANCE_MM = 0.1

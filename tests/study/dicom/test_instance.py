@@ -1,5 +1,6 @@
 import pydicom
 from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
 
 from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, read_instance, transfer_syntax
 from tests.dicom_files import make_slice, save, voxels
@@ -53,6 +54,18 @@ def test_what_holds_no_image_is_left_out(tmp_path):
     directory = make_slice(voxels(1)[0], SOPClassUID=uid.MediaStorageDirectoryStorage)
     del directory.Rows, directory.Modality
     assert read_instance(save(directory, tmp_path / "DICOMDIR")) == LeftOut("other")
+
+
+def test_a_directory_of_files_is_no_damaged_image(tmp_path):
+    """As archives write it: what it is, its file meta information says alone."""
+    directory = Dataset()
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = uid.MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    directory.FileSetID, directory.DirectoryRecordSequence = "CD", []
+    directory.save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
+    assert read_instance(tmp_path / "DICOMDIR") == LeftOut("other")
 
 
 def test_files_that_are_gone_or_folders_are_damaged(tmp_path):

@@ -160,6 +160,24 @@ def test_deflated_and_big_endian_files_are_read(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "big"), image_of(stored_KJI))
 
 
+def test_big_endian_files_without_meta_information_are_read(tmp_path):
+    stored_KJI = voxels(3)
+    for index, one in enumerate(make_series(stored_KJI.astype(">u2"))):
+        del one.file_meta
+        one.save_as(tmp_path / f"{index}.dcm", implicit_vr=False, little_endian=False)
+    np.testing.assert_array_equal(load(tmp_path), image_of(stored_KJI))
+
+
+def test_bytes_in_big_endian_words_are_in_order(tmp_path):
+    stored_KJI = voxels(3, columns=6).astype(np.uint8)
+    for index, one in enumerate(make_series(stored_KJI)):
+        one.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+        one.PixelData = stored_KJI[index].view("<u2").astype(">u2").tobytes()
+        path = save(one, tmp_path / f"{index}.dcm")
+        np.testing.assert_array_equal(pydicom.dcmread(path).pixel_array, stored_KJI[index])
+    np.testing.assert_array_equal(load(tmp_path), image_of(stored_KJI))
+
+
 def test_lossy_compression_is_warned_about(tmp_path):
     stored_KJI = np.random.default_rng(0).integers(0, 4000, (3, 40, 36)).astype(np.uint16)
     slices = make_series(stored_KJI)

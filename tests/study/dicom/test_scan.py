@@ -2,6 +2,7 @@ import contextlib
 import shutil
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import uid
 
@@ -124,6 +125,15 @@ def test_two_different_files_of_one_image_are_refused(tmp_path, series):
     content[-1] ^= 1
     (tmp_path / "changed").write_bytes(content)
     assert only(tmp_path).refusal == "two of its files say that they are the same image, and differ"
+
+
+def test_a_copy_exported_by_another_archive_counts_once(tmp_path, series):
+    copy = pydicom.dcmread(series[2])
+    copy.file_meta.ImplementationVersionName = "OTHER"
+    copy.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    copy.save_as(tmp_path / "copy", enforce_file_format=True)
+    assert only(tmp_path).refusal is None
+    assert len(only(tmp_path).files) == 5
 
 
 @pytest.mark.parametrize("cut", [1, 60])

@@ -10,6 +10,7 @@ from tests.dicom_files import AXIAL, positions_along
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+OBLIQUE = (2 / 3, 2 / 3, 1 / 3, -2 / 3, 1 / 3, 2 / 3)
 
 
 def slices_at(positions, *, axes=AXIAL, size=(6, 7), spacing_mm=(2.0, 1.5)):
@@ -112,6 +113,23 @@ def test_rounded_positions_are_regular():
     stack = stack_slices(slices_at(positions))
     assert isinstance(stack, Stack)
     assert stack.grid.spacing_mm[2] == pytest.approx(0.75, abs=0.005)
+
+
+def test_thin_oblique_slices_rounded_in_each_coordinate_are_regular():
+    axes = np.array(OBLIQUE).reshape(2, 3)
+    normal = np.cross(*axes)
+    positions = [tuple(np.round(0.5 * index * normal, 1)) for index in range(40)]
+    stack = stack_slices(slices_at(positions, axes=OBLIQUE))
+    assert isinstance(stack, Stack)
+    assert stack.grid.spacing_mm[2] == pytest.approx(0.5, abs=0.005)
+
+
+@pytest.mark.parametrize("count", range(4, 12))
+def test_a_missing_slice_of_a_few_is_never_taken_for_rounding(count):
+    for index in range(1, count - 1):
+        positions = positions_along((0, 0, 0.4), count=count)
+        del positions[index]
+        assert isinstance(stack_slices(slices_at(positions)), Problem)
 
 
 def test_slices_shifted_in_their_plane_are_refused():

@@ -242,6 +242,11 @@ def test_colour_and_odd_depths_are_refused(tmp_path):
     assert "is RGB, not MONOCHROME2" in find_series([tmp_path / "a"])[0].refusal
     save(make_slice(voxels(1)[0], BitsAllocated=12), tmp_path / "b" / "1")
     assert "pixels have 12 bits" in find_series([tmp_path / "b"])[0].refusal
+    decimal = make_slice(voxels(1)[0], BitsAllocated=32, BitsStored=None, HighBit=None)
+    decimal.FloatPixelData = decimal.PixelData + decimal.PixelData
+    del decimal.PixelData
+    save(decimal, tmp_path / "c" / "1")
+    assert "no whole numbers" in find_series([tmp_path / "c"])[0].refusal
 
 
 def test_a_syntax_that_cannot_be_decoded_is_named(tmp_path):
