@@ -132,9 +132,16 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     wanted = job.options.wanted(study, job.out)
     if previous is not None and is_current(previous, recipe, wanted):
         return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
-    if previous is None or previous.recipe != recipe:
-        # Whatever becomes of the study now, no mask of another input or model may look like it.
-        outputs.remove()
+    try:
+        return _read(study, recipe, job)
+    except Exception:
+        if previous is not None and previous.recipe != recipe:
+            # A mask of another input or model must not stay for one of these.
+            outputs.remove()
+        raise
+
+
+def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
     job.segmenter.check_readable(study.case, extent_of(study.sources)[0])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):

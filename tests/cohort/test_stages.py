@@ -59,9 +59,10 @@ def test_a_complete_study_is_not_loaded_again(job, study):
     assert (row.status, row.reason) == ("done", "already complete")
 
 
-def test_old_results_stay_until_new_ones_are_begun(job, model, study, out):
+def test_old_results_stay_until_new_ones_are_begun(job, study, out, make_model):
     write(segment(load(study, job), job, 0, ignore), job)
-    job = Job(model, Segmenter(model, CPU), out, SegmentOptions(pictures=True))
+    other = make_model(sha256="b" * 64)
+    job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
     loaded = load(study, job)
     assert Outputs(out, "a").provenance.is_file()
     segment(loaded, job, 0, ignore)
