@@ -37,12 +37,12 @@ def entries(out):
 
 
 def listening():
-    """Addresses that this process and those below it can be connected at."""
+    """Sockets that this process and those below it can be connected at."""
     found = set()
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             connections = process.net_connections("inet")
-            found |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+            found |= {c.laddr for c in connections if c.status == psutil.CONN_LISTEN}
     return found
 
 
@@ -50,6 +50,8 @@ class Watched(DaskWorkers):
     """Looks at its surroundings while it works."""
 
     def __init__(self, *arguments):
+        # Other tests of this process may have servers of their own.
+        self._before = listening()
         super().__init__(*arguments)
         self.events, self.listening = [], set()
 
@@ -57,7 +59,7 @@ class Watched(DaskWorkers):
         events = super().wait()
         self.events += events
         if not self.listening and any(isinstance(event, Row) for event in events):
-            self.listening = listening()
+            self.listening = {address.ip for address in listening() - self._before}
         return events
 
 

@@ -323,7 +323,7 @@ def test_torchrun_ends_when_a_rank_is_killed_and_the_run_can_go_on(make_config, 
     assert read_metrics(config.folder / "metrics.csv")[-1].iteration == done + 2
 
 
-def test_srun_is_understood(monkeypatch):
+def test_srun_is_understood(monkeypatch, tmp_path):
     """Two processes with the variables that Slurm sets for the tasks of a step."""
     code = (
         "from pipeline.training.distributed import distributed\n"
@@ -337,6 +337,11 @@ def test_srun_is_understood(monkeypatch):
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_JOB_NUM_NODES": "1",
     }
+    # Slurm's own would ask a controller; some machines have the program but no Slurm to ask.
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho localhost\n", encoding="ascii")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     tasks = []
     for rank in ("0", "1"):
         for name, value in (step | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}).items():
