@@ -23,7 +23,7 @@ from pipeline.cohort import RemoteJob, StudyInput
 from pipeline.cohort.events import Began, Event, Lost
 from pipeline.cohort.line import LENGTH
 from pipeline.errors import PipelineError
-from pipeline.journal import PRIVATE, Row, Stage
+from pipeline.journal import Row, Stage, make_private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class DaskWorkers:
         self._tasks: dict[str, _Task] = {}
         self._num_ends: dict[str, int] = {}
         self._looked_at = 0.0
-        self._scheduler = Scheduler(config, remote.request.out / PRIVATE)
+        self._scheduler = Scheduler(config, make_private_folder(remote.request.out))
         self._order = make_order(
             self._scheduler.run, self._scheduler.witness, remote, config, log_level
         )

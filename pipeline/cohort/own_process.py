@@ -19,6 +19,9 @@ from pipeline.processes import worker_context
 CLOSING_S = 120.0
 """That a study may take to be written after the run was stopped."""
 
+SPARE_STARTS = 2
+"""That may fail once the model was loaded: memory that was there before may come back."""
+
 
 class OwnProcess:
     """One process that segments; whatever ends it, the run goes on with another one.
@@ -33,15 +36,13 @@ class OwnProcess:
     def __init__(self, remote: RemoteJob, log_level: int) -> None:
         self._remote, self._log_level = remote, log_level
         self._given: dict[str, StudyInput] = {}
-        self._is_ready = False
+        self._is_ready, self._spare_starts = False, 0
         self._start()
 
     def give(self, study: StudyInput) -> None:
         """Take one more study."""
         self._given[study.case] = study
-        # If the process is gone, waiting for it will tell.
-        with suppress(OSError):
-            self._connection.send(study)
+        self._send(study)
 
     def wait(self) -> Sequence[Event]:
         """Return what happened.
@@ -51,7 +52,7 @@ class OwnProcess:
         """
         events, is_over = self._read()
         if is_over:
-            events.append(self._restart())
+            events += self._restart()
         return events
 
     def close(self) -> Sequence[Event]:
@@ -81,6 +82,11 @@ class OwnProcess:
         self._process.start()
         theirs.close()
 
+    def _send(self, study: StudyInput) -> None:
+        # If the process is gone, waiting for it will tell.
+        with suppress(OSError):
+            self._connection.send(study)
+
     def _read(self) -> tuple[list[Event], bool]:
         """Return what came through the pipe, waiting for something, and whether it is closed."""
         events: list[Event] = []
@@ -101,25 +107,32 @@ class OwnProcess:
         if isinstance(message, logging.LogRecord):
             logging.getLogger(message.name).handle(message)
         elif message == READY:
-            self._is_ready = True
+            self._is_ready, self._spare_starts = True, SPARE_STARTS
         else:
             assert not isinstance(message, str)
             if isinstance(message, Row):
                 del self._given[message.case]
             events.append(message)
 
-    def _restart(self) -> Lost:
-        """Start another process after one that ended, and say what it had in hand."""
+    def _restart(self) -> list[Event]:
+        """Start another process after one that ended, and say what that one had in hand."""
         self._process.join()
         reason = _why(self._process.exitcode)
-        if not self._is_ready:
+        if self._is_ready:
+            lost = [Lost(tuple(self._given), reason)]
+            self._given.clear()
+            self._is_ready = False
+            self._start()
+            return [*lost]
+        if self._spare_starts == 0:
             remedy = "Free memory or choose another --device, and run again."
             raise PipelineError("the worker process", f"could not load the model: {reason}", remedy)
-        lost = Lost(tuple(self._given), reason)
-        self._given.clear()
-        self._is_ready = False
+        # It had begun no study, so none is to blame.
+        self._spare_starts -= 1
         self._start()
-        return lost
+        for study in self._given.values():
+            self._send(study)
+        return []
 
 
 def _why(exit_code: int | None) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.cohort import RemoteJob
 
@@ -35,6 +36,20 @@ class CrashingJob(RemoteJob):
     def make(self):
         job = super().make()
         return replace(job, segmenter=Crashing(job.segmenter, self.crashes, self.slow))
+
+
+@dataclass(frozen=True)
+class FalteringJob(CrashingJob):
+    """Its process also dies while it loads the model for the second time."""
+
+    starts: Path = Path()
+
+    def make(self):
+        number = len(list(self.starts.iterdir()))
+        (self.starts / str(number)).touch()
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().make()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
 from pipeline.processes import warm_up
-from tests.cohort.crash import CrashingJob, DyingJob
+from tests.cohort.crash import CrashingJob, DyingJob, FalteringJob
 
 
 def crashing(remote, **how):
@@ -119,6 +119,14 @@ def test_a_worker_that_dies_while_it_loads_ends_the_run(remote, studies):
     journal = Journal(remote.request.out, is_reader=True)
     assert {entry.state for entry in journal.entries()} == {"queued"}
     journal.close()
+
+
+def test_a_start_that_fails_on_the_way_does_not_end_the_run(remote, studies, tmp_path):
+    (tmp_path / "starts").mkdir()
+    job = FalteringJob(remote.request, remote.device, crashes=("b",), starts=tmp_path / "starts")
+    result = run_cohort(studies, remote.request, lambda: OwnProcess(job, logging.INFO))
+    assert [row.status for row in result.rows] == ["done", "failed", "done"]
+    assert len(list((tmp_path / "starts").iterdir())) >= 3
 
 
 PARENT = """

@@ -448,7 +448,7 @@ def test_a_dicom_study_ends_in_a_mask_on_its_own_grid_that_tells_nobody(
     )
     save_series(slices, tmp_path / "Doe_Jane")
     studies = find_studies([tmp_path / "Doe_Jane"], num_channels=1, out=out)
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "pipeline"):
         result = segment_cohort(studies, model, out, options, CPU)
         assert result.all_done, result.rows
         assert segment_cohort(studies, model, out, options, CPU).num_skipped == 1
