@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -35,13 +36,16 @@ def software_versions() -> dict[str, str]:
 
     Read from the installed packages' metadata, so that nothing heavy is imported.
     """
-    versions = {"trivox": __version__}
-    for package in _RECORDED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    return {"trivox": __version__, **{name: _installed(name) for name in _RECORDED_PACKAGES}}
+
+
+@cache
+def _installed(package: str) -> str:
+    """Return a package's version; it takes milliseconds to find, and cannot change meanwhile."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def environment() -> dict[str, str | int]:
