@@ -13,28 +13,10 @@ from pipeline.cli import main
 from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
+from tests.tiny import DESCRIPTION
 
 SECRETS = ("Mustermann", "Erika", "19600101", "4711-0815")
 NAME = "Mustermann^Erika 19600101"
-
-DESCRIPTION = {
-    "name": "tiny",
-    "channels": [{"name": "T1", "modality": "MR"}],
-    "labels": {"organ": 1},
-    "study": {},
-    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
-    "network": {"features": [2, 4, 4]},
-    "inference": {"window": [8, 8, 8], "precision": "fp32"},
-    "postprocessing": {},
-    "fingerprint": {
-        "num_cases": 1,
-        "spacing_mm": [1, 1, 1],
-        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
-        "shape": [9, 9, 9],
-        "channels": [],
-    },
-    "training": {},
-}
 
 
 @pytest.fixture

@@ -11,25 +11,7 @@ from pipeline.cohort import segment_cohort
 from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
-
-DESCRIPTION = {
-    "name": "tiny",
-    "channels": [{"name": "T1", "modality": "MR"}],
-    "labels": {"organ": 1},
-    "study": {},
-    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
-    "network": {"features": [2, 4, 4]},
-    "inference": {"window": [8, 8, 8], "precision": "fp32"},
-    "postprocessing": {},
-    "fingerprint": {
-        "num_cases": 1,
-        "spacing_mm": [1, 1, 1],
-        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
-        "shape": [9, 9, 9],
-        "channels": [],
-    },
-    "training": {},
-}
+from tests.tiny import DESCRIPTION
 
 
 @pytest.fixture

@@ -15,27 +15,11 @@ from pipeline.cli import main
 from pipeline.journal import PRIVATE
 from pipeline.model import Model, ModelDescription, save_model
 from pipeline.network import build_network
+from tests.tiny import DESCRIPTION as TINY
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
-DESCRIPTION = {
-    "name": "../../tiny",
-    "channels": [{"name": "T1", "modality": "MR"}],
-    "labels": {"../../organ": 1, "/etc/lesion": 2},
-    "study": {},
-    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
-    "network": {"features": [2, 4, 4]},
-    "inference": {"window": [8, 8, 8], "precision": "fp32"},
-    "postprocessing": {},
-    "fingerprint": {
-        "num_cases": 1,
-        "spacing_mm": [1, 1, 1],
-        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
-        "shape": [9, 9, 9],
-        "channels": [],
-    },
-    "training": {},
-}
+DESCRIPTION = TINY | {"name": "../../tiny", "labels": {"../../organ": 1, "/etc/lesion": 2}}
 
 
 @pytest.fixture

@@ -22,14 +22,13 @@ from pathlib import Path
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_path
-from pipeline.journal import PRIVATE
+from pipeline.journal import make_private_folder
 from pipeline.study import DicomSeries
 
 logger = logging.getLogger(__name__)
 
 SALT_BYTES = 32
 PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
 
 _NAME_DIGITS, _FOLDER_DIGITS = 10, 8
 _COLUMNS = ("case", "SeriesInstanceUID", "StudyInstanceUID", "folder")
@@ -104,9 +103,8 @@ def load_salt(out: Path) -> bytes:
     Raises:
         ConfigError: If it cannot be written or is damaged.
     """
-    path = out / PRIVATE / "salt"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+        path = make_private_folder(out) / "salt"
         if not path.exists():
             _make_salt(path)
         salt = path.read_bytes()
@@ -145,8 +143,7 @@ def write_key(out: Path, studies: Iterable[StudyInput]) -> None:
     found = [row for study in studies for row in _rows(study)]
     if not found:
         return
-    path = out / PRIVATE / "key.csv"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    path = make_private_folder(out) / "key.csv"
     rows: list[tuple[str, ...]] = []
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:

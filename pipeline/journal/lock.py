@@ -20,7 +20,7 @@ PATIENCE_S = 10.0
 def make_private_folder(out: Path) -> Path:
     """Return the private folder of an output folder; the first call makes it."""
     folder = out / PRIVATE
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 

@@ -8,27 +8,11 @@ import torch
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
 from pipeline.model import Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
+from tests.tiny import DESCRIPTION as TINY
 
 CPU = torch.device("cpu")
 
-DESCRIPTION = {
-    "name": "tiny",
-    "channels": [{"name": "T1", "modality": "MR"}],
-    "labels": {"liver": 1, "lesion": 2},
-    "study": {},
-    "preprocessing": {"spacing_mm": [1, 1, 1], "crop_margin_mm": 0, "channels": [{"kind": "mr"}]},
-    "network": {"features": [2, 4, 4]},
-    "inference": {"window": [8, 8, 8], "precision": "fp32"},
-    "postprocessing": {},
-    "fingerprint": {
-        "num_cases": 1,
-        "spacing_mm": [1, 1, 1],
-        "spacing_range_mm": [[1, 1, 1], [1, 1, 1]],
-        "shape": [9, 9, 9],
-        "channels": [],
-    },
-    "training": {},
-}
+DESCRIPTION = TINY | {"name": "tiny", "labels": {"liver": 1, "lesion": 2}}
 
 
 def write_scan(path, seed=0):
