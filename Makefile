@@ -49,7 +49,7 @@ lint: $(READY)  ## Mend formatting and what ruff can mend
 bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_PEER=python of environments with nnU-Net, pydensecrf2)
 	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m benchmarks.spine
-	$(BIN)/python -m benchmarks.admission $(if $(DATA),--data '$(DATA)')
+	$(BIN)/python -m benchmarks.admission $(if $(DATA),--data '$(DATA)/..')
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.postprocessing $(if $(CRF_PEER),--peer '$(CRF_PEER)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cohort --data '$(DATA)/imagesTr' --model '$(HIPPOCAMPUS)')

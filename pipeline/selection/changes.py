@@ -3,11 +3,13 @@
 Axes: I, J, K = voxel axes; N counts changed voxels.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from pipeline.postprocessing import change_shares
 
 Labels = npt.NDArray[np.unsignedinteger]
 
@@ -55,17 +57,21 @@ def gate(change: Change, accepted: Collection[int]) -> Change:
     return Change(change.voxel_N[keep], change.old_N[keep], change.new_N[keep])
 
 
-def shares_changed(
-    before_IJK: Labels, after_IJK: Labels, labels: Mapping[str, int]
+def largest_shares(
+    changes: Iterable[tuple[Labels, Labels]], labels: Mapping[str, int]
 ) -> dict[str, float]:
-    """Return of each label that is there before: voxels gained and lost over voxels before."""
-    change = difference(before_IJK, after_IJK)
-    size = max(labels.values()) + 1
-    counts = np.bincount(before_IJK.reshape(-1), minlength=size)
-    moved = np.bincount(change.old_N, minlength=size) + np.bincount(change.new_N, minlength=size)
-    return {
-        name: float(moved[value] / counts[value]) for name, value in labels.items() if counts[value]
-    }
+    """Return the largest `change_shares` of each label, over the cases that have it before.
+
+    Args:
+        changes: Label map before and after, case by case.
+        labels: Name and value of each.
+    """
+    largest: dict[str, float] = {}
+    for before_IJK, after_IJK in changes:
+        there = {name: value for name, value in labels.items() if (before_IJK == value).any()}
+        for name, share in change_shares(before_IJK, after_IJK, there).items():
+            largest[name] = max(largest.get(name, 0.0), share)
+    return largest
 
 
 def crop_changes(

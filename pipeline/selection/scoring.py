@@ -19,7 +19,7 @@ from pipeline.model import ModelDescription
 from pipeline.postprocessing import apply_rules
 from pipeline.progress import track
 from pipeline.selection.candidates import Candidates
-from pipeline.selection.changes import Labels, apply_change, gate, shares_changed
+from pipeline.selection.changes import Labels, apply_change, gate, largest_shares
 from pipeline.selection.choice import IDENTITY, Choice
 from pipeline.selection.out_of_fold import CaseStore, SegmentedCase
 from pipeline.selection.statistics import Scores
@@ -144,15 +144,9 @@ class StoreMeasure:
 
     def largest_change(self, choice: Choice) -> Mapping[str, float]:
         """Return of each label the largest share of its voxels gained and lost in any case."""
-        largest: dict[str, float] = {}
-        for index in range(len(self._store.cases)):
-            scorer = self._scorer(index)
-            after_IJK = scorer.labels_after(choice)
-            before_IJK = scorer.labels_after(IDENTITY)
-            of_case = shares_changed(before_IJK, after_IJK, self._description.labels)
-            for name, share in of_case.items():
-                largest[name] = max(largest.get(name, 0.0), share)
-        return largest
+        scorers = (self._scorer(index) for index in range(len(self._store.cases)))
+        changes = ((each.labels_after(IDENTITY), each.labels_after(choice)) for each in scorers)
+        return largest_shares(changes, self._description.labels)
 
     def _scorer(self, index: int) -> CaseScorer:
         return CaseScorer(

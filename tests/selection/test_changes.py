@@ -9,7 +9,7 @@ from pipeline.selection.changes import (
     crop_changes,
     difference,
     gate,
-    shares_changed,
+    largest_shares,
 )
 
 MAPS = arrays.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 3))
@@ -33,12 +33,17 @@ def test_a_label_that_is_not_accepted_keeps_every_voxel(before, after, accepted)
     np.testing.assert_array_equal(gated, np.where(allowed, after, before))
 
 
-def test_shares_count_voxels_lost_and_gained():
+def test_the_largest_share_is_of_a_case_that_has_the_label_before():
     before = np.array([[[1, 1, 1, 1, 2, 0, 0, 0]]], np.uint8)
     after = np.array([[[1, 1, 1, 2, 0, 1, 1, 3]]], np.uint8)
-    shares = shares_changed(before, after, {"one": 1, "two": 2, "three": 3})
-    # One: a voxel lost, two gained, of four. Two: lost its only one, gained one. Three: new.
-    assert shares == {"one": pytest.approx(0.75), "two": pytest.approx(2.0)}
+    other = np.array([[[1, 1, 0, 0, 0, 0, 0, 0]]], np.uint8)
+    of_other = np.array([[[1, 1, 1, 1, 2, 0, 0, 0]]], np.uint8)
+    labels = {"one": 1, "two": 2, "three": 3}
+    shares = largest_shares([(before, after), (other, of_other)], labels)
+    # One: a voxel lost, two gained, of four; then two gained of two. Two: lost its only one, gained
+    # one; new in the other case. Three: new.
+    assert shares == {"one": pytest.approx(1.0), "two": pytest.approx(2.0)}
+    assert largest_shares([(before, before)], labels) == {"one": 0.0, "two": 0.0}
 
 
 @given(MAPS, MAPS)
