@@ -58,7 +58,7 @@ class Tally:
         verdicts = {finding.verdict for finding in findings}
         kind = "rejected" if "reject" in verdicts else "warned" if verdicts else "passed"
         self.verdicts[kind] += 1
-        self.checks.update({finding.check for finding in findings})
+        self.checks.update(sorted({finding.check for finding in findings}))
 
     def cells(self) -> list[str]:
         """Return the cells of a table: rejected, warned, passed, and which checks spoke."""
