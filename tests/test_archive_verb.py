@@ -3,18 +3,16 @@ import io
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from pydicom import dcmread
 
 from pipeline import archive_verb
 from pipeline.cli import main
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
+from pipeline.model import save_model
 from pipeline.parsers import build_parser
 from tests.archive.conftest import orthanc, stored_study  # noqa: F401 (fixtures)
 from tests.archive.orthanc import CALLING_AE, PASSWORD, USER
 from tests.archive.studies import IDENTIFIERS, ThresholdSegmenter
-from tests.tiny import DESCRIPTION
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -139,13 +137,8 @@ def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
     capsys,
 ):
     """All of it is real: archive, reader, admission, network, DICOM SEG and SR."""
-    description = ModelDescription.model_validate(
-        DESCRIPTION | {"channels": [{"name": "CT", "modality": "CT"}]}
-    )
-    torch.manual_seed(0)
-    save_model(
-        Model(description, (build_network(description.network, 1, 2).eval(),)), tmp_path / "model"
-    )
+    channels = [{"name": "CT", "modality": "CT"}]
+    save_model(tiny_model(channels=channels), tmp_path / "model")
     study_uid, (series_uid,) = stored_study(num_slices=12)
     out = tmp_path / "out"
     words = [

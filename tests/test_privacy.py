@@ -7,13 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-import torch
 
 from pipeline.cli import main
 from pipeline.journal import PRIVATE
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION
+from pipeline.model import save_model
+from tests.tiny import tiny_model
 
 SECRETS = ("Mustermann", "Erika", "19600101", "4711-0815")
 NAME = "Mustermann^Erika 19600101"
@@ -22,10 +20,7 @@ NAME = "Mustermann^Erika 19600101"
 @pytest.fixture
 def segment(tmp_path, capfd):
     """Segment something; return the exit code and all that was printed."""
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    network = build_network(description.network, 1, 2)
-    save_model(Model(description, (network,)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
 
     def run(*inputs):
         words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]

@@ -9,9 +9,8 @@ import torch
 from pipeline.cli import main
 from pipeline.cohort import segment_cohort
 from pipeline.journal import PRIVATE
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION
+from pipeline.model import save_model
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -19,10 +18,7 @@ def words(tmp_path, capsys):
     """Segment a scan with settings of its own; return the words that make it again."""
     voxels = np.random.default_rng(0).normal(100, 20, (12, 11, 10))
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii.gz")
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    network = build_network(description.network, 1, 2)
-    save_model(Model(description, (network,)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     scan, model = str(tmp_path / "a.nii.gz"), str(tmp_path / "model")
     out = ["--out", str(tmp_path / "out"), "--device", "cpu", "inference.overlap=0.25"]
     assert main(["segment", scan, "--model", model, *out]) == 0

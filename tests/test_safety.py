@@ -9,17 +9,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.cli import main
 from pipeline.journal import PRIVATE
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION as TINY
+from pipeline.model import save_model
+from tests.tiny import tiny_model
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
-DESCRIPTION = TINY | {"name": "../../tiny", "labels": {"../../organ": 1, "/etc/lesion": 2}}
+LABELS = {"../../organ": 1, "/etc/lesion": 2}
 
 
 @pytest.fixture
@@ -32,10 +30,7 @@ def words(tmp_path):
         nib.save(nib.Nifti1Image(rng.normal(100, 20, (12, 11, 10)), np.eye(4)), path)
     text = '{"Name": "demo", "BIDSVersion": "1.8.0"}'
     (tmp_path / "in" / "bids" / "dataset_description.json").write_text(text)
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    network = build_network(description.network, 1, 3)
-    save_model(Model(description, (network,)), tmp_path / "in" / "model")
+    save_model(tiny_model(name="../../tiny", labels=LABELS), tmp_path / "in" / "model")
     return [
         *("segment", str(tmp_path / "in" / "scans"), str(tmp_path / "in" / "bids")),
         *("--model", str(tmp_path / "in" / "model"), "--out", str(tmp_path / "results" / "out")),

@@ -11,13 +11,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.cli import main
 from pipeline.journal import Journal
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION
+from pipeline.model import save_model
+from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parent.parent
 NUM_GOOD, NUM_BROKEN, NUM_KILLS = 18, 4, 3
@@ -26,9 +24,7 @@ NUM_GOOD, NUM_BROKEN, NUM_KILLS = 18, 4, 3
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    save_model(Model(description, (build_network(description.network, 1, 2).eval(),)), folder)
+    save_model(tiny_model(), folder)
     return folder
 
 

@@ -5,19 +5,15 @@ import torch
 import yaml
 
 from pipeline.cli import main
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
+from pipeline.model import save_model
 from pipeline.parsers import build_parser
-from tests.tiny import DESCRIPTION
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
 def words(tmp_path, monkeypatch):
     """Words for the verb, typed in a folder that has the model and a study."""
-    description = ModelDescription.model_validate(DESCRIPTION)
-    save_model(
-        Model(description, (build_network(description.network, 1, 2).eval(),)), tmp_path / "model"
-    )
+    save_model(tiny_model(), tmp_path / "model")
     assert torch.get_num_threads() >= 1
     (tmp_path / "a.nii.gz").touch()
     monkeypatch.chdir(tmp_path)

@@ -6,18 +6,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.cli import main
 from pipeline.errors import ModelError
 from pipeline.evaluation import Summary
 from pipeline.evaluation.aggregate import METRICS
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
+from pipeline.model import save_model
 from pipeline.selection import Decision
 from pipeline.training import RunFolder
 from tests.dicom_files import ROOT, make_series, positions_along, save_series
-from tests.tiny import DESCRIPTION
+from tests.tiny import tiny_model
 
 
 def write(path, voxels):
@@ -40,9 +38,7 @@ def test_check_takes_no_settings(tmp_path, capsys):
 
 
 def test_check_with_a_model_compares_without_segmenting(tmp_path, capsys):
-    description = ModelDescription.model_validate(DESCRIPTION)
-    network = build_network(description.network, 1, 2)
-    save_model(Model(description, (network,)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     scans = tmp_path / "scans"
     write(scans / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
     words = ["check", str(scans), "--model", str(tmp_path / "model")]
@@ -69,8 +65,7 @@ def test_segment_takes_the_images_of_a_bids_data_set_that_are_named(tmp_path, ca
     for suffix in ("PDw", "T2w"):
         write(raw / f"sub-1/anat/sub-1_{suffix}.nii.gz", np.random.default_rng(0).random((9, 9, 9)))
     (raw / "dataset_description.json").write_text('{"Name": "demo", "BIDSVersion": "1.8.0"}')
-    description = ModelDescription.model_validate(DESCRIPTION)
-    save_model(Model(description, (build_network(description.network, 1, 2),)), model)
+    save_model(tiny_model(), model)
     words = ["segment", str(raw), "--model", str(model), "--out", str(masks), "--device", "cpu"]
     assert main(words) == 2
     assert "PDw (1), T2w (1). Name the suffix" in capsys.readouterr().err
@@ -134,9 +129,7 @@ def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
     assert main(["check", str(table)]) == 1
     assert "list.csv:2: a path leads out" in capsys.readouterr().err
     assert main(["check", str(table), "--allow-outside"]) == 0
-    description = ModelDescription.model_validate(DESCRIPTION)
-    network = build_network(description.network, 1, 2)
-    save_model(Model(description, (network,)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["segment", str(table), *words]) == 1
     assert not list((tmp_path / "out").glob("*.csv"))
@@ -181,12 +174,8 @@ def test_train_takes_short_names_for_the_folds(tiny_run, monkeypatch, words, cal
 
 
 def test_segment_mirrors_only_with_a_model_that_was_trained_with_it(tmp_path, capsys):
-    torch.manual_seed(0)
-    description = ModelDescription.model_validate(DESCRIPTION)
-    network = build_network(description.network, 1, 2)
     for name, axes in (("plain", ()), ("mirrored", ("R",))):
-        described = description.model_copy(update={"mirror_axes": axes})
-        save_model(Model(described, (network,)), tmp_path / name)
+        save_model(tiny_model(mirror_axes=axes), tmp_path / name)
     write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
     words = ["segment", str(tmp_path / "a.nii.gz"), "--out", str(tmp_path / "out")]
     mirror = "inference.mirror=true"
@@ -197,9 +186,7 @@ def test_segment_mirrors_only_with_a_model_that_was_trained_with_it(tmp_path, ca
 
 
 def test_segment_stays_within_the_memory_it_is_given(tmp_path):
-    torch.manual_seed(0)
-    description = ModelDescription.model_validate(DESCRIPTION)
-    save_model(Model(description, (build_network(description.network, 1, 2),)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(9, 9, 9)))
     words = ["segment", str(tmp_path / "a.nii.gz"), "--model", str(tmp_path / "model")]
     words += ["--out", str(tmp_path / "out"), "--max-memory"]
@@ -210,9 +197,7 @@ def test_segment_stays_within_the_memory_it_is_given(tmp_path):
 
 
 def test_export_takes_settings_of_use_and_says_where_to_read_on(tmp_path, capsys):
-    torch.manual_seed(0)
-    description = ModelDescription.model_validate(DESCRIPTION)
-    save_model(Model(description, (build_network(description.network, 1, 2),)), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     words = ["export", str(tmp_path / "model"), "--to", "bundle", "--out", str(tmp_path / "out")]
     assert main([*words, "network.name=fcn"]) == 2
     assert "cannot be changed here" in capsys.readouterr().err
@@ -305,9 +290,7 @@ def test_show_and_search_name_what_is_no_model(tmp_path, capsys):
 
 
 def test_segment_chooses_among_dicom_series_by_rule(tmp_path, capsys):
-    description = ModelDescription.model_validate(DESCRIPTION)
-    network = build_network(description.network, 1, 2)
-    save_model(Model(description, (network,), "0" * 64), tmp_path / "model")
+    save_model(tiny_model(), tmp_path / "model")
     stored_KJI = np.random.default_rng(0).integers(0, 900, (9, 9, 9)).astype(np.int16)
     for number in (1, 2):
         slices = make_series(

@@ -1,4 +1,9 @@
-"""The description of a model that takes no time."""
+"""A model that takes no time."""
+
+import torch
+
+from pipeline.model import Model, ModelDescription
+from pipeline.network import build_network
 
 DESCRIPTION = {
     "name": "test",
@@ -18,3 +23,15 @@ DESCRIPTION = {
     },
     "training": {},
 }
+
+
+def describe(**changes):
+    return ModelDescription.model_validate(DESCRIPTION | changes)
+
+
+def tiny_model(seed=0, **changes):
+    """Return a model of random weights, described as above but for the changes."""
+    description = describe(**changes)
+    torch.manual_seed(seed)
+    num_inputs, num_outputs = len(description.channels), description.num_outputs
+    return Model(description, (build_network(description.network, num_inputs, num_outputs).eval(),))

@@ -3,22 +3,18 @@
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from distributed import LocalCluster
 
 from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
 from pipeline.cohort.outputs import make_output_folder
-from pipeline.model import Model, ModelDescription, hash_model, read_description, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION
+from pipeline.model import hash_model, read_description, save_model
+from tests.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny_model")
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    save_model(Model(description, (build_network(description.network, 1, 2).eval(),)), folder)
+    save_model(tiny_model(), folder)
     return folder
 
 

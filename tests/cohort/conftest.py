@@ -1,55 +1,28 @@
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
 from pipeline.cohort.outputs import make_output_folder
-from pipeline.inference import InferenceConfig
-from pipeline.model import (
-    ChannelDescription,
-    Model,
-    ModelDescription,
-    hash_model,
-    read_description,
-    save_model,
-)
-from pipeline.network import NetworkConfig, build_network
-from pipeline.postprocessing import PostprocessingConfig
-from pipeline.study import StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.model import hash_model, read_description, save_model
+from tests.tiny import DESCRIPTION, tiny_model
 
 SPACING_MM = (1.5, 1.0, 2.0)
 
 
 def build_model(num_channels=1, sha256="a" * 64):
-    torch.manual_seed(0)
-    network = NetworkConfig(features=(2, 4, 4))
-    description = ModelDescription(
+    preprocessing = {"spacing_mm": SPACING_MM, "crop_margin_mm": 10.0}
+    seen = {"spacing_mm": SPACING_MM, "spacing_range_mm": [SPACING_MM] * 2, "shape": [12, 14, 10]}
+    model = tiny_model(
         name="tiny",
-        channels=tuple(
-            ChannelDescription(name=f"T{index}", modality="MR") for index in range(num_channels)
-        ),
+        channels=[{"name": f"T{index}", "modality": "MR"} for index in range(num_channels)],
         labels={"liver": 1, "lesion": 2},
-        study=StudyConfig(),
-        preprocessing=Preprocessing(
-            spacing_mm=SPACING_MM,
-            crop_margin_mm=10.0,
-            channels=tuple(ChannelNormalisation(kind="mr") for _ in range(num_channels)),
-        ),
-        network=network,
-        inference=InferenceConfig(window=(8, 8, 8), precision="fp32"),
-        postprocessing=PostprocessingConfig(),
-        fingerprint=Fingerprint(
-            num_cases=1,
-            spacing_mm=SPACING_MM,
-            spacing_range_mm=(SPACING_MM, SPACING_MM),
-            shape=(12, 14, 10),
-            channels=(),
-        ),
-        training={},
+        preprocessing=preprocessing | {"channels": [{"kind": "mr"}] * num_channels},
+        fingerprint=DESCRIPTION["fingerprint"] | seen,
     )
-    return Model(description, (build_network(network, num_channels, 3).eval(),), sha256)
+    return replace(model, sha256=sha256)
 
 
 @pytest.fixture(scope="session")

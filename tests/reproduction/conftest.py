@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-from pipeline.model import Model, ModelDescription, load_model, save_model
-from pipeline.network import build_network
-from tests.tiny import DESCRIPTION as TINY
+from pipeline.model import ModelDescription, load_model, save_model
+from tests.tiny import DESCRIPTION, tiny_model
 
 CPU = torch.device("cpu")
 
-DESCRIPTION = TINY | {"name": "tiny", "labels": {"liver": 1, "lesion": 2}}
+LABELS = {"liver": 1, "lesion": 2}
 
 
 def write_scan(path, seed=0):
@@ -24,11 +23,8 @@ def write_scan(path, seed=0):
 def write_model(folder, num_channels=1, seed=0):
     channels = [{"name": f"T{index}", "modality": "MR"} for index in range(num_channels)]
     preprocessing = DESCRIPTION["preprocessing"] | {"channels": [{"kind": "mr"}] * num_channels}
-    tree = DESCRIPTION | {"channels": channels, "preprocessing": preprocessing}
-    description = ModelDescription.model_validate(tree)
-    torch.manual_seed(seed)
-    network = build_network(description.network, num_channels, 3)
-    save_model(Model(description, (network,)), folder)
+    changes = {"labels": LABELS, "channels": channels, "preprocessing": preprocessing}
+    save_model(tiny_model(seed, **changes), folder)
 
 
 class Made:
