@@ -120,5 +120,5 @@ def test_no_text_about_a_study_tells_the_patient(tmp_path, caplog):
     add(folder, series=4, study=3, PhotometricInterpretation="MONOCHROME1")
     shown = "".join(study.case + (study.refusal or "") for study in studies(folder)) + caplog.text
     assert "MONOCHROME1" in shown
-    for secret in ("Doe", "4711", "1950", "2020", ROOT):
+    for secret in ("Doe", "MRN-4711", "19500101", "20200202", ROOT):
         assert secret not in shown

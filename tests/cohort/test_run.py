@@ -459,5 +459,5 @@ def test_a_dicom_study_ends_in_a_mask_on_its_own_grid_that_tells_nobody(
     shown = caplog.text + "".join(path.name for path in out.iterdir())
     shown += "".join(p.read_text() for p in out.iterdir() if p.suffix in (".json", ".csv"))
     shown += bytes(mask.header.binaryblock).decode("latin-1")
-    for secret in ("Doe", "4711", "1950", "20200202", ROOT):
+    for secret in ("Doe", "MRN-4711", "19500101", "20200202", ROOT):
         assert secret not in shown
