@@ -59,14 +59,16 @@ class MemoryBudget:
         return LOADING_BYTES_PER_VOXEL * num_voxels
 
     def check_loading(self, num_voxels: int) -> None:
-        """Make sure that a study can be read within a limit that was given.
+        """Make sure that a study can be read within the limit, or in the memory that there is.
+
+        What is held for other studies counts as free: they will be done before this one needs it.
 
         Raises:
-            NotEnoughMemory: If it cannot.
+            NotEnoughMemory: If it cannot; the system would end the process.
         """
-        needed = self.at_rest + self.loading_bytes(num_voxels)
-        if self.max_bytes is not None and needed > self.max_bytes:
-            raise NotEnoughMemory(needed, self.max_bytes)
+        needed, limit = self.at_rest + self.loading_bytes(num_voxels), self.limit()
+        if needed > limit:
+            raise NotEnoughMemory(needed, limit)
 
     def max_working_voxels(self, num_channels: int) -> int:
         """Return how large a volume may be made: it is held up to three times on the way.

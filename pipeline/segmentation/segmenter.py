@@ -71,7 +71,8 @@ class Segmenter:
         try:
             self._budget.check_loading(num_voxels)
         except NotEnoughMemory as error:
-            raise _too_large(case, f"reading {num_voxels} voxels", error) from error
+            what = f"reading {num_voxels} voxels"
+            raise _too_large(case, what, error, "Raise --max-memory, or free memory.") from error
 
     def prepare(self, study: Study, *, keep_volume: bool = False) -> PreparedStudy:
         """Bring a study to the network's grid and scale.
@@ -207,17 +208,17 @@ class Segmenter:
         try:
             storage, peak = self._budget.plan(size, held_bytes, padded_bytes)
         except NotEnoughMemory as error:
-            raise _too_large(study.case, f"a prediction of {size} voxels", error) from error
+            what = f"a prediction of {size} voxels"
+            remedy = "Raise --max-memory, free memory, or set a smaller inference.window or "
+            remedy += "inference.overlap."
+            raise _too_large(study.case, what, error, remedy) from error
         return Stream(storage, study.working.shadows), peak
 
 
-def _too_large(case: str, what: str, error: NotEnoughMemory) -> StudyError:
+def _too_large(case: str, what: str, error: NotEnoughMemory, remedy: str) -> StudyError:
     needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
-    return StudyError(
-        case,
-        f"{what} takes {needed:.1f} GB of memory, but only {limit:.1f} GB may be used",
-        "Raise --max-memory, free memory, or set a smaller inference.window or inference.overlap.",
-    )
+    found = f"{what} takes {needed:.1f} GB of memory, but only {limit:.1f} GB may be used"
+    return StudyError(case, found, remedy)
 
 
 def segment_study(

@@ -126,6 +126,15 @@ def test_largest_volume_is_held_three_times_in_float32(memory, predictor):
     assert MemoryBudget(predictor, 2, None).max_working_voxels(2) == 2000
 
 
+def test_without_a_limit_a_study_is_read_if_what_there_is_suffices(memory, predictor):
+    of_all = MemoryBudget(predictor, 2, None)
+    memory.resident, memory.available = RESIDENT + 700, 500
+    of_all.check_loading(100)
+    with pytest.raises(NotEnoughMemory) as caught:
+        of_all.check_loading(101)
+    assert caught.value.limit_bytes == RESIDENT + 1200
+
+
 @pytest.mark.usefixtures("memory")
 def test_reading_takes_12_bytes_a_voxel():
     of_one = MemoryBudget(Predictor([torch.nn.Conv3d(2, 4, 1)], CONFIG, CPU, 4), 2, RESIDENT + 1200)

@@ -248,7 +248,10 @@ def test_a_study_that_would_not_fit_while_it_is_read_is_refused_unread(spacing_m
     needed_gb = float(str(caught.value).split("takes ")[1].split(" GB")[0])
     # What this process holds already comes on top.
     assert needed_gb == pytest.approx(1.2 + psutil.Process().memory_info().rss / 1e9, abs=0.15)
-    Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU).check_readable("case", 10**12)
+    unlimited = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    unlimited.check_readable("case", 10**5)
+    with pytest.raises(StudyError, match=r"takes 1200\.\d GB of memory"):
+        unlimited.check_readable("case", 10**11)
 
 
 def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spacing_mm):
