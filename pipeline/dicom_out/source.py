@@ -30,6 +30,7 @@ from pipeline.dicom_out.headers import (
 from pipeline.dicom_out.identity import IDENTITY_KEYWORDS, identity_of
 from pipeline.dicom_out.plane import Plane, Slice, find_slice
 from pipeline.errors import StudyError
+from pipeline.quiet import quiet_libraries
 from pipeline.volume import Grid
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class SourceSeries:
         return slices
 
 
+@quiet_libraries()
 def read_source(files: Sequence[Path], frames: Collection[int] | None = None) -> SourceSeries:
     """Read the headers of the series that was segmented; no pixels.
 
@@ -104,8 +106,7 @@ def read_source(files: Sequence[Path], frames: Collection[int] | None = None) ->
     """
     if not files:
         raise ValueError("a series has at least one file")
-    # Faults in values that are only copied are no reason to stop, and pydicom's warnings quote
-    # the values.
+    # Faults in values that are only copied are no reason to stop.
     with disable_value_validation():
         images = [_read_image(path) for path in files]
         name = _name_of(images[0])

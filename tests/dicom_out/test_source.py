@@ -70,3 +70,12 @@ def test_one_multi_frame_file_at_a_time(make_multi_frame, images, tmp_path):
     second.save_as(tmp_path / "second.dcm")
     with pytest.raises(StudyError, match="describes no frames"):
         read_source([tmp_path / "second.dcm"])
+
+
+def test_what_pydicom_says_of_odd_values_is_shown_nowhere(make_series, images, caplog, recwarn):
+    files = make_series(images)
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"ISO_IR 100", b"ISO Doe JA"))
+    read_source(files)
+    assert caplog.text == ""
+    assert not recwarn.list

@@ -10,7 +10,6 @@ Source: DICOM PS3.3, C.7.6.3.1.1 and C.7.5.1.1.2 (padding), C.11.1.1.2 (rescale)
 """
 
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from pipeline.errors import StudyError
+from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.instance import DAMAGE, transfer_syntax
 from pipeline.study.dicom.problems import count_frames
@@ -36,6 +36,7 @@ _PIXEL_MODULE = (
 _BITS = ("BitsAllocated", "BitsStored", "HighBit")
 
 
+@quiet_libraries()
 def load_voxels(series: DicomSeries) -> npt.NDArray[np.float32]:
     """Read the voxels of a volume, a file at a time.
 
@@ -99,12 +100,9 @@ def _as_stored(value: int, dataset: Dataset) -> int:
 def _read_file(path: Path, label: str) -> tuple[Dataset, npt.NDArray[Any]]:
     """Return a file's attributes and its stored values, `(F, J, I)`."""
     try:
-        with warnings.catch_warnings():
-            # pydicom's texts hold values, which can be those of the patient.
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True)
-            is_native = transfer_syntax(dataset) in NATIVE
-            stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
+        dataset = pydicom.dcmread(path, force=True)
+        is_native = transfer_syntax(dataset) in NATIVE
+        stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
     except FileNotFoundError as error:
         raise StudyError(label, "one of its files is gone", "Check the folder.") from error
     except OSError as error:

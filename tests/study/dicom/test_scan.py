@@ -8,6 +8,7 @@ from pydicom import uid
 
 from pipeline.errors import StudyError
 from pipeline.study import find_series, read_study, scan_dicom
+from pipeline.study.dicom.pixels import load_voxels
 from tests.dicom_files import (
     make_enhanced,
     make_series,
@@ -249,6 +250,21 @@ def test_values_that_break_the_standard_tell_nobody(tmp_path, caplog, recwarn):
     assert only(tmp_path).refusal is None
     assert not recwarn.list
     assert "Doe" not in caplog.text
+
+
+def test_what_pydicom_says_of_odd_values_is_shown_nowhere(tmp_path, caplog, recwarn):
+    """It logs what it warns of, with the value: an identifier that is none, an unknown alphabet."""
+    slices = make_series(voxels(), study=471)
+    study_uid = slices[0].StudyInstanceUID.encode()
+    paths = save_series(slices, tmp_path)
+    for path in paths:
+        name = b"Doe Jane".ljust(len(study_uid))
+        path.write_bytes(path.read_bytes().replace(study_uid + b"\0", name + b" "))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    (tmp_path / "copy" / "IM0000").write_bytes(paths[0].read_bytes() + b"\0\0")
+    load_voxels(only(tmp_path))
+    assert caplog.text == ""
+    assert not recwarn.list
 
 
 def test_reading_headers_reads_no_pixels(tmp_path, series, monkeypatch):
