@@ -2,8 +2,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pipeline.dicom_out.source import read_source
+from pipeline.dicom_out.source import check_source, read_source
 from pipeline.errors import StudyError
+from pipeline.volume import Grid
+from tests.dicom_out.series import read_by_itk
 
 
 def test_headers_and_planes_are_in_the_order_of_the_files(make_series, images):
@@ -79,3 +81,14 @@ def test_what_pydicom_says_of_odd_values_is_shown_nowhere(make_series, images, c
     read_source(files)
     assert caplog.text == ""
     assert not recwarn.list
+
+
+def test_a_check_finds_beforehand_what_an_output_would_be_refused_for(make_series, images, caplog):
+    files = make_series(images)
+    grid = read_by_itk(files).grid
+    check_source(files, grid)
+    assert caplog.text == ""
+    with pytest.raises(StudyError, match="5 images for 6 label slices"):
+        check_source(files, Grid((7, 6, 6), grid.affine))
+    with pytest.raises(StudyError, match="4 images for 5 label slices"):
+        check_source(files[1:], grid)
