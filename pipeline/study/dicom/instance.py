@@ -106,7 +106,7 @@ class Instance:
         is_derived: Made from other images for show: ImageType is DERIVED and SECONDARY.
         problem: Why its pixels cannot be taken for intensities.
         warnings: What is odd about them.
-        slices: In the order of the file.
+        slices: In the order of the file; none if there is a problem.
     """
 
     path: Path
@@ -175,6 +175,9 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         warnings = ("its images went through lossy compression",)
     if modality == "CT" and as_text(first.get("RescaleType")) not in ("", "HU"):
         warnings += ("its header does not call its intensities Hounsfield units (RescaleType)",)
+    problem = find_problem(dataset, syntax, num_pixel_bytes)
+    # A torn header can claim two thousand million frames; one with a problem is not followed.
+    frames = range(count_frames(dataset) if problem is None else 0)
     return Instance(
         path=path,
         uid=as_text(dataset.get("SOPInstanceUID")),
@@ -184,9 +187,9 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         number=None if number is None else int(number),
         kind=_kind(dataset, image_type),
         is_derived=image_type[:2] == ("DERIVED", "SECONDARY"),
-        problem=find_problem(dataset, syntax, num_pixel_bytes),
+        problem=problem,
         warnings=warnings,
-        slices=tuple(_slice(path, dataset, frame) for frame in range(count_frames(dataset))),
+        slices=tuple(_slice(path, dataset, frame) for frame in frames),
     )
 
 

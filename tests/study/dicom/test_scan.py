@@ -252,6 +252,11 @@ def test_values_that_break_the_standard_tell_nobody(tmp_path, caplog, recwarn):
     assert "Doe" not in caplog.text
 
 
+def test_a_header_that_claims_frames_without_end_is_refused_at_once(tmp_path):
+    save_series(make_series(voxels(), NumberOfFrames=2**31 - 1), tmp_path)
+    assert "has several frames, and does not say where they lie" in only(tmp_path).refusal
+
+
 def test_what_pydicom_says_of_odd_values_is_shown_nowhere(tmp_path, caplog, recwarn):
     """It logs what it warns of, with the value: an identifier that is none, an unknown alphabet."""
     slices = make_series(voxels(), study=471)
