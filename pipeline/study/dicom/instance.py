@@ -79,6 +79,7 @@ class Slice:
         pixel_spacing_mm: Between rows, and between columns.
         traits: Values of `TRAITS`, in their order.
         number: InstanceNumber, which counts the images of a series.
+        is_rescaled: Whether it says what its stored values stand for (RescaleSlope).
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Slice:
     pixel_spacing_mm: tuple[float, ...] | None
     traits: tuple[Trait, ...]
     number: float | None = None
+    is_rescaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -216,4 +218,5 @@ def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:
         pixel_spacing_mm=as_numbers(facts.get("PixelSpacing"), 2),
         traits=tuple(as_trait(facts.get(name)) for name in TRAITS),
         number=None if facts.is_grouped else as_number(facts.get("InstanceNumber")),
+        is_rescaled=as_number(facts.get("RescaleSlope")) is not None,
     )

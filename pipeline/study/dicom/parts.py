@@ -24,14 +24,14 @@ from pipeline.study.dicom.values import Trait
 
 CONSTANT = (
     "TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "ImageType",
-    "ConvolutionKernel", "FrameOfReferenceUID",
+    "ConvolutionKernel", "FrameOfReferenceUID", "rescaling",
 )  # fmt: skip
 """What all slices of one volume share, even if those of several make a regular stack."""
 
 _UNTOLD = frozenset({"AcquisitionTime", "SequenceName", "FrameOfReferenceUID"})
 """Whose values are not shown: a time can tell the patient, a text may hold anything."""
 
-_SHAPES = ("orientation", "image size", "pixel spacing")
+_SHAPES = ("orientation", "image size", "pixel spacing", "rescaling")
 _MOST_SHOWN = 4
 
 
@@ -75,6 +75,7 @@ def _differences(slices: Sequence[Slice]) -> dict[str, list[Trait]]:
         "pixel spacing": _clusters([s.pixel_spacing_mm for s in slices], SPACING_TOLERANCE),
     }
     table |= {name: [s.traits[index] for s in slices] for index, name in enumerate(TRAITS)}
+    table["rescaling"] = [float(s.is_rescaled) for s in slices]
     return {name: values for name, values in table.items() if len(set(values)) > 1}
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -91,6 +93,13 @@ def test_orientations_and_sizes_are_told_apart():
     assert set(names(sizes)) == {"1 of 2 by image size", "2 of 2 by image size"}
     coarse = slices_at(positions_along(), spacing_mm=(3.0, 3.0))
     assert len(names(slices_at(positions_along()) + coarse)) == 2
+
+
+def test_a_stack_of_which_some_slices_lack_their_rescale_is_refused():
+    slices = [replace(one, is_rescaled=True) for one in slices_at(positions_along())]
+    assert names(slices) == {"": 5}
+    slices[2] = replace(slices[2], is_rescaled=False)
+    assert refusal(slices) == "its slices are one stack, but differ in rescaling"
 
 
 def test_one_stack_of_two_contrasts_is_two_volumes():
