@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 
 from pipeline.errors import StudyError
 from pipeline.quiet import quiet_libraries
@@ -127,6 +128,8 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     kind = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     shape_FJI = (count_frames(dataset), int(dataset.Rows), int(dataset.Columns))
     data = dataset.PixelData
+    if dataset["PixelData"].is_undefined_length:
+        raise ValueError("the pixels are compressed, whatever the transfer syntax says")
     if not is_little and bits == 8 and dataset["PixelData"].VR == "OW":
         # Words of two pixels, the first of which is the low byte (PS3.5, section 8.1.1).
         data = np.frombuffer(data, dtype="<u2").byteswap().tobytes()
@@ -139,6 +142,19 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     return pixels.reshape(shape_FJI)
 
 
+def _one_fragment_a_frame(dataset: Dataset, num_frames: int) -> bytes:
+    """Return compressed frames, each in one piece: GDCM reads no others where there are several."""
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    frames = list(
+        generate_frames(dataset.PixelData, number_of_frames=num_frames, extended_offsets=offsets)
+    )
+    if len(frames) != num_frames:
+        raise ValueError("frames are missing, or there are too many")
+    return encapsulate(frames)
+
+
 def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
     """Let GDCM decode a copy of the pixel data, which names nobody."""
     import SimpleITK
@@ -147,8 +163,10 @@ def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
     for name in _PIXEL_MODULE:
         if name in dataset:
             bare[name] = dataset[name]
-    bare["PixelData"] = dataset["PixelData"]
     num_frames = count_frames(dataset)
+    bare["PixelData"] = dataset["PixelData"]
+    if num_frames > 1:
+        bare.PixelData = _one_fragment_a_frame(dataset, num_frames)
     bare.SOPClassUID = (
         uid.SecondaryCaptureImageStorage
         if num_frames == 1

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
-from pipeline.study.dicom.syntax import NATIVE, unreadable_syntax
+from pipeline.study.dicom.syntax import ENCAPSULATED, NATIVE, unreadable_syntax
 from pipeline.study.dicom.values import as_number, as_text, as_words
 
 _EXPORT = "Export the original images from the archive again."
@@ -51,6 +51,9 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
         kind = "" if dataset.get("BitsStored") else " and are no whole numbers"
         found = f"its pixels have {bits} bits{kind}"
         return Problem(found, "Give images of whole-number intensities.")
+    if syntax in ENCAPSULATED and _leaves_low_bits(dataset):
+        found = "its compressed pixels do not begin with the lowest bit (HighBit)"
+        return Problem(found, "Convert it to Explicit VR Little Endian (dcmdjpeg, gdcmconv).")
     if "MOSAIC" in as_words(dataset.get("ImageType")):
         remedy = "Convert it with dcm2niix, which knows how its slices are laid out."
         return Problem("its images are mosaics of many slices", remedy)
@@ -69,6 +72,12 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
 def count_frames(dataset: Dataset) -> int:
     """Return the number of images in a file."""
     return max(1, int(dataset.get("NumberOfFrames") or 1))
+
+
+def _leaves_low_bits(dataset: Dataset) -> bool:
+    """Tell whether stored bits are not the lowest ones: what decoders make of these differs."""
+    high = as_number(dataset.get("HighBit"))
+    return high is not None and high + 1 != int(dataset.BitsStored)
 
 
 def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:

@@ -30,6 +30,14 @@ def test_compressed_pixels_may_take_less_but_not_nothing():
     assert find_problem(dataset, uid.DeflatedExplicitVRLittleEndian, 0) is None
 
 
+def test_compressed_pixels_begin_with_their_lowest_bit():
+    dataset = make_slice(voxels(1)[0], BitsStored=12, HighBit=15)
+    assert find_problem(dataset, PLAIN, NEEDED) is None
+    assert "HighBit" in find_problem(dataset, uid.RLELossless, NEEDED).found
+    dataset.HighBit = 11
+    assert find_problem(dataset, uid.RLELossless, NEEDED) is None
+
+
 def test_a_table_of_intensities_is_a_problem():
     dataset = make_slice(voxels(1)[0], ModalityLUTSequence=Sequence([Dataset()]))
     assert "Modality LUT" in find_problem(dataset, PLAIN, NEEDED).found
