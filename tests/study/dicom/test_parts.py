@@ -126,6 +126,24 @@ def test_phases_of_which_one_lacks_a_slice_are_refused_together():
     assert refusal(slices) == expected
 
 
+@pytest.mark.parametrize("name", ["AcquisitionNumber", "AcquisitionTime"])
+def test_two_halves_between_which_a_slice_is_missing_are_no_volumes(name):
+    """Such as a CT in two breath-holds, of which an image was lost where they meet."""
+    values = {"AcquisitionNumber": (1.0, 2.0), "AcquisitionTime": ("101500", "101510")}[name]
+    places = positions_along(count=11)
+    slices = slices_at(places[:5], **{name: values[0]}) + slices_at(places[6:], **{name: values[1]})
+    assert refusal(slices).startswith("1 slice(s) are missing among 10, the first after slice 5")
+
+
+def test_two_stacks_apart_that_are_said_to_be_two_are_two():
+    places = positions_along(count=11)
+    slices = slices_at(places[:5], StackID="1") + slices_at(places[6:], StackID="2")
+    assert names(slices) == {"1 of 2 by StackID": 5, "2 of 2 by StackID": 5}
+    other = positions_along(count=5, start=(50.0, -20.0, 90.0))
+    slices = slices_at(places[:5], AcquisitionNumber=1.0) + slices_at(other, AcquisitionNumber=2.0)
+    assert names(slices) == {"AcquisitionNumber 1": 5, "AcquisitionNumber 2": 5}
+
+
 def test_copies_that_nothing_tells_apart_are_refused():
     assert refusal(slices_at(positions_along() * 2)) == "10 slices lie at 5 positions"
 
