@@ -8,7 +8,8 @@ C.7.6.16 (Multi-frame Functional Groups), C.8.20.2 (Segmentation Image).
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def check_source(files: Sequence[Path], grid: Grid, frames: Collection[int] | No
     Raises:
         StudyError: As for `read_source`, or if the grid is not that of the series.
     """
-    with disable_value_validation():
+    with _damage_named():
         described = _describe(files, frames)
     _slices_on(grid, described.planes, described.name)
 
@@ -120,13 +121,24 @@ def read_source(files: Sequence[Path], frames: Collection[int] | None = None) ->
             an output cannot do without.
         ValueError: If there are no files.
     """
-    # Faults in values that are only copied are no reason to stop.
-    with disable_value_validation():
+    with _damage_named():
         found = _describe(files, frames)
         first, name, planes = found.images[0], found.name, found.planes
         space = _frame_of_reference(first, name)
         headers = make_headers(found.images, found.frames, planes, space, name)
         return SourceSeries(name, headers, planes, identity_of(first, name), found.frame_numbers)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turn pydicom's error about a torn element into ours."""
+    try:
+        # Faults in values that are only copied are no reason to stop.
+        with disable_value_validation():
+            yield
+    except NotImplementedError as error:
+        found = "a header is damaged: it has a value of no known kind"
+        raise StudyError("DICOM series", found, SEND_AGAIN) from error
 
 
 def _describe(files: Sequence[Path], frames: Collection[int] | None) -> _Described:

@@ -92,3 +92,14 @@ def test_a_check_finds_beforehand_what_an_output_would_be_refused_for(make_serie
         check_source(files, Grid((7, 6, 6), grid.affine))
     with pytest.raises(StudyError, match="4 images for 5 label slices"):
         check_source(files[1:], grid)
+
+
+@pytest.mark.parametrize("element", [b"\x10\x00\x20\x00LO", b"\x18\x00\x50\x00DS"])
+def test_a_header_with_a_torn_element_is_refused(make_series, images, element):
+    """Of the patient's identifier and the thickness of slices, the letters of their kind."""
+    files = make_series(images)
+    for file in files:
+        assert element in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(element, element[:4] + b"QQ"))
+    with pytest.raises(StudyError, match="a header is damaged"):
+        read_source(files)
