@@ -14,6 +14,7 @@ _TRAITS = {
     "InversionTime": ("MRModifierSequence", "InversionTimes"),
     "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence", "ComplexImageComponent"),
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
 }
 """Where a frame keeps what a single-frame image has at its top, by the name it has there."""

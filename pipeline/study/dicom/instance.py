@@ -35,8 +35,8 @@ DAMAGE = (
 TRAITS = (
     "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoTime", "EchoNumbers", "InversionTime", "FlipAngle",
-    "ImageType", "ConvolutionKernel", "SequenceName", "StackID", "TriggerTime",
-    "FrameReferenceTime", "AcquisitionTime", "FrameOfReferenceUID",
+    "ImageType", "ComplexImageComponent", "ConvolutionKernel", "SequenceName", "StackID",
+    "TriggerTime", "FrameReferenceTime", "AcquisitionTime", "FrameOfReferenceUID",
 )  # fmt: skip
 """What tells the volumes of one series apart, the most telling first."""
 

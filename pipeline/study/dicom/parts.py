@@ -26,7 +26,7 @@ from pipeline.volume import Grid
 
 CONSTANT = (
     "TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "ImageType",
-    "ConvolutionKernel", "FrameOfReferenceUID", "rescaling",
+    "ComplexImageComponent", "ConvolutionKernel", "FrameOfReferenceUID", "rescaling",
 )  # fmt: skip
 """What all slices of one volume share, even if those of several make a regular stack."""
 

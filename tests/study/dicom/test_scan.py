@@ -231,6 +231,25 @@ def test_echoes_and_b_values_of_frames_are_told_apart(tmp_path):
     assert "DiffusionBValue 500, EchoTime 20" in parts
 
 
+def test_magnitude_and_phase_of_frames_are_told_apart(tmp_path):
+    """The type of an enhanced MR frame does not name the phase; this attribute does."""
+    made = make_enhanced(
+        voxels(8),
+        [place for place in positions_along(count=4) for _ in "mp"],
+        each=lambda index: {
+            "MRImageFrameTypeSequence": {
+                "FrameType": ["ORIGINAL", "PRIMARY", "ANGIO", "NONE"],
+                "ComplexImageComponent": ("MAGNITUDE", "PHASE")[index % 2],
+            }
+        },
+        modality="MR",
+    )
+    save(made, tmp_path / "one")
+    found = find_series([tmp_path])
+    assert [s.part for s in found] == [f"{n} of 2 by ComplexImageComponent" for n in (1, 2)]
+    assert [frame for _, frame in found[0].frames] == [0, 2, 4, 6]
+
+
 def test_images_of_several_studies_or_modalities_under_one_series_are_refused(tmp_path):
     slices = make_series(voxels())
     slices[1].StudyInstanceUID += ".9"
