@@ -137,8 +137,12 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     if not stored <= high + 1 <= bits:
         raise ValueError("the stored bits do not fit")
     if stored < bits:
-        # Old scanners keep drawings in the bits above; a shift to the top and back drops them.
-        pixels = (pixels << (bits - 1 - high)) >> (bits - stored)
+        # Old scanners keep drawings in the bits above; a shift to the top and back drops them. Of
+        # padding that needs these bits it would make an intensity.
+        cleared = (pixels << (bits - 1 - high)) >> (bits - stored)
+        padding = dataset.get("PixelPaddingValue")
+        is_padding = pixels == _as_stored(padding, dataset) if isinstance(padding, int) else False
+        pixels = np.where(is_padding, pixels, cleared)
     return pixels.reshape(shape_FJI)
 
 

@@ -199,6 +199,17 @@ def test_dark_padding_stays(tmp_path):
     assert data_IJK[1, 1, 1] == -24
 
 
+def test_padding_that_needs_more_bits_than_are_stored_is_no_intensity(tmp_path):
+    """-2000 as a word without a sign is 63536; of its lowest 12 bits, 2096 would be left."""
+    stored_KJI = np.random.default_rng(0).integers(100, 2000, (3, 4, 5)).astype("u2")
+    stored_KJI[:, 0] = 63536
+    changes = {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 63536}
+    save_series(make_series(stored_KJI, **changes), tmp_path)
+    expected = stored_KJI.copy()
+    expected[:, 0] = stored_KJI[:, 1:].min()
+    np.testing.assert_array_equal(load(tmp_path), image_of(expected))
+
+
 @pytest.mark.parametrize("limit", [None, 32760])
 def test_padding_brighter_than_the_image_becomes_its_darkest(tmp_path, limit):
     stored_KJI = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
