@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Action = Literal["auto", "reject", "warn", "off"]
 """auto: as grave as what was found; reject or warn: whatever was found; off: do not look."""
@@ -74,3 +74,14 @@ class AdmissionConfig(BaseModel):
         gt=0,
         description="Difference of neighbours over that of any two voxels: 1 for pure noise.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_off(cls, data: object) -> object:
+        """Read `off` as it is meant: to YAML, as files and words on the command line are, it is no.
+
+        Source: YAML 1.1, yaml.org/type/bool.html.
+        """
+        if not isinstance(data, dict):
+            return data
+        return {name: "off" if value is False else value for name, value in data.items()}

@@ -17,13 +17,13 @@ from pipeline.archive.folders import WorkFolders
 from pipeline.archive.ledger import Ledger, State
 from pipeline.archive.pull import WantedStudy, pull_study
 from pipeline.archive.query import Query
-from pipeline.archive.quiet import quiet_libraries
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.segmenter import SegmentFolder
 from pipeline.archive.steps import Steps
 from pipeline.archive.table import write_table
 from pipeline.archive.work import find_work
 from pipeline.progress import make_progress
+from pipeline.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pipeline.archive.ledger import Ledger
 from pipeline.archive.pull import WantedStudy
 from pipeline.archive.query import Query
-from pipeline.archive.quiet import quiet_libraries
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.transport import Attributes
 from pipeline.progress import track
+from pipeline.quiet import quiet_libraries
 
 
 @dataclass(frozen=True)

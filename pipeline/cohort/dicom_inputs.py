@@ -142,8 +142,8 @@ def _damaged(files: Sequence[Path], salt: bytes) -> list[StudyInput]:
         StudyInput(
             hashed_name(salt, str(folder)),
             (members[0],),
-            f"{len(members)} DICOM file(s) of a folder are too damaged to be read. Copy or export "
-            "them again, or remove them.",
+            f"{len(members)} DICOM file(s) of a folder are damaged, or lack SeriesInstanceUID "
+            "or Rows. Copy or export them again, or remove them.",
         )
         for folder, members in by_folder.items()
     ]

@@ -1,11 +1,28 @@
-"""Write what DICOM archives take of a study, if it came from one."""
+"""Write what DICOM archives take of a study, if it came from one, and say first if that can be."""
 
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
-from pipeline.dicom_out import Algorithm, DicomOutputConfig, write_report, write_segmentation
+from pipeline.dicom_out import (
+    Algorithm,
+    DicomOutputConfig,
+    check_source,
+    write_report,
+    write_segmentation,
+)
 from pipeline.report import volumes_ml
 from pipeline.study import DicomSeries
 from pipeline.volume import LabelMap
+
+
+def check_dicom(study: StudyInput) -> None:
+    """Make sure that `write_dicom` can write a study, before any time is spent on it.
+
+    Raises:
+        StudyError: If its series is none that outputs can refer to.
+    """
+    series = study.sources[0]
+    if isinstance(series, DicomSeries) and series.grid is not None:
+        check_source(series.files, series.grid, _frames_of(series))
 
 
 def write_dicom(
@@ -32,7 +49,10 @@ def write_dicom(
     if not isinstance(series, DicomSeries):
         return
     path = outputs.dicom_segmentation
-    frames = {frame for _, frame in series.frames}
-    write_segmentation(label_map, series.files, algorithm, path, config, frames)
+    write_segmentation(label_map, series.files, algorithm, path, config, _frames_of(series))
     volumes = volumes_ml(label_map.labels_IJK, label_map.grid, algorithm.labels)
     write_report(volumes, series.files, path, algorithm, outputs.dicom_report, config)
+
+
+def _frames_of(series: DicomSeries) -> set[int]:
+    return {frame for _, frame in series.frames}

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
-from pipeline.cohort.dicom_outputs import write_dicom
+from pipeline.cohort.dicom_outputs import check_dicom, write_dicom
 from pipeline.cohort.gate import pass_gate
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import Outputs
@@ -145,6 +145,8 @@ def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
     job.segmenter.check_readable(study.case, extent_of(study.sources)[0])
     seconds: dict[str, float] = {}
     with timed(seconds, "load"):
+        if job.options.dicom is not None:
+            check_dicom(study)
         voxels = read_study(
             study.sources,
             case=study.case,

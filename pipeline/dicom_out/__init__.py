@@ -3,12 +3,13 @@
 `write_segmentation` writes a label map as a DICOM Segmentation, `write_report` the volumes of its
 labels as a Structured Report that refers to it. Both copy who the patient and what the study is
 from the source images and nothing else of them, and both read back what they wrote before the file
-appears.
+appears. `check_source` tells beforehand whether they can.
 """
 
 from pipeline.dicom_out.algorithm import Algorithm
 from pipeline.dicom_out.config import DicomOutputConfig
 from pipeline.dicom_out.report import write_report
 from pipeline.dicom_out.segmentation import write_segmentation
+from pipeline.dicom_out.source import check_source
 
-__all__ = ["Algorithm", "DicomOutputConfig", "write_report", "write_segmentation"]
+__all__ = ["Algorithm", "DicomOutputConfig", "check_source", "write_report", "write_segmentation"]

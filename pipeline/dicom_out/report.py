@@ -31,6 +31,7 @@ from pipeline.dicom_out.source import SourceSeries, read_source
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_path
 from pipeline.manifest import Code, SegmentCode
+from pipeline.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from highdicom.sr import (
@@ -48,6 +49,7 @@ _LATERALITIES = ("7771000", "24028007", "51440002", "66459002")
 """Left, right, both and one of two, in SNOMED CT (CID 244)."""
 
 
+@quiet_libraries()
 def write_report(
     volumes_ml: Mapping[str, float],
     source_files: Sequence[Path],

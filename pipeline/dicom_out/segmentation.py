@@ -33,6 +33,7 @@ from pipeline.dicom_out.identity import CHARACTER_SET, put_identity
 from pipeline.dicom_out.read_back import check_segmentation
 from pipeline.dicom_out.source import SourceSeries, read_source
 from pipeline.files import atomic_path
+from pipeline.quiet import quiet_libraries
 from pipeline.volume import LabelMap, smallest_label_type
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _DIGITS_OF_MODEL = 16
 """Of the model's SHA-256, that stand where a device has its serial number."""
 
 
+@quiet_libraries()
 def write_segmentation(
     label_map: LabelMap,
     source_files: Sequence[Path],

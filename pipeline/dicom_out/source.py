@@ -8,7 +8,8 @@ C.7.6.16 (Multi-frame Functional Groups), C.8.20.2 (Segmentation Image).
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from pipeline.dicom_out.headers import (
 from pipeline.dicom_out.identity import IDENTITY_KEYWORDS, identity_of
 from pipeline.dicom_out.plane import Plane, Slice, find_slice
 from pipeline.errors import StudyError
+from pipeline.quiet import quiet_libraries
 from pipeline.volume import Grid
 
 logger = logging.getLogger(__name__)
@@ -73,21 +75,38 @@ class SourceSeries:
             StudyError: If the grid is not that of the series: every image has its slice, and every
                 slice its image.
         """
-        remedy = "Segment the series itself, and write the label map on its grid."
-        try:
-            slices = [find_slice(plane, grid) for plane in self.planes]
-        except ValueError as error:
-            raise StudyError(self.name, f"an image has no label slice: {error}", remedy) from error
-        axes, indices = {found.axis for found in slices}, [found.index for found in slices]
-        num_slices = grid.shape[slices[0].axis]
-        if len(axes) > 1 or sorted(indices) != list(range(num_slices)):
-            found = f"{len(slices)} images for {num_slices} label slices"
-            if len(set(indices)) < len(indices):
-                found += ", several in the same place"
-            raise StudyError(self.name, found, remedy)
-        return slices
+        return _slices_on(grid, self.planes, self.name)
 
 
+@dataclass(frozen=True)
+class _Described:
+    """The images of a series, and those of their frames that were segmented."""
+
+    name: str
+    images: tuple[Dataset, ...]
+    frames: tuple[Dataset, ...]
+    planes: tuple[Plane, ...]
+    frame_numbers: tuple[int, ...]
+
+
+@quiet_libraries()
+def check_source(files: Sequence[Path], grid: Grid, frames: Collection[int] | None = None) -> None:
+    """Make sure, by its headers alone, that outputs can refer to a series: before the network runs.
+
+    Args:
+        files: As for `read_source`.
+        grid: That its label map will have.
+        frames: As for `read_source`.
+
+    Raises:
+        StudyError: As for `read_source`, or if the grid is not that of the series.
+    """
+    with _damage_named():
+        described = _describe(files, frames)
+    _slices_on(grid, described.planes, described.name)
+
+
+@quiet_libraries()
 def read_source(files: Sequence[Path], frames: Collection[int] | None = None) -> SourceSeries:
     """Read the headers of the series that was segmented; no pixels.
 
@@ -102,28 +121,60 @@ def read_source(files: Sequence[Path], frames: Collection[int] | None = None) ->
             an output cannot do without.
         ValueError: If there are no files.
     """
+    with _damage_named():
+        found = _describe(files, frames)
+        first, name, planes = found.images[0], found.name, found.planes
+        space = _frame_of_reference(first, name)
+        headers = make_headers(found.images, found.frames, planes, space, name)
+        return SourceSeries(name, headers, planes, identity_of(first, name), found.frame_numbers)
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Turn pydicom's error about a torn element into ours."""
+    try:
+        # Faults in values that are only copied are no reason to stop.
+        with disable_value_validation():
+            yield
+    except NotImplementedError as error:
+        found = "a header is damaged: it has a value of no known kind"
+        raise StudyError("DICOM series", found, SEND_AGAIN) from error
+
+
+def _describe(files: Sequence[Path], frames: Collection[int] | None) -> _Described:
     if not files:
         raise ValueError("a series has at least one file")
-    # Faults in values that are only copied are no reason to stop, and pydicom's warnings quote
-    # the values.
-    with disable_value_validation():
-        images = [_read_image(path) for path in files]
-        name = _name_of(images[0])
-        _check_alike(images, name)
-        described = [frame for image in images for frame in frames_of(image, name)]
-        numbers: tuple[int, ...] = ()
-        if images[0].SOPClassUID in MULTI_FRAME:
-            kept = range(len(described)) if frames is None else sorted(set(frames))
-            described = [described[index] for index in kept]
-            numbers = tuple(index + 1 for index in kept)
-        planes = tuple(plane_of(frame, images[0], name) for frame in described)
-        space = _frame_of_reference(images[0], name)
-        headers = make_headers(images, described, planes, space, name)
-        return SourceSeries(name, headers, planes, identity_of(images[0], name), numbers)
+    images = tuple(_read_image(path) for path in files)
+    name = _name_of(images[0])
+    _check_alike(images, name)
+    described = [frame for image in images for frame in frames_of(image, name)]
+    numbers: tuple[int, ...] = ()
+    if images[0].SOPClassUID in MULTI_FRAME:
+        kept = range(len(described)) if frames is None else sorted(set(frames))
+        described = [described[index] for index in kept]
+        numbers = tuple(index + 1 for index in kept)
+    planes = tuple(plane_of(frame, images[0], name) for frame in described)
+    return _Described(name, images, tuple(described), planes, numbers)
+
+
+def _slices_on(grid: Grid, planes: Sequence[Plane], name: str) -> list[Slice]:
+    remedy = "Segment the series itself, and write the label map on its grid."
+    try:
+        slices = [find_slice(plane, grid) for plane in planes]
+    except ValueError as error:
+        raise StudyError(name, f"an image has no label slice: {error}", remedy) from error
+    axes, indices = {found.axis for found in slices}, [found.index for found in slices]
+    num_slices = grid.shape[slices[0].axis]
+    if len(axes) > 1 or sorted(indices) != list(range(num_slices)):
+        found = f"{len(slices)} images for {num_slices} label slices"
+        if len(set(indices)) < len(indices):
+            found += ", several in the same place"
+        raise StudyError(name, found, remedy)
+    return slices
 
 
 def _read_image(path: Path) -> Dataset:
-    remedy = "Name the files of one CT, MR or PET series."
+    remedy = "Name the files of one CT, MR or PET series, or leave DICOM outputs out."
     try:
         image = dcmread(path, stop_before_pixels=True, specific_tags=[*NEEDED, *IDENTITY_KEYWORDS])
         missing = [keyword for keyword in OF_EVERY_IMAGE if not image.get(keyword)]
@@ -142,7 +193,7 @@ def _name_of(image: Dataset) -> str:
     return f"DICOM series {number}" if number.isdecimal() else "DICOM series"
 
 
-def _check_alike(images: list[Dataset], name: str) -> None:
+def _check_alike(images: Sequence[Dataset], name: str) -> None:
     for keyword in (*_SAME_IN_ALL, "FrameOfReferenceUID"):
         if len({str(image.get(keyword, "")) for image in images}) > 1:
             remedy = "Name the files of one series, with images of one size."

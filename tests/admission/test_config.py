@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.admission import AdmissionConfig
+from pipeline.config import build_config
 from pipeline.findings import CheckName
 
 
@@ -18,6 +19,12 @@ def test_every_check_is_a_setting_that_is_on():
 def test_what_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValidationError):
         AdmissionConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", ["mode", "texture"])
+def test_off_needs_no_quotes_on_the_command_line(name):
+    settings = build_config(AdmissionConfig, {}, [f"{name}=off"], where="here")
+    assert getattr(settings, name) == "off"
 
 
 def test_every_setting_is_described():

@@ -90,6 +90,22 @@ def test_a_source_that_outputs_cannot_refer_to_is_rejected_and_leaves_nothing(se
     assert not list((tmp_path / "out").glob("dicom_*"))
 
 
+def test_a_source_of_one_frame_a_file_is_rejected_before_the_network_runs(
+    segment, tmp_path, monkeypatch
+):
+    """An output refers to frames of one file: an enhanced series of many files has none."""
+    for index, place in enumerate(positions_along(count=4)):
+        frame = make_enhanced(voxels(1), [place], modality="MR", instance=index + 1)
+        save(frame, tmp_path / "in" / f"{index}")
+    (study,) = find_studies([tmp_path / "in"], num_channels=1, out=None)
+    assert study.refusal is None
+    monkeypatch.setattr("pipeline.cohort.stages.read_study", lambda *_, **__: pytest.fail("read"))
+    (row,) = segment(study).rows
+    assert row.status == "rejected"
+    assert "4 multi-frame files" in row.reason
+    assert not list((tmp_path / "out").glob("dicom_*"))
+
+
 def test_each_volume_of_a_multi_frame_file_has_its_segmentation(tmp_path):
     """Two b-values in turns, as an enhanced diffusion series has them."""
     made = make_enhanced(

@@ -2,8 +2,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from pipeline.dicom_out.source import read_source
+from pipeline.dicom_out.source import check_source, read_source
 from pipeline.errors import StudyError
+from pipeline.volume import Grid
+from tests.dicom_out.series import read_by_itk
 
 
 def test_headers_and_planes_are_in_the_order_of_the_files(make_series, images):
@@ -70,3 +72,34 @@ def test_one_multi_frame_file_at_a_time(make_multi_frame, images, tmp_path):
     second.save_as(tmp_path / "second.dcm")
     with pytest.raises(StudyError, match="describes no frames"):
         read_source([tmp_path / "second.dcm"])
+
+
+def test_what_pydicom_says_of_odd_values_is_shown_nowhere(make_series, images, caplog, recwarn):
+    files = make_series(images)
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"ISO_IR 100", b"ISO Doe JA"))
+    read_source(files)
+    assert caplog.text == ""
+    assert not recwarn.list
+
+
+def test_a_check_finds_beforehand_what_an_output_would_be_refused_for(make_series, images, caplog):
+    files = make_series(images)
+    grid = read_by_itk(files).grid
+    check_source(files, grid)
+    assert caplog.text == ""
+    with pytest.raises(StudyError, match="5 images for 6 label slices"):
+        check_source(files, Grid((7, 6, 6), grid.affine))
+    with pytest.raises(StudyError, match="4 images for 5 label slices"):
+        check_source(files[1:], grid)
+
+
+@pytest.mark.parametrize("element", [b"\x10\x00\x20\x00LO", b"\x18\x00\x50\x00DS"])
+def test_a_header_with_a_torn_element_is_refused(make_series, images, element):
+    """Of the patient's identifier and the thickness of slices, the letters of their kind."""
+    files = make_series(images)
+    for file in files:
+        assert element in file.read_bytes()
+        file.write_bytes(file.read_bytes().replace(element, element[:4] + b"QQ"))
+    with pytest.raises(StudyError, match="a header is damaged"):
+        read_source(files)

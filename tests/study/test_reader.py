@@ -71,7 +71,7 @@ def test_paths_that_are_no_volume(tmp_path):
         (tmp_path / name).touch()
     for name, found in {
         "series": "the folder: there is no DICOM image and no other volume",
-        "slice.dcm": r"slice\.dcm: 1 DICOM file\(s\) are too damaged to be read",
+        "slice.dcm": r"slice\.dcm: 1 DICOM file\(s\) are damaged, or lack",
         "photo.jpg": r"'.jpg' is no file type that can be read\. Give one of \.nii\.gz",
         "empty.nii.gz": "file is empty",
         "empty.mha": "file is empty",

@@ -14,17 +14,17 @@ _TRAITS = {
     "InversionTime": ("MRModifierSequence", "InversionTimes"),
     "FlipAngle": ("MRTimingAndRelatedParametersSequence", "FlipAngle"),
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence", "ComplexImageComponent"),
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
 }
 """Where a frame keeps what a single-frame image has at its top, by the name it has there."""
 
+_RESCALE = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 _PLACES = {
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
     "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
     "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
-    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
-    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
-    "RescaleType": ("PixelValueTransformationSequence", "RescaleType"),
+    **{name: ("PixelValueTransformationSequence", name) for name in _RESCALE},
     **_TRAITS,
 }
 _FRAME_TYPES = ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence")
@@ -54,6 +54,10 @@ class Facts:
             return next((value for value in found if value is not None), None)
         if keyword == "DiffusionGradientOrientation":
             return self._gradient()
+        if keyword in _RESCALE:
+            # Some converters leave it at the top, where single-frame images have it.
+            found_in_group = self._in_group(*_PLACES[keyword])
+            return self._dataset.get(keyword) if found_in_group is None else found_in_group
         if keyword in _PLACES:
             return self._in_group(*_PLACES[keyword])
         return self._dataset.get(keyword)

@@ -35,18 +35,18 @@ DAMAGE = (
 TRAITS = (
     "TemporalPositionIdentifier", "AcquisitionNumber", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoTime", "EchoNumbers", "InversionTime", "FlipAngle",
-    "ImageType", "ConvolutionKernel", "SequenceName", "StackID", "TriggerTime",
-    "FrameReferenceTime", "AcquisitionTime", "FrameOfReferenceUID",
+    "ImageType", "ComplexImageComponent", "ConvolutionKernel", "SequenceName", "StackID",
+    "TriggerTime", "FrameReferenceTime", "AcquisitionTime", "FrameOfReferenceUID",
 )  # fmt: skip
 """What tells the volumes of one series apart, the most telling first."""
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "InstanceNumber", "Modality", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType",
-    "ModalityLUTSequence", "LossyImageCompression", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *TRAITS,
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "LossyImageCompression",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TRAITS,
 ]  # fmt: skip
 
 _NO_IMAGES = frozenset(
@@ -79,6 +79,7 @@ class Slice:
         pixel_spacing_mm: Between rows, and between columns.
         traits: Values of `TRAITS`, in their order.
         number: InstanceNumber, which counts the images of a series.
+        is_rescaled: Whether it says what its stored values stand for (RescaleSlope).
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Slice:
     pixel_spacing_mm: tuple[float, ...] | None
     traits: tuple[Trait, ...]
     number: float | None = None
+    is_rescaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Instance:
         is_derived: Made from other images for show: ImageType is DERIVED and SECONDARY.
         problem: Why its pixels cannot be taken for intensities.
         warnings: What is odd about them.
-        slices: In the order of the file.
+        slices: In the order of the file; none if there is a problem.
     """
 
     path: Path
@@ -175,6 +177,9 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         warnings = ("its images went through lossy compression",)
     if modality == "CT" and as_text(first.get("RescaleType")) not in ("", "HU"):
         warnings += ("its header does not call its intensities Hounsfield units (RescaleType)",)
+    problem = find_problem(dataset, syntax, num_pixel_bytes)
+    # A torn header can claim two thousand million frames; one with a problem is not followed.
+    frames = range(count_frames(dataset) if problem is None else 0)
     return Instance(
         path=path,
         uid=as_text(dataset.get("SOPInstanceUID")),
@@ -184,9 +189,9 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         number=None if number is None else int(number),
         kind=_kind(dataset, image_type),
         is_derived=image_type[:2] == ("DERIVED", "SECONDARY"),
-        problem=find_problem(dataset, syntax, num_pixel_bytes),
+        problem=problem,
         warnings=warnings,
-        slices=tuple(_slice(path, dataset, frame) for frame in range(count_frames(dataset))),
+        slices=tuple(_slice(path, dataset, frame) for frame in frames),
     )
 
 
@@ -213,4 +218,5 @@ def _slice(path: Path, dataset: Dataset, frame: int) -> Slice:
         pixel_spacing_mm=as_numbers(facts.get("PixelSpacing"), 2),
         traits=tuple(as_trait(facts.get(name)) for name in TRAITS),
         number=None if facts.is_grouped else as_number(facts.get("InstanceNumber")),
+        is_rescaled=as_number(facts.get("RescaleSlope")) is not None,
     )

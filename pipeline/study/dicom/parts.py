@@ -2,12 +2,13 @@
 
 A series is one volume if its slices are a regular stack and agree in what must not vary within one.
 Otherwise the first of their differences, or pair of them, that leaves nothing but such volumes
-splits it. If none does, it is refused: half a volume is worse than none.
+splits it. If none does, it is refused: half a volume is worse than none. So are two halves, between
+which slices are missing.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -21,17 +22,21 @@ from pipeline.study.dicom.stack import (
     stack_slices,
 )
 from pipeline.study.dicom.values import Trait
+from pipeline.volume import Grid
 
 CONSTANT = (
     "TemporalPositionIdentifier", "DiffusionBValue", "EchoTime", "InversionTime", "ImageType",
-    "ConvolutionKernel", "FrameOfReferenceUID",
+    "ComplexImageComponent", "ConvolutionKernel", "FrameOfReferenceUID", "rescaling",
 )  # fmt: skip
 """What all slices of one volume share, even if those of several make a regular stack."""
+
+HALVES_TOLERANCE = 0.2
+"""In voxels: how far the second half of a stack may lie from the places that follow the first."""
 
 _UNTOLD = frozenset({"AcquisitionTime", "SequenceName", "FrameOfReferenceUID"})
 """Whose values are not shown: a time can tell the patient, a text may hold anything."""
 
-_SHAPES = ("orientation", "image size", "pixel spacing")
+_SHAPES = ("orientation", "image size", "pixel spacing", "rescaling")
 _MOST_SHOWN = 4
 
 
@@ -57,7 +62,7 @@ def split_series(slices: Sequence[Slice]) -> list[Part]:
         return [Part("", whole)]
     for names in _keys(list(table)):
         parts = _split_by(slices, table, names)
-        if parts:
+        if parts and not _are_halves(parts, names):
             return parts
     if isinstance(whole, Problem):
         shown = [*table][:_MOST_SHOWN]
@@ -75,6 +80,7 @@ def _differences(slices: Sequence[Slice]) -> dict[str, list[Trait]]:
         "pixel spacing": _clusters([s.pixel_spacing_mm for s in slices], SPACING_TOLERANCE),
     }
     table |= {name: [s.traits[index] for s in slices] for index, name in enumerate(TRAITS)}
+    table["rescaling"] = [float(s.is_rescaled) for s in slices]
     return {name: values for name, values in table.items() if len(set(values)) > 1}
 
 
@@ -122,6 +128,36 @@ def _split_by(
             return []
         parts.append(Part(_name(names, key, f"{number} of {len(groups)}"), stack))
     return parts
+
+
+def _are_halves(parts: Sequence[Part], names: tuple[str, ...]) -> bool:
+    """Tell whether parts continue each other: one stack, taken in turns, of which slices are gone.
+
+    Stacks that are said to be several may continue each other.
+    """
+    if {"StackID", "orientation", "FrameOfReferenceUID"} & set(names):
+        return False
+    # Of a thousand phases at the same places, one is enough.
+    grids = {
+        (part.stack.grid.shape, part.stack.grid.affine.tobytes()): part.stack.grid
+        for part in parts
+        if isinstance(part.stack, Stack)
+    }
+    return any(_continues(one, other) for one, other in permutations(grids.values(), 2))
+
+
+def _continues(grid: Grid, other: Grid) -> bool:
+    """Tell whether another grid lies on the places that come after the last slice of `grid`."""
+    if grid.shape[:2] != other.shape[:2]:
+        return False
+    places = np.linalg.solve(grid.affine, other.affine)
+    # Columns: steps along the axes of `other`, and its first voxel, in voxels of `grid`.
+    same_steps = np.abs(places[:3, :3] - np.eye(3)).max() <= HALVES_TOLERANCE
+    first_IJK = places[:3, 3]
+    off = np.abs(first_IJK - [0, 0, np.rint(first_IJK[2])]).max()
+    return bool(
+        same_steps and off <= HALVES_TOLERANCE and first_IJK[2] >= grid.shape[2] - HALVES_TOLERANCE
+    )
 
 
 def _sortable(key: tuple[Trait, ...]) -> tuple[tuple[bool, float, str], ...]:

@@ -10,7 +10,6 @@ Source: DICOM PS3.3, C.7.6.3.1.1 and C.7.5.1.1.2 (padding), C.11.1.1.2 (rescale)
 """
 
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ import numpy.typing as npt
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 
 from pipeline.errors import StudyError
+from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.instance import DAMAGE, transfer_syntax
 from pipeline.study.dicom.problems import count_frames
@@ -36,6 +37,7 @@ _PIXEL_MODULE = (
 _BITS = ("BitsAllocated", "BitsStored", "HighBit")
 
 
+@quiet_libraries()
 def load_voxels(series: DicomSeries) -> npt.NDArray[np.float32]:
     """Read the voxels of a volume, a file at a time.
 
@@ -99,12 +101,9 @@ def _as_stored(value: int, dataset: Dataset) -> int:
 def _read_file(path: Path, label: str) -> tuple[Dataset, npt.NDArray[Any]]:
     """Return a file's attributes and its stored values, `(F, J, I)`."""
     try:
-        with warnings.catch_warnings():
-            # pydicom's texts hold values, which can be those of the patient.
-            warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True)
-            is_native = transfer_syntax(dataset) in NATIVE
-            stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
+        dataset = pydicom.dcmread(path, force=True)
+        is_native = transfer_syntax(dataset) in NATIVE
+        stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
     except FileNotFoundError as error:
         raise StudyError(label, "one of its files is gone", "Check the folder.") from error
     except OSError as error:
@@ -129,6 +128,8 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     kind = "i" if int(dataset.PixelRepresentation) == 1 else "u"
     shape_FJI = (count_frames(dataset), int(dataset.Rows), int(dataset.Columns))
     data = dataset.PixelData
+    if dataset["PixelData"].is_undefined_length:
+        raise ValueError("the pixels are compressed, whatever the transfer syntax says")
     if not is_little and bits == 8 and dataset["PixelData"].VR == "OW":
         # Words of two pixels, the first of which is the low byte (PS3.5, section 8.1.1).
         data = np.frombuffer(data, dtype="<u2").byteswap().tobytes()
@@ -136,9 +137,26 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     if not stored <= high + 1 <= bits:
         raise ValueError("the stored bits do not fit")
     if stored < bits:
-        # Old scanners keep drawings in the bits above; a shift to the top and back drops them.
-        pixels = (pixels << (bits - 1 - high)) >> (bits - stored)
+        # Old scanners keep drawings in the bits above; a shift to the top and back drops them. Of
+        # padding that needs these bits it would make an intensity.
+        cleared = (pixels << (bits - 1 - high)) >> (bits - stored)
+        padding = dataset.get("PixelPaddingValue")
+        is_padding = pixels == _as_stored(padding, dataset) if isinstance(padding, int) else False
+        pixels = np.where(is_padding, pixels, cleared)
     return pixels.reshape(shape_FJI)
+
+
+def _one_fragment_a_frame(dataset: Dataset, num_frames: int) -> bytes:
+    """Return compressed frames, each in one piece: GDCM reads no others where there are several."""
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    frames = list(
+        generate_frames(dataset.PixelData, number_of_frames=num_frames, extended_offsets=offsets)
+    )
+    if len(frames) != num_frames:
+        raise ValueError("frames are missing, or there are too many")
+    return encapsulate(frames)
 
 
 def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
@@ -149,8 +167,10 @@ def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
     for name in _PIXEL_MODULE:
         if name in dataset:
             bare[name] = dataset[name]
-    bare["PixelData"] = dataset["PixelData"]
     num_frames = count_frames(dataset)
+    bare["PixelData"] = dataset["PixelData"]
+    if num_frames > 1:
+        bare.PixelData = _one_fragment_a_frame(dataset, num_frames)
     bare.SOPClassUID = (
         uid.SecondaryCaptureImageStorage
         if num_frames == 1

@@ -1,6 +1,7 @@
 """Why the pixels of an image file cannot be taken for intensities.
 
-Source: DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT).
+Source: DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT), C.8.2.1 and C.8.9.4 (which CT and
+PET images have a rescale).
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
-from pipeline.study.dicom.syntax import NATIVE, unreadable_syntax
+from pipeline.study.dicom.syntax import ENCAPSULATED, NATIVE, unreadable_syntax
 from pipeline.study.dicom.values import as_number, as_text, as_words
 
 _EXPORT = "Export the original images from the archive again."
-_RESCALE = ("Slope", "Intercept")
+_RESCALE = ("RescaleSlope", "RescaleIntercept")
+_NOT_RESCALED = {
+    "CT": "it is not known to be HU",
+    "PT": "each of its images has a scale of its own",
+}
+"""What images without a rescale cannot be taken for, by modality."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
         kind = "" if dataset.get("BitsStored") else " and are no whole numbers"
         found = f"its pixels have {bits} bits{kind}"
         return Problem(found, "Give images of whole-number intensities.")
+    if syntax in ENCAPSULATED and _leaves_low_bits(dataset):
+        found = "its compressed pixels do not begin with the lowest bit (HighBit)"
+        return Problem(found, "Convert it to Explicit VR Little Endian (dcmdjpeg, gdcmconv).")
     if "MOSAIC" in as_words(dataset.get("ImageType")):
         remedy = "Convert it with dcm2niix, which knows how its slices are laid out."
         return Problem("its images are mosaics of many slices", remedy)
@@ -65,6 +74,12 @@ def count_frames(dataset: Dataset) -> int:
     return max(1, int(dataset.get("NumberOfFrames") or 1))
 
 
+def _leaves_low_bits(dataset: Dataset) -> bool:
+    """Tell whether stored bits are not the lowest ones: what decoders make of these differs."""
+    high = as_number(dataset.get("HighBit"))
+    return high is not None and high + 1 != int(dataset.BitsStored)
+
+
 def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         # Its header ends in the middle of a compressed stream.
@@ -76,12 +91,17 @@ def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
 
 
 def _rescale_problem(dataset: Dataset, num_frames: int) -> Problem | None:
-    is_ct = as_text(dataset.get("Modality")) == "CT"
+    needed_for = _NOT_RESCALED.get(as_text(dataset.get("Modality")))
     for frame in range(num_frames):
         facts = Facts(dataset, frame)
-        slope, intercept = (as_number(facts.get(f"Rescale{name}")) for name in _RESCALE)
-        if is_ct and (slope is None or intercept is None):
-            return Problem("RescaleSlope or RescaleIntercept is missing: it is not known to be HU")
+        values = [facts.get(name) for name in _RESCALE]
+        slope, intercept = map(as_number, values)
+        if needed_for and (slope is None or intercept is None):
+            found = "RescaleSlope or RescaleIntercept is missing or no number"
+            return Problem(f"{found}: {needed_for}")
+        for name, value in zip(_RESCALE, values, strict=True):
+            if as_text(value) and as_number(value) is None:
+                return Problem(f"{name} is no number")
         if slope == 0:
             return Problem("RescaleSlope is 0")
     return None

@@ -6,7 +6,6 @@ reason.
 """
 
 import filecmp
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pydicom
 
+from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.detect import is_dicom
 from pipeline.study.dicom.instance import (
     DAMAGE,
@@ -62,14 +62,13 @@ def find_series(folders_or_files: Iterable[Path]) -> list[DicomSeries]:
     return list(scan_dicom(files_in(folders_or_files)).series)
 
 
+@quiet_libraries()
 def scan_dicom(files: Iterable[Path]) -> DicomScan:
     """Read the headers of DICOM files; what is no DICOM among them is skipped."""
     by_series: dict[str, list[Instance]] = {}
     damaged: list[Damaged] = []
     left_out: Counter[str] = Counter()
-    with warnings.catch_warnings(), ThreadPoolExecutor(NUM_READERS) as readers:
-        # pydicom's texts hold values, which can be those of the patient.
-        warnings.simplefilter("ignore")
+    with ThreadPoolExecutor(NUM_READERS) as readers:
         for found in readers.map(_read_if_dicom, files):
             if isinstance(found, Instance):
                 by_series.setdefault(found.series_uid, []).append(found)

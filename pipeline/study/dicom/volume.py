@@ -54,7 +54,7 @@ def find_volume(path: Path) -> DicomSeries:
     where = "the folder" if path.is_dir() else path.name
     scan = scan_dicom(files_in([path]))
     if scan.damaged:
-        found = f"{len(scan.damaged)} DICOM file(s) are too damaged to be read"
+        found = f"{len(scan.damaged)} DICOM file(s) are damaged, or lack SeriesInstanceUID or Rows"
         raise StudyError(where, found, "Copy or export them again, or remove them.")
     if not scan.series:
         raise StudyError(where, "there is no DICOM image and no other volume", _FOLDER_REMEDY)

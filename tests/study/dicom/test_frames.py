@@ -45,3 +45,11 @@ def test_the_top_of_a_file_of_frames_does_not_place_them():
     dataset.PixelSpacing = [7.0, 7.0]
     del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
     assert Facts(dataset, 0).get("PixelSpacing") is None
+
+
+def test_a_rescale_at_the_top_counts_where_frames_have_none():
+    dataset = make_enhanced(voxels(2), positions_along(count=2))
+    dataset.RescaleSlope, dataset.RescaleIntercept = 4, -3
+    del dataset.PerFrameFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    assert [Facts(dataset, 0).get(f"Rescale{name}") for name in ("Slope", "Intercept")] == [4, -3]
+    assert Facts(dataset, 1).get("RescaleSlope") == 2

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,13 @@ def test_orientations_and_sizes_are_told_apart():
     assert len(names(slices_at(positions_along()) + coarse)) == 2
 
 
+def test_a_stack_of_which_some_slices_lack_their_rescale_is_refused():
+    slices = [replace(one, is_rescaled=True) for one in slices_at(positions_along())]
+    assert names(slices) == {"": 5}
+    slices[2] = replace(slices[2], is_rescaled=False)
+    assert refusal(slices) == "its slices are one stack, but differ in rescaling"
+
+
 def test_one_stack_of_two_contrasts_is_two_volumes():
     """Slices that take turns between two echoes make a regular stack, but no image."""
     slices = [
@@ -115,6 +124,24 @@ def test_phases_of_which_one_lacks_a_slice_are_refused_together():
     slices = slices_at(positions_along(), TemporalPositionIdentifier=1.0) + late
     expected = "9 slices lie at 5 positions; its images differ in TemporalPositionIdentifier"
     assert refusal(slices) == expected
+
+
+@pytest.mark.parametrize("name", ["AcquisitionNumber", "AcquisitionTime"])
+def test_two_halves_between_which_a_slice_is_missing_are_no_volumes(name):
+    """Such as a CT in two breath-holds, of which an image was lost where they meet."""
+    values = {"AcquisitionNumber": (1.0, 2.0), "AcquisitionTime": ("101500", "101510")}[name]
+    places = positions_along(count=11)
+    slices = slices_at(places[:5], **{name: values[0]}) + slices_at(places[6:], **{name: values[1]})
+    assert refusal(slices).startswith("1 slice(s) are missing among 10, the first after slice 5")
+
+
+def test_two_stacks_apart_that_are_said_to_be_two_are_two():
+    places = positions_along(count=11)
+    slices = slices_at(places[:5], StackID="1") + slices_at(places[6:], StackID="2")
+    assert names(slices) == {"1 of 2 by StackID": 5, "2 of 2 by StackID": 5}
+    other = positions_along(count=5, start=(50.0, -20.0, 90.0))
+    slices = slices_at(places[:5], AcquisitionNumber=1.0) + slices_at(other, AcquisitionNumber=2.0)
+    assert names(slices) == {"AcquisitionNumber 1": 5, "AcquisitionNumber 2": 5}
 
 
 def test_copies_that_nothing_tells_apart_are_refused():

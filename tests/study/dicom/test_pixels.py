@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import uid
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
 from pipeline.errors import StudyError
 from pipeline.study import StudyConfig, find_series, read_study
@@ -199,6 +199,17 @@ def test_dark_padding_stays(tmp_path):
     assert data_IJK[1, 1, 1] == -24
 
 
+def test_padding_that_needs_more_bits_than_are_stored_is_no_intensity(tmp_path):
+    """-2000 as a word without a sign is 63536; of its lowest 12 bits, 2096 would be left."""
+    stored_KJI = np.random.default_rng(0).integers(100, 2000, (3, 4, 5)).astype("u2")
+    stored_KJI[:, 0] = 63536
+    changes = {"BitsStored": 12, "HighBit": 11, "PixelPaddingValue": 63536}
+    save_series(make_series(stored_KJI, **changes), tmp_path)
+    expected = stored_KJI.copy()
+    expected[:, 0] = stored_KJI[:, 1:].min()
+    np.testing.assert_array_equal(load(tmp_path), image_of(expected))
+
+
 @pytest.mark.parametrize("limit", [None, 32760])
 def test_padding_brighter_than_the_image_becomes_its_darkest(tmp_path, limit):
     stored_KJI = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -228,6 +239,57 @@ def test_compressed_frames_are_read(tmp_path):
     save(dataset, tmp_path / "one")
     expected = stored_KJI * np.arange(1, 5)[:, None, None] - 1000
     np.testing.assert_array_equal(load(tmp_path), expected.transpose(2, 1, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("has_bot", [True, False])
+def test_compressed_frames_of_several_fragments_are_read(tmp_path, has_bot):
+    """With a table of their offsets, or told by the end of each frame's stream."""
+    stored_KJI = voxels(4, 40, 36)
+    dataset = make_enhanced(stored_KJI, positions_along(count=4))
+    dataset.compress(uid.JPEGLSLossless)
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=4))
+    expected = stored_KJI * np.arange(1, 5)[:, None, None] - 1000
+    dataset.PixelData = encapsulate(frames, fragments_per_frame=3, has_bot=has_bot)
+    save(dataset, tmp_path / "one")
+    np.testing.assert_array_equal(load(tmp_path), expected.transpose(2, 1, 0).astype(np.float32))
+
+
+def test_compressed_frames_with_extended_offsets_are_read(tmp_path):
+    stored_KJI = voxels(4, 40, 36)
+    dataset = make_enhanced(stored_KJI, positions_along(count=4))
+    dataset.compress(uid.RLELossless, generate_instance_uid=False)
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=4))
+    dataset.PixelData, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = (
+        encapsulate_extended(frames)
+    )
+    save(dataset, tmp_path / "one")
+    expected = stored_KJI * np.arange(1, 5)[:, None, None] - 1000
+    np.testing.assert_array_equal(load(tmp_path), expected.transpose(2, 1, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_another_number_of_compressed_frames_is_damage(tmp_path, count):
+    dataset = make_enhanced(voxels(4, 40, 36), positions_along(count=4))
+    dataset.compress(uid.RLELossless)
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=4))
+    dataset.PixelData = encapsulate((frames * 2)[:count])
+    save(dataset, tmp_path / "one")
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
+
+
+def test_compressed_pixels_that_are_called_plain_are_damage(tmp_path):
+    """Those of noise are larger than plain ones, and could be taken for these."""
+    slices = make_series(voxels(3, 40, 36) * 16)
+    for one in slices:
+        one.compress(uid.RLELossless)
+    rle, plain = b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.1\0"
+    for path in save_series(slices, tmp_path):
+        path.write_bytes(path.read_bytes().replace(rle, plain))
+    (series,) = find_series([tmp_path])
+    with pytest.raises(StudyError, match=r"series 1: .*damaged"):
+        load_voxels(series)
 
 
 @pytest.mark.parametrize("cut", [10, 100])

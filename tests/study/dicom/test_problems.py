@@ -1,8 +1,12 @@
 import pytest
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
+from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.problems import count_frames, find_problem
 from tests.dicom_files import make_enhanced, make_slice, positions_along, voxels
 
@@ -26,6 +30,14 @@ def test_compressed_pixels_may_take_less_but_not_nothing():
     assert find_problem(dataset, uid.DeflatedExplicitVRLittleEndian, 0) is None
 
 
+def test_compressed_pixels_begin_with_their_lowest_bit():
+    dataset = make_slice(voxels(1)[0], BitsStored=12, HighBit=15)
+    assert find_problem(dataset, PLAIN, NEEDED) is None
+    assert "HighBit" in find_problem(dataset, uid.RLELossless, NEEDED).found
+    dataset.HighBit = 11
+    assert find_problem(dataset, uid.RLELossless, NEEDED) is None
+
+
 def test_a_table_of_intensities_is_a_problem():
     dataset = make_slice(voxels(1)[0], ModalityLUTSequence=Sequence([Dataset()]))
     assert "Modality LUT" in find_problem(dataset, PLAIN, NEEDED).found
@@ -37,6 +49,25 @@ def test_ct_needs_its_rescale_and_mr_does_not(gone):
     assert "not known to be HU" in find_problem(dataset, PLAIN, NEEDED).found
     dataset.Modality = "MR"
     assert find_problem(dataset, PLAIN, NEEDED) is None
+
+
+@pytest.mark.parametrize("gone", ["RescaleSlope", "RescaleIntercept"])
+def test_pet_needs_the_rescale_of_each_image(gone):
+    """Its stored values use the whole range in every image: without a scale they are no volume."""
+    dataset = make_slice(voxels(1)[0], Modality="PT", **{gone: None})
+    found = find_problem(dataset, PLAIN, NEEDED).found
+    assert found.endswith("missing or no number: each of its images has a scale of its own")
+
+
+@pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("text", ["abc", "1,5", "nan", "1\\2"])
+def test_a_rescale_that_is_no_number_is_not_taken_for_none(name, text):
+    dataset = make_slice(voxels(1)[0], Modality="MR")
+    value = text.encode().ljust(4)
+    tag = Tag(tag_for_keyword(name))
+    dataset[tag] = RawDataElement(tag, "DS", len(value), value, 0, False, True)
+    with quiet_libraries():
+        assert find_problem(dataset, PLAIN, NEEDED).found == f"{name} is no number"
 
 
 def test_the_rescale_of_every_frame_counts():

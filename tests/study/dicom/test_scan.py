@@ -8,6 +8,7 @@ from pydicom import uid
 
 from pipeline.errors import StudyError
 from pipeline.study import find_series, read_study, scan_dicom
+from pipeline.study.dicom.pixels import load_voxels
 from tests.dicom_files import (
     make_enhanced,
     make_series,
@@ -230,6 +231,25 @@ def test_echoes_and_b_values_of_frames_are_told_apart(tmp_path):
     assert "DiffusionBValue 500, EchoTime 20" in parts
 
 
+def test_magnitude_and_phase_of_frames_are_told_apart(tmp_path):
+    """The type of an enhanced MR frame does not name the phase; this attribute does."""
+    made = make_enhanced(
+        voxels(8),
+        [place for place in positions_along(count=4) for _ in "mp"],
+        each=lambda index: {
+            "MRImageFrameTypeSequence": {
+                "FrameType": ["ORIGINAL", "PRIMARY", "ANGIO", "NONE"],
+                "ComplexImageComponent": ("MAGNITUDE", "PHASE")[index % 2],
+            }
+        },
+        modality="MR",
+    )
+    save(made, tmp_path / "one")
+    found = find_series([tmp_path])
+    assert [s.part for s in found] == [f"{n} of 2 by ComplexImageComponent" for n in (1, 2)]
+    assert [frame for _, frame in found[0].frames] == [0, 2, 4, 6]
+
+
 def test_images_of_several_studies_or_modalities_under_one_series_are_refused(tmp_path):
     slices = make_series(voxels())
     slices[1].StudyInstanceUID += ".9"
@@ -249,6 +269,26 @@ def test_values_that_break_the_standard_tell_nobody(tmp_path, caplog, recwarn):
     assert only(tmp_path).refusal is None
     assert not recwarn.list
     assert "Doe" not in caplog.text
+
+
+def test_a_header_that_claims_frames_without_end_is_refused_at_once(tmp_path):
+    save_series(make_series(voxels(), NumberOfFrames=2**31 - 1), tmp_path)
+    assert "has several frames, and does not say where they lie" in only(tmp_path).refusal
+
+
+def test_what_pydicom_says_of_odd_values_is_shown_nowhere(tmp_path, caplog, recwarn):
+    """It logs what it warns of, with the value: an identifier that is none, an unknown alphabet."""
+    slices = make_series(voxels(), study=471)
+    study_uid = slices[0].StudyInstanceUID.encode()
+    paths = save_series(slices, tmp_path)
+    for path in paths:
+        name = b"Doe Jane".ljust(len(study_uid))
+        path.write_bytes(path.read_bytes().replace(study_uid + b"\0", name + b" "))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    (tmp_path / "copy" / "IM0000").write_bytes(paths[0].read_bytes() + b"\0\0")
+    load_voxels(only(tmp_path))
+    assert caplog.text == ""
+    assert not recwarn.list
 
 
 def test_reading_headers_reads_no_pixels(tmp_path, series, monkeypatch):

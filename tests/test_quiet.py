@@ -3,7 +3,7 @@ import warnings
 
 from pydicom import Dataset
 
-from pipeline.archive.quiet import quiet_libraries
+from pipeline.quiet import quiet_libraries
 
 
 def test_libraries_say_nothing_and_others_do(caplog, recwarn):
@@ -27,3 +27,15 @@ def test_afterwards_all_is_as_it_was(caplog):
     assert logging.getLogger("pydicom").level == logging.INFO
     assert warnings.filters == filters
     logging.getLogger("pydicom").setLevel(logging.NOTSET)
+
+
+def test_it_lasts_until_the_last_who_asked_for_it_is_done(caplog):
+    first, second = quiet_libraries(), quiet_libraries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    logging.getLogger("pydicom").error("1.2.3.4")
+    assert caplog.records == []
+    second.__exit__(None, None, None)
+    logging.getLogger("pydicom").error("nobody's")
+    assert [record.message for record in caplog.records] == ["nobody's"]
