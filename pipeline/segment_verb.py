@@ -167,10 +167,11 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "status",
         parents=[common],
-        help="say where a run of `segment` stands",
+        help="say where a run of `segment` or `pacs` stands",
         description="Read the journal of an output folder, also while a run writes to it: how many "
-        "studies are queued, running, done, rejected and failed, what is being done now, how long "
-        "it will still take, and why studies were not done.",
+        "studies are queued, running (of `pacs`: pulled, segmented), done (pushed), rejected and "
+        "failed, what is being done now, how long it will still take, and why studies were not "
+        "done.",
         epilog="Exit code 1 if a study was rejected or failed, or the run was killed. "
         "Example: trivox status masks/",
     )
@@ -178,15 +179,22 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sources",
         action="store_true",
-        help="list where the input of each study lies; such paths may name patients",
+        help="list where the input of each study lies (of `pacs`: the UIDs of each series); this "
+        "may name patients",
     )
     parser.set_defaults(verb=status)
 
 
 def status(options: argparse.Namespace) -> int:
     """Print where a run stands."""
-    from pipeline.journal import describe_sources, read_status
+    from pipeline.journal import ARCHIVE_LOCK, read_status
 
-    found = read_status(options.out)
-    print_lines(describe_sources(found) if options.sources else found.lines())
+    trip = None
+    if (options.out / ARCHIVE_LOCK).exists():
+        # What an archive needs is imported only where there was one.
+        from pipeline.archive.status import read_trip
+
+        trip = read_trip(options.out)
+    found = trip or read_status(options.out)
+    print_lines(found.sources() if options.sources else found.lines())
     return DONE if found.is_well else SOME_FAILED

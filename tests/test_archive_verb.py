@@ -49,6 +49,8 @@ def test_there_and_back(words, segmenter, stored_study, orthanc, capsys, tmp_pat
     assert main([*words, *query]) == 0
     assert "1 studies, 2 series: 2 pushed; see" in capsys.readouterr().out
     assert len(orthanc.segmentations(study_uid)) == 2
+    assert main(["status", str(tmp_path / "out")]) == 0
+    assert "1 studies (2 series): 0 queued, 0 pulled, 0 segmented, 1" in capsys.readouterr().out
     assert main([*words, *query]) == 0
     assert "2 pushed (1 studies were complete already)" in capsys.readouterr().out
 
