@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from pipeline.cohort.events import Began, Event, Lost, Steps, Workers
+from pipeline.cohort.gone import find_gone
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.request import Request
 from pipeline.cohort.signature import Stamp, sign, stamp, stamp_input
@@ -60,6 +61,7 @@ class Supervisor:
         self._tried_alone: set[str] = set()
         self._in_hand: dict[str, _InHand] = {}
         self._disk_is_full = False
+        self._gone: frozenset[str] = frozenset()
         self._show = _Display(progress)
         self._tables_at = time.monotonic()
 
@@ -88,6 +90,7 @@ class Supervisor:
         known = {entry.name: entry for entry in self._journal.entries()}
         sources = {study.case: study.places() for study in self._studies}
         _warn_of_namesakes(known, sources)
+        self._gone = find_gone(known.values(), sources, self._request.out)
         self._journal.ask_for(self._run, sources)
         for study in self._studies:
             entry = known.get(study.case)
@@ -183,7 +186,8 @@ class Supervisor:
         return sign(self._method, inputs, stamp(files))
 
     def _write_tables(self) -> None:
-        rows = [entry.row for entry in self._journal.entries() if entry.row is not None]
+        entries = [entry for entry in self._journal.entries() if entry.name not in self._gone]
+        rows = [entry.row for entry in entries if entry.row is not None]
         write_tables(rows, self._request.labels, self._request.out)
         self._tables_at = time.monotonic()
 
