@@ -131,23 +131,28 @@ def test_wrong_words_end_with_2(more):
     assert ended.value.code == 2
 
 
+@pytest.fixture
+def real(orthanc, key, stored_study, tmp_path):  # noqa: F811
+    """Return a study in the archive, its series, and the words that segment it with a model."""
+    channels = [{"name": "CT", "modality": "CT"}]
+    save_model(tiny_model(channels=channels), tmp_path / "model")
+    study_uid, (series_uid,) = stored_study(num_slices=12)
+    words = [
+        *("pacs", "--archive", orthanc.web, "--credentials", key, "--device", "cpu"),
+        *("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")),
+        *("--query", f"StudyInstanceUID={study_uid}", "admission.mode=warn"),
+    ]
+    return study_uid, series_uid, words
+
+
 def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
     orthanc,  # noqa: F811
-    key,
-    stored_study,  # noqa: F811
+    real,
     tmp_path,
     capsys,
 ):
     """All of it is real: archive, reader, admission, network, DICOM SEG and SR."""
-    channels = [{"name": "CT", "modality": "CT"}]
-    save_model(tiny_model(channels=channels), tmp_path / "model")
-    study_uid, (series_uid,) = stored_study(num_slices=12)
-    out = tmp_path / "out"
-    words = [
-        *("pacs", "--archive", orthanc.web, "--credentials", key, "--device", "cpu"),
-        *("--model", str(tmp_path / "model"), "--out", str(out)),
-        *("--query", f"StudyInstanceUID={study_uid}", "admission.mode=warn"),
-    ]
+    (study_uid, series_uid, words), out = real, tmp_path / "out"
     assert main(words) == 0
     assert "1 studies, 1 series: 1 pushed" in capsys.readouterr().out
     (uid,) = orthanc.segmentations(study_uid)
@@ -165,3 +170,30 @@ def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
     assert "(1 studies were complete already)" in capsys.readouterr().out
     assert mask.stat().st_mtime_ns == before
     assert len(orthanc.segmentations(study_uid)) == 1
+
+
+def test_with_a_new_journal_nothing_is_made_or_pushed_twice(
+    orthanc,  # noqa: F811
+    real,
+    tmp_path,
+    capsys,
+):
+    """The masks say what they were made of, and the archive what it has."""
+    (study_uid, _, words), out = real, tmp_path / "out"
+    assert main(words) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*_*.*")}
+    num_instances = len(orthanc.get("/instances").json())
+    for path in (out / ".trivox").glob("journal.sqlite-*"):
+        path.unlink()
+    journal = out / ".trivox" / "journal.sqlite"
+    journal.write_bytes(b"this is no database" * 100)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "run the same command again: a new journal is made" in said
+    assert "--out" not in said, "in another folder all would be made and pushed again"
+    journal.rename(out / ".trivox" / "damaged")
+    assert main(words) == 0
+    assert "1 studies, 1 series: 1 pushed" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*_*.*")} == before
+    assert len(orthanc.segmentations(study_uid)) == 1
+    assert len(orthanc.get("/instances").json()) == num_instances
