@@ -7,6 +7,8 @@ from pydicom import dcmread
 
 from pipeline import archive_verb
 from pipeline.cli import main
+from pipeline.cohort import own_process
+from pipeline.errors import PipelineError
 from pipeline.model import save_model
 from pipeline.parsers import build_parser
 from tests.archive.conftest import orthanc, stored_study  # noqa: F401 (fixtures)
@@ -107,6 +109,20 @@ def test_what_goes_wrong_is_one_line(words, more, code, text, capsys, tmp_path):
     assert re.search(text, said)
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_how_long_a_process_may_be_silent_can_be_said(real, monkeypatch, capsys):
+    _, _, words = real
+    asked = []
+
+    def refuse(_remote, _log_level, hung_after_s):
+        asked.append(hung_after_s)
+        raise PipelineError("here", "no process today", "Come again.")
+
+    monkeypatch.setattr(own_process, "OwnProcess", refuse)
+    assert main([*words, "--hung-after", "0.5"]) == 1
+    assert asked == [30]
+    assert "no process today" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["model", "out"])
