@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -390,7 +391,7 @@ def test_outputs_tell_neither_folders_nor_header_text(
 
 def test_a_relative_folder_is_cut_only_where_it_is_one(tmp_path, monkeypatch, out, model, options):
     monkeypatch.chdir(tmp_path)
-    study = StudyInput("x", (stages.Path("a") / "x.nii",))
+    study = StudyInput("x", (Path("a") / "x.nii",))
 
     def fail(*_):
         raise ValueError("a/x.nii has beta/gamma")

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cohort.gone import find_gone
+from pipeline.cohort.earlier import find_gone
 from pipeline.journal import Entry
 
 

@@ -1,11 +1,15 @@
-"""Studies of earlier runs that no table needs to tell of any more."""
+"""Studies of earlier runs: those that are gone, and those whose names are taken by others."""
 
-from collections.abc import Collection, Iterable
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.outputs import Outputs
 from pipeline.journal import PRIVATE, Entry
+
+logger = logging.getLogger(__name__)
 
 
 def find_gone(entries: Iterable[Entry], asked: Collection[str], out: Path) -> frozenset[str]:
@@ -25,6 +29,24 @@ def find_gone(entries: Iterable[Entry], asked: Collection[str], out: Path) -> fr
         for entry in entries
         if entry.name not in asked and not _has_input(entry, out) and not _has_result(entry, out)
     )
+
+
+def warn_of_namesakes(known: Mapping[str, Entry], sources: Mapping[str, list[str]]) -> None:
+    """Say if studies bear the names of others, still there, whose masks they would replace."""
+    number = sum(
+        case in known
+        and known[case].state == "done"
+        and not set(found) & set(known[case].sources)
+        and all(map(os.path.exists, known[case].sources))
+        for case, found in sources.items()
+    )
+    if number:
+        logger.warning(
+            "%d studies have the names of others that lie elsewhere and were segmented into this "
+            "folder before. Where their content differs, masks are replaced: to keep both, use "
+            "another --out, or name the studies in a CSV (columns case,image).",
+            number,
+        )
 
 
 def _has_input(entry: Entry, out: Path) -> bool:
