@@ -13,14 +13,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from pipeline.cli import main
 from pipeline.journal import Journal
-from pipeline.model import Model, ModelDescription, save_model
-from pipeline.network import build_network
+from pipeline.model import save_model
 from pipeline.report import read_provenance
-from tests.tiny import DESCRIPTION
+from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parent.parent
 OWN_MOUNTS = ["unshare", "--map-root-user", "--mount"]
@@ -56,10 +54,7 @@ def test_a_full_disk_blames_no_study_and_with_space_the_same_command_ends_whole(
 
 def prepare(folder):
     """Write a model and studies."""
-    description = ModelDescription.model_validate(DESCRIPTION)
-    torch.manual_seed(0)
-    network = build_network(description.network, 1, 2).eval()
-    save_model(Model(description, (network,)), folder / "model")
+    save_model(tiny_model(), folder / "model")
     (folder / "in").mkdir()
     for number in range(NUM_STUDIES):
         voxels = np.random.default_rng(number).normal(100, 20, (24, 24, 24)).astype(np.float32)
