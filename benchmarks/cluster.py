@@ -25,9 +25,10 @@ from pipeline.cluster import DaskWorkers
 from pipeline.cluster.config import LocalConfig
 from pipeline.cohort import RemoteJob, Request, SegmentOptions, find_studies, run_cohort
 from pipeline.cohort.events import Event, Workers
-from pipeline.cohort.own_process import OwnProcess, warm_up
+from pipeline.cohort.own_process import OwnProcess
 from pipeline.journal import Row
 from pipeline.model import hash_model, read_description
+from pipeline.processes import warm_up
 from pipeline.progress import CONSOLE
 
 PAGE = Path("benchmarks/cluster.md")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.processes import add_hung_after
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
     add("--keep", action="store_true", help="keep pulled files in OUT/.trivox/incoming")
     add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_hung_after(parser)
     parser.set_defaults(verb=pacs)
 
 
@@ -169,8 +171,9 @@ def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
     request = Request(description, hash_model(folder), out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
+    hung_after_s = 60 * options.hung_after
     dicom = dicom_options(options.series, description.channels[0].modality, out)
-    segmenter = CohortSegmenter(request, dicom, lambda: OwnProcess(remote, log_level))
+    segmenter = CohortSegmenter(request, dicom, lambda: OwnProcess(remote, log_level, hung_after_s))
     return segmenter, f"{request.gate} {options.series}"
 
 

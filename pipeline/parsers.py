@@ -75,11 +75,13 @@ def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:
         "[nsd_tolerance_mm=N] [--verbose]",
         help="compare masks with reference masks",
         description="Compare masks with references of the same case name: Dice, IoU, HD95, ASSD, "
-        "NSD and volume error, with means and 95 % confidence intervals.",
+        "NSD and volume error, with means and 95 % confidence intervals. BIDS masks "
+        "(sub-..._dseg), also in folders below, pair by the entities in their names: desc does not "
+        "count, and seg only where both have it.",
     )
     for name, text in (
-        ("predictions", "masks, <case>_seg.nii.gz or <case>.nii.gz"),
-        ("references", "expert masks, <case>.nii.gz"),
+        ("predictions", "masks, <case>_seg.nii.gz or <case>.nii.gz, or a BIDS derivative"),
+        ("references", "expert masks, <case>.nii.gz, or a BIDS derivative"),
         ("out", "for scores.csv and summary.csv"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=text)

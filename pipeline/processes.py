@@ -1,11 +1,15 @@
-"""How worker processes are started: from a clean one that has the imports done already.
+"""How worker processes are started, from a clean one that has the imports done, and given up.
 
 A process forked from the main one would inherit its threads and its GPU; a new interpreter would
 take seconds for the imports each time.
 """
 
+import argparse
 import multiprocessing
 from multiprocessing.context import BaseContext
+
+HUNG_AFTER_MINUTES = 60.0
+"""Even studies of gigabytes take minutes from one sign of life to the next."""
 
 _PRELOADED = "pipeline.cohort.child"
 
@@ -26,3 +30,22 @@ def warm_up() -> None:
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
+
+
+def add_hung_after(parser: argparse.ArgumentParser) -> None:
+    """Add how long the process that segments may be silent."""
+    parser.add_argument(
+        "--hung-after",
+        type=_minutes,
+        default=HUNG_AFTER_MINUTES,
+        metavar="MINUTES",
+        help="end this machine's process that segments if it says nothing for so long (default "
+        f"{HUNG_AFTER_MINUTES:g}), and try each study that it had in hand once more, alone",
+    )
+
+
+def _minutes(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise ValueError(text)
+    return number

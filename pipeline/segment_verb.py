@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.processes import add_hung_after
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
         "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
         "[--dicom-seg [KIND]] [--max-memory SIZE] [--device DEVICE] [--cluster ADDRESS|YAML] "
-        "[key=value ...] [--verbose]",
+        "[--hung-after MINUTES] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "A journal in the output folder says what became of each, so that the same command does "
@@ -38,6 +39,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="compute on a Dask cluster: a trusted scheduler's address, such as tcp://HOST:8786, "
         "or a file that describes one to start (kind: local, ssh, slurm, kubernetes)",
     )
+    add_hung_after(parser)
     parser.set_defaults(verb=segment)
 
 
@@ -138,7 +140,7 @@ def segment(options: argparse.Namespace) -> int:
     request = Request(description, hash_model(folder), out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
-    result = run_cohort(studies, request, _workers(remote, options.cluster, log_level))
+    result = run_cohort(studies, request, _workers(remote, options, log_level))
     counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
@@ -146,19 +148,21 @@ def segment(options: argparse.Namespace) -> int:
     return DONE if result.all_done else SOME_FAILED
 
 
-def _workers(remote: "RemoteJob", cluster: str | None, log_level: int) -> "Callable[[], Workers]":
+def _workers(
+    remote: "RemoteJob", options: argparse.Namespace, log_level: int
+) -> "Callable[[], Workers]":
     """Return what starts the workers: a process of this machine, or those of a cluster."""
-    if cluster is None:
+    if options.cluster is None:
         from pipeline.cohort.own_process import OwnProcess
 
-        return lambda: OwnProcess(remote, log_level)
+        return lambda: OwnProcess(remote, log_level, 60 * options.hung_after)
     try:
         from pipeline.cluster import DaskWorkers, read_cluster
     except ImportError as error:
         found = f"the package {error.name} is missing"
         remedy = "Install it: pip install 'trivox[cluster]'."
         raise ConfigError("--cluster", found, remedy) from error
-    config = read_cluster(cluster)
+    config = read_cluster(options.cluster)
     return lambda: DaskWorkers(remote, config, log_level)
 
 
@@ -167,10 +171,11 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "status",
         parents=[common],
-        help="say where a run of `segment` stands",
+        help="say where a run of `segment` or `pacs` stands",
         description="Read the journal of an output folder, also while a run writes to it: how many "
-        "studies are queued, running, done, rejected and failed, what is being done now, how long "
-        "it will still take, and why studies were not done.",
+        "studies are queued, running (of `pacs`: pulled, segmented), done (pushed), rejected and "
+        "failed, what is being done now, how long it will still take, and why studies were not "
+        "done.",
         epilog="Exit code 1 if a study was rejected or failed, or the run was killed. "
         "Example: trivox status masks/",
     )
@@ -178,15 +183,22 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sources",
         action="store_true",
-        help="list where the input of each study lies; such paths may name patients",
+        help="list where the input of each study lies (of `pacs`: the UIDs of each series); this "
+        "may name patients",
     )
     parser.set_defaults(verb=status)
 
 
 def status(options: argparse.Namespace) -> int:
     """Print where a run stands."""
-    from pipeline.journal import describe_sources, read_status
+    from pipeline.journal import ARCHIVE_LOCK, read_status
 
-    found = read_status(options.out)
-    print_lines(describe_sources(found) if options.sources else found.lines())
+    trip = None
+    if (options.out / ARCHIVE_LOCK).exists():
+        # What an archive needs is imported only where there was one.
+        from pipeline.archive.status import read_trip
+
+        trip = read_trip(options.out)
+    found = trip or read_status(options.out)
+    print_lines(found.sources() if options.sources else found.lines())
     return DONE if found.is_well else SOME_FAILED

@@ -106,7 +106,10 @@ def evaluate(options: argparse.Namespace) -> int:
     for problem in result.problems:
         CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
     if not result.scores:
-        remedy = "Masks and references go together by case name: <case>_seg.nii.gz, <case>.nii.gz."
+        remedy = (
+            "Masks and references go together by case name, <case>_seg.nii.gz and <case>.nii.gz; "
+            "those of BIDS (_dseg) by the entities in their names."
+        )
         raise ConfigError(options.predictions, "no case could be scored", remedy)
     summaries = summarise(result.scores, config)
     write_scores(result.scores, summaries, options.out)

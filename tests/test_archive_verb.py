@@ -7,6 +7,8 @@ from pydicom import dcmread
 
 from pipeline import archive_verb
 from pipeline.cli import main
+from pipeline.cohort import own_process
+from pipeline.errors import PipelineError
 from pipeline.model import save_model
 from pipeline.parsers import build_parser
 from tests.archive.conftest import orthanc, stored_study  # noqa: F401 (fixtures)
@@ -49,6 +51,8 @@ def test_there_and_back(words, segmenter, stored_study, orthanc, capsys, tmp_pat
     assert main([*words, *query]) == 0
     assert "1 studies, 2 series: 2 pushed; see" in capsys.readouterr().out
     assert len(orthanc.segmentations(study_uid)) == 2
+    assert main(["status", str(tmp_path / "out")]) == 0
+    assert "1 studies (2 series): 0 queued, 0 pulled, 0 segmented, 1" in capsys.readouterr().out
     assert main([*words, *query]) == 0
     assert "2 pushed (1 studies were complete already)" in capsys.readouterr().out
 
@@ -107,6 +111,20 @@ def test_what_goes_wrong_is_one_line(words, more, code, text, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_how_long_a_process_may_be_silent_can_be_said(real, monkeypatch, capsys):
+    _, _, words = real
+    asked = []
+
+    def refuse(_remote, _log_level, hung_after_s):
+        asked.append(hung_after_s)
+        raise PipelineError("here", "no process today", "Come again.")
+
+    monkeypatch.setattr(own_process, "OwnProcess", refuse)
+    assert main([*words, "--hung-after", "0.5"]) == 1
+    assert asked == [30]
+    assert "no process today" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("missing", ["model", "out"])
 def test_a_model_and_an_output_folder_are_needed_to_segment(words, missing, capsys):
     at = words.index(f"--{missing}")
@@ -129,23 +147,28 @@ def test_wrong_words_end_with_2(more):
     assert ended.value.code == 2
 
 
+@pytest.fixture
+def real(orthanc, key, stored_study, tmp_path):  # noqa: F811
+    """Return a study in the archive, its series, and the words that segment it with a model."""
+    channels = [{"name": "CT", "modality": "CT"}]
+    save_model(tiny_model(channels=channels), tmp_path / "model")
+    study_uid, (series_uid,) = stored_study(num_slices=12)
+    words = [
+        *("pacs", "--archive", orthanc.web, "--credentials", key, "--device", "cpu"),
+        *("--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")),
+        *("--query", f"StudyInstanceUID={study_uid}", "admission.mode=warn"),
+    ]
+    return study_uid, series_uid, words
+
+
 def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
     orthanc,  # noqa: F811
-    key,
-    stored_study,  # noqa: F811
+    real,
     tmp_path,
     capsys,
 ):
     """All of it is real: archive, reader, admission, network, DICOM SEG and SR."""
-    channels = [{"name": "CT", "modality": "CT"}]
-    save_model(tiny_model(channels=channels), tmp_path / "model")
-    study_uid, (series_uid,) = stored_study(num_slices=12)
-    out = tmp_path / "out"
-    words = [
-        *("pacs", "--archive", orthanc.web, "--credentials", key, "--device", "cpu"),
-        *("--model", str(tmp_path / "model"), "--out", str(out)),
-        *("--query", f"StudyInstanceUID={study_uid}", "admission.mode=warn"),
-    ]
+    (study_uid, series_uid, words), out = real, tmp_path / "out"
     assert main(words) == 0
     assert "1 studies, 1 series: 1 pushed" in capsys.readouterr().out
     (uid,) = orthanc.segmentations(study_uid)
@@ -163,3 +186,30 @@ def test_a_model_segments_what_the_archive_has_and_the_archive_keeps_it(
     assert "(1 studies were complete already)" in capsys.readouterr().out
     assert mask.stat().st_mtime_ns == before
     assert len(orthanc.segmentations(study_uid)) == 1
+
+
+def test_with_a_new_journal_nothing_is_made_or_pushed_twice(
+    orthanc,  # noqa: F811
+    real,
+    tmp_path,
+    capsys,
+):
+    """The masks say what they were made of, and the archive what it has."""
+    (study_uid, _, words), out = real, tmp_path / "out"
+    assert main(words) == 0
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*_*.*")}
+    num_instances = len(orthanc.get("/instances").json())
+    for path in (out / ".trivox").glob("journal.sqlite-*"):
+        path.unlink()
+    journal = out / ".trivox" / "journal.sqlite"
+    journal.write_bytes(b"this is no database" * 100)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "run the same command again: a new journal is made" in said
+    assert "--out" not in said, "in another folder all would be made and pushed again"
+    journal.rename(out / ".trivox" / "damaged")
+    assert main(words) == 0
+    assert "1 studies, 1 series: 1 pushed" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("*_*.*")} == before
+    assert len(orthanc.segmentations(study_uid)) == 1
+    assert len(orthanc.get("/instances").json()) == num_instances

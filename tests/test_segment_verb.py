@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
+from pipeline.cohort import own_process
+from pipeline.errors import PipelineError
 from pipeline.journal import Journal
 from pipeline.model import save_model
 from tests.tiny import tiny_model
@@ -126,6 +128,29 @@ def test_ctrl_c_ends_at_once_and_the_same_command_goes_on(cohort, model, tmp_pat
     assert "broken0.nii.gz: file is empty" in printed
     assert main(["status", str(out), "--sources"]) == 1
     assert str(cohort / "good00.nii.gz") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "seconds"), [([], 3600), (["--hung-after", "0.5"], 30)])
+def test_how_long_a_process_may_be_silent_can_be_said(
+    cohort, model, tmp_path, monkeypatch, words, seconds
+):
+    asked = []
+
+    def refuse(_remote, _log_level, hung_after_s):
+        asked.append(hung_after_s)
+        raise PipelineError("here", "no process today", "Come again.")
+
+    monkeypatch.setattr(own_process, "OwnProcess", refuse)
+    out = str(tmp_path / "out")
+    assert main(["segment", str(cohort), "--model", str(model), "--out", out, *words]) == 1
+    assert asked == [seconds]
+
+
+def test_no_time_at_all_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", "in", "--model", "m", "--out", "o", "--hung-after", "0"])
+    assert ended.value.code == 2
+    assert "--hung-after" in capsys.readouterr().err
 
 
 def test_status_of_a_folder_without_a_run_says_so(tmp_path, capsys):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.journal import ARCHIVE_LOCK, JOURNAL, PRIVATE
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class WorkFolders:
     @property
     def journal(self) -> Path:
         """The SQLite file."""
-        return self.out / ".trivox" / "journal.sqlite"
+        return self.out / JOURNAL
 
     @property
     def incoming(self) -> Path:
         """Pulled studies."""
-        return self.out / ".trivox" / "incoming"
+        return self.out / PRIVATE / "incoming"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -53,7 +54,7 @@ class WorkFolders:
         for folder in (self.incoming.parent, self.incoming):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)
-        with (self.incoming.parent / "archive.lock").open("w") as file:
+        with (self.out / ARCHIVE_LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -8,16 +8,16 @@ result is noted before it is pushed, and its push is noted when the archive has 
 import hashlib
 import json
 import secrets
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-from pipeline.errors import ConfigError
+from pipeline.journal import damage_named, has_table, open_database
 
 State: TypeAlias = Literal["queued", "pulled", "segmented", "pushed", "rejected", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -25,8 +25,6 @@ STATES: tuple[State, ...] = get_args(State)
 NAME_LENGTH = 12
 """Hexadecimal digits of a name: 48 bits, enough for a million series to differ."""
 
-_BUSY_TIMEOUT_S = 30.0
-_OWNER_ONLY = 0o600
 _TABLES = """
 CREATE TABLE IF NOT EXISTS archive_salt (salt TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS archive_series (
@@ -43,8 +41,17 @@ CREATE TABLE IF NOT EXISTS archive_series (
     changed_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS archive_series_by_study ON archive_series (study_uid);
+CREATE TABLE IF NOT EXISTS archive_runs (
+    id INTEGER PRIMARY KEY,
+    began_at REAL NOT NULL, ended_at REAL,
+    host TEXT NOT NULL, pid INTEGER NOT NULL,
+    target TEXT NOT NULL, studies TEXT NOT NULL
+);
 """
-_COLUMNS = "series_uid, study_uid, name, state, reason, attempts, recipe, target, products"
+_MAKE_SALT = "INSERT INTO archive_salt SELECT ? WHERE NOT EXISTS (SELECT * FROM archive_salt)"
+_COLUMNS = (
+    "series_uid, study_uid, name, state, reason, attempts, recipe, target, changed_at, products"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Entry:
         attempts: How often its study was begun.
         recipe: What it was, or is to be, segmented with.
         target: Where it was pushed to; empty before.
+        changed_at: When this was noted, in seconds since 1970.
         products: Files in the output folder that go to the archive.
     """
 
@@ -71,7 +79,30 @@ class Entry:
     attempts: int
     recipe: str
     target: str
+    changed_at: float
     products: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TripRecord:
+    """What is known of one run of the round trip.
+
+    Attributes:
+        number: Counted from 1.
+        began_at: In seconds since 1970, like `ended_at`.
+        ended_at: When it ended by itself; None while it is running, or if it was killed.
+        host: Where it ran, as process `pid`.
+        target: Where it pushes to; empty if it does not.
+        studies: What it was to bring to its end, by Study Instance UID.
+    """
+
+    number: int
+    began_at: float
+    ended_at: float | None
+    host: str
+    pid: int
+    target: str
+    studies: frozenset[str] = field(repr=False)
 
 
 class Ledger:
@@ -79,25 +110,22 @@ class Ledger:
 
     Args:
         path: The SQLite file; created, readable to its owner only, or added to.
+        is_reader: Whether nothing will be written; the file must be there then.
 
     Raises:
-        ConfigError: If it cannot be opened, or is no journal.
+        PipelineError: If it cannot be opened, or is no journal. So do all methods if it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.touch(mode=_OWNER_ONLY)
-            # SQLite gives its other files the permissions of this one.
-            path.chmod(_OWNER_ONLY)
-            self._database = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_TABLES)
-            self._salt = self._read_salt()
-        except (OSError, sqlite3.Error) as error:
-            remedy = "Choose another folder with --out, or remove the file."
-            raise ConfigError(path, f"cannot be used as a journal ({error})", remedy) from None
+    def __init__(self, path: Path, *, is_reader: bool = False) -> None:
+        self._path = path
+        if not is_reader:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with damage_named(path):
+            self._database = open_database(path, is_reader=is_reader)
+            if not is_reader:
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._database.executescript(_TABLES)
+                self._database.execute(_MAKE_SALT, (secrets.token_hex(16),))
 
     def __enter__(self) -> "Ledger":
         return self
@@ -114,33 +142,58 @@ class Ledger:
         """Return a name for a study or series that says nothing to those without the journal."""
         return hashlib.sha256(f"{self._salt}{uid}".encode()).hexdigest()[:NAME_LENGTH]
 
+    def begin_run(self, host: str, pid: int, study_uids: Iterable[str], target: str) -> None:
+        """Note a run over studies: by which process, and where it pushes to, if it does."""
+        self._execute(
+            "INSERT INTO archive_runs (began_at, host, pid, target, studies) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (time.time(), host, pid, target, json.dumps(list(study_uids))),
+        )
+
+    def end_run(self) -> None:
+        """Note that the newest run has ended by itself."""
+        self._execute(
+            "UPDATE archive_runs SET ended_at = ? WHERE id = (SELECT max(id) FROM archive_runs)",
+            (time.time(),),
+        )
+
+    def last_run(self) -> TripRecord | None:
+        """Return the newest run; None if there is none, or this is no archive's journal."""
+        with damage_named(self._path):
+            if not has_table(self._database, "archive_runs"):
+                return None
+            rows = self._database.execute("SELECT * FROM archive_runs ORDER BY id DESC LIMIT 1")
+            found = [
+                replace(TripRecord(*row), studies=frozenset(json.loads(row[-1]))) for row in rows
+            ]
+        return next(iter(found), None)
+
     def queue(self, study_uid: str, series_uids: Iterable[str], recipe: str) -> None:
         """Note series to be done; those that are known stay, unless another recipe is asked for."""
         now = time.time()
-        rows = [
-            (uid, study_uid, self.name_of(uid), "queued", "", 0, recipe, "", "[]", now, now)
-            for uid in series_uids
-        ]
-        self._database.executemany(
-            f"INSERT INTO archive_series ({_COLUMNS}, queued_at, changed_at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (series_uid) DO UPDATE SET "
-            "state = 'queued', reason = '', recipe = excluded.recipe, target = '', "
-            "products = '[]', changed_at = excluded.changed_at "
-            "WHERE recipe != excluded.recipe",
-            rows,
-        )
+        for uid in series_uids:
+            self._execute(
+                f"INSERT INTO archive_series ({_COLUMNS}, queued_at) "
+                "VALUES (?, ?, ?, 'queued', '', 0, ?, '', ?, '[]', ?) "
+                "ON CONFLICT (series_uid) DO UPDATE SET "
+                "state = 'queued', reason = '', recipe = excluded.recipe, target = '', "
+                "products = '[]', changed_at = excluded.changed_at "
+                "WHERE recipe != excluded.recipe",
+                (uid, study_uid, self.name_of(uid), recipe, now, now),
+            )
 
     def entries(self, study_uid: str | None = None) -> list[Entry]:
         """Return what is known of a study's series, or of all."""
         which, values = ("", ()) if study_uid is None else ("WHERE study_uid = ?", (study_uid,))
-        rows = self._database.execute(
+        rows = self._execute(
             f"SELECT {_COLUMNS} FROM archive_series {which} ORDER BY queued_at, series_uid", values
         )
-        return [replace(Entry(*row), products=tuple(json.loads(row[-1]))) for row in rows]
+        with damage_named(self._path):
+            return [replace(Entry(*row), products=tuple(json.loads(row[-1]))) for row in rows]
 
     def begin(self, study_uid: str) -> None:
         """Count one more attempt at a study."""
-        self._database.execute(
+        self._execute(
             "UPDATE archive_series SET attempts = attempts + 1 WHERE study_uid = ?", (study_uid,)
         )
 
@@ -148,7 +201,7 @@ class Ledger:
         self, series_uid: str, state: State, reason: str = "", products: Sequence[str] = ()
     ) -> None:
         """Note how far a series is, replacing reason and products."""
-        self._database.execute(
+        self._execute(
             "UPDATE archive_series SET state = ?, reason = ?, products = ?, changed_at = ? "
             "WHERE series_uid = ?",
             (state, reason, json.dumps(list(products)), time.time(), series_uid),
@@ -156,7 +209,7 @@ class Ledger:
 
     def mark_pushed(self, series_uid: str, target: str) -> None:
         """Note that an archive has confirmed to have all products of a series."""
-        self._database.execute(
+        self._execute(
             "UPDATE archive_series SET state = 'pushed', reason = '', target = ?, changed_at = ? "
             "WHERE series_uid = ?",
             (target, time.time(), series_uid),
@@ -168,11 +221,10 @@ class Ledger:
         found = Counter(entry.state for entry in self.entries() if entry.series_uid in wanted)
         return {state: found[state] for state in STATES if found[state]}
 
-    def _read_salt(self) -> str:
-        self._database.execute("BEGIN IMMEDIATE")
-        row = self._database.execute("SELECT salt FROM archive_salt").fetchone()
-        if row is None:
-            row = (secrets.token_hex(16),)
-            self._database.execute("INSERT INTO archive_salt VALUES (?)", row)
-        self._database.execute("COMMIT")
-        return str(row[0])
+    @cached_property
+    def _salt(self) -> str:
+        return str(self._execute("SELECT salt FROM archive_salt")[0][0])
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with damage_named(self._path):
+            return self._database.execute(statement, tuple(values)).fetchall()

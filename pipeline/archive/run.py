@@ -4,6 +4,8 @@ While one study is segmented the next one is pulled; no more lie in the working 
 noted in the ledger, and what lies complete in the folders, is not done again.
 """
 
+import os
+import platform
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,6 +98,8 @@ def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
         wanted = find_work(trip.source, trip.query, trip.limit, ledger)
         for study in wanted:
             ledger.queue(study.study_uid, study.series, trip.recipe)
+        target = "" if trip.target is None else trip.target.name
+        ledger.begin_run(platform.node(), os.getpid(), [s.study_uid for s in wanted], target)
         steps = Steps(ledger, trip.target, trip.out, segment)
         to_do = [study for study in wanted if not steps.is_ended(study)]
         if not trip.keep:
@@ -104,6 +108,7 @@ def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
             if to_do:
                 _Line(trip, folders, steps).run(to_do)
         finally:
+            ledger.end_run()
             write_table(ledger, trip.out)
         series_uids = [uid for study in wanted for uid in study.series]
         return Summary(len(wanted), len(wanted) - len(to_do), ledger.counts(series_uids))

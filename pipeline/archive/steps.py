@@ -11,7 +11,7 @@ from pipeline.archive.push import push_products
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.segmenter import Result, SegmentFolder
 from pipeline.archive.transport import TransferError
-from pipeline.errors import ConfigError, ModelError, PipelineError
+from pipeline.errors import PipelineError, StudyError
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +66,20 @@ class Steps:
         """Segment what was pulled, and note what became of each series.
 
         Raises:
-            PipelineError: If the model or the output folder is to blame, not the study.
+            PipelineError: If the model, the disk, the journal or the workers are to blame, not the
+                study.
             OSError: The same.
         """
         try:
             results = self._segment(folder)
-        except (ConfigError, ModelError, OSError):
+        except StudyError as error:
+            results = [Result("", "", "failed", str(error))]
+        except (PipelineError, OSError):
             raise
         except Exception as error:
             # Whatever it is, the other studies go on. Texts that are not ours may hold a name.
             logger.debug("%s failed", study.name, exc_info=True)
-            text = str(error) if isinstance(error, PipelineError) else type(error).__name__
-            results = [Result("", "", "failed", text)]
+            results = [Result("", "", "failed", type(error).__name__)]
         self._note(study, {result.series_uid: result for result in results})
 
     def push(self, study: WantedStudy) -> None:

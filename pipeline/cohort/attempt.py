@@ -30,7 +30,7 @@ def attempt(
             return stage()
         status, reason = _reject(study, out, study.refusal)
     except StudyError as error:
-        status, reason, cause = "rejected", str(error), _cause_of(error.__cause__)
+        status, reason, cause = "rejected", str(error), cause_of(error.__cause__)
         # No mask may stay beside a rejection; but a share that went away takes none with it.
         if not isinstance(error.__cause__, OSError):
             status, reason = _reject(study, out, reason)
@@ -38,14 +38,14 @@ def attempt(
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
         logger.debug("%s failed", study.case, exc_info=True)
         status, reason = "failed", f"{type(error).__name__}: {error}"
-        cause = _cause_of(error)
+        cause = cause_of(error)
     reason = one_line(without_folder(study.anonymous(reason), out))
     logger.warning("%s %s: %s", study.case, status, reason)
     total_s = time.perf_counter() - start + sum(taken.values())
     return Row(study.case, status, reason, total_s=total_s, cause=cause)
 
 
-def _cause_of(error: BaseException | None) -> Cause:
+def cause_of(error: BaseException | None) -> Cause:
     """Tell whether the same files might do another time, and whether no others will do now."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"

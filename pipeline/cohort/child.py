@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pipeline.cohort.events import SHOWN_STEPS, Event, Steps
+from pipeline.cohort.events import SHOWN_STEPS, Alive, Event, Steps
 from pipeline.cohort.line import Line
 from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
@@ -71,7 +71,7 @@ class _Child:
             if self._stopping.is_set():
                 raise KeyboardInterrupt
             if event.total < SHOWN_STEPS:
-                return
+                event = Alive()
         self.send(event)
 
     def take(self, line: Line) -> bool:

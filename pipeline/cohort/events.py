@@ -29,6 +29,11 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """Something that took a while is done: whoever says so does not hang."""
+
+
+@dataclass(frozen=True)
 class Lost:
     """Studies whose worker ended before they did, whichever of them was to blame."""
 
@@ -36,7 +41,7 @@ class Lost:
     reason: str
 
 
-Event: TypeAlias = Began | Steps | Lost | Row
+Event: TypeAlias = Began | Steps | Alive | Lost | Row
 
 
 class Workers(Protocol):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from pipeline.cohort.events import Event
+from pipeline.cohort.job import Job
 from pipeline.cohort.line import LENGTH, Line
-from pipeline.cohort.stages import Job
 from pipeline.cohort.study_input import StudyInput
 
 

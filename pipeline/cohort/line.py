@@ -6,9 +6,11 @@ While one study is segmented, the next one is loaded and the last one is written
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
-from pipeline.cohort.events import Began, Event, Steps
-from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
+from pipeline.cohort.events import Alive, Began, Event, Steps
+from pipeline.cohort.job import Job
+from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
 from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row
 from pipeline.study import extent_of
@@ -26,7 +28,8 @@ class Line:
     """
 
     def __init__(self, job: Job, report: Callable[[Event], None]) -> None:
-        self._job, self._report = job, report
+        self._job = replace(job, alive=lambda: report(Alive()))
+        self._report = report
         self._waiting: deque[StudyInput] = deque()
         self._loader = ThreadPoolExecutor(1, "load")
         self._writer = ThreadPoolExecutor(1, "write")

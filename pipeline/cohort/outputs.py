@@ -103,4 +103,5 @@ def make_output_folder(out: Path) -> None:
             pass
     except OSError as error:
         found = f"cannot be written to ({error.strerror})"
-        raise ConfigError(out, found, "Choose another folder with --out.") from error
+        remedy = "Make room or mend its permissions, or choose another folder with --out."
+        raise ConfigError(out, found, remedy) from error

@@ -1,6 +1,12 @@
-"""Segment in a process of its own, and start another one when it ends before its time."""
+"""Segment in a process of its own, and start another one when it ends before its time, or hangs.
+
+A process hangs if it has something to do and says nothing for long. Then each study that it had in
+hand is tried once more, alone: which of them is to blame cannot be seen, since one is read, one
+segmented and one written at the same time.
+"""
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -19,6 +25,10 @@ from pipeline.processes import worker_context
 CLOSING_S = 120.0
 """That a study may take to be written after the run was stopped."""
 
+POLL_S = 1.0
+_KILL_S = 10.0
+"""That the system may take to end a process that was killed."""
+
 SPARE_STARTS = 2
 """That may fail once the model was loaded: memory that was there before may come back."""
 
@@ -29,12 +39,15 @@ class OwnProcess:
     Args:
         remote: What to do.
         log_level: Of what the process logs here.
+        hung_after_s: Of silence while it has something to do, in seconds, after which it is ended;
+            without it never.
     """
 
     capacity = LENGTH
 
-    def __init__(self, remote: RemoteJob, log_level: int) -> None:
-        self._remote, self._log_level = remote, log_level
+    def __init__(self, remote: RemoteJob, log_level: int, hung_after_s: float = math.inf) -> None:
+        self._remote, self._log_level, self._hung_after_s = remote, log_level, hung_after_s
+        self._silent_s = 0.0
         self._given: dict[str, StudyInput] = {}
         self._is_ready, self._spare_starts = False, 0
         self._start()
@@ -52,8 +65,17 @@ class OwnProcess:
         """
         events, is_over = self._read()
         if is_over:
-            events += self._restart()
-        return events
+            self._process.join()
+            return [*events, *self._restart(_why(self._process.exitcode))]
+        if self._silent_s < self._hung_after_s:
+            return events
+        self._process.kill()
+        self._process.join(_KILL_S)
+        # It may have said something at the last moment.
+        events, _ = self._read()
+        minutes = self._hung_after_s / 60
+        reason = f"nothing was heard from the worker process for {minutes:.3g} minutes"
+        return [*events, *self._restart(reason)]
 
     def close(self) -> Sequence[Event]:
         """Let the process finish what it is writing, and end it."""
@@ -81,6 +103,7 @@ class OwnProcess:
         self._process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
         self._process.start()
         theirs.close()
+        self._silent_s = 0.0
 
     def _send(self, study: StudyInput) -> None:
         # If the process is gone, waiting for it will tell.
@@ -90,7 +113,11 @@ class OwnProcess:
     def _read(self) -> tuple[list[Event], bool]:
         """Return what came through the pipe, waiting for something, and whether it is closed."""
         events: list[Event] = []
-        connection.wait([self._connection], timeout=1.0)
+        if connection.wait([self._connection], timeout=POLL_S) or not self._given:
+            self._silent_s = 0.0
+        else:
+            # Not by the clock: both processes may have been stopped, and go on now.
+            self._silent_s += POLL_S
         try:
             while self._connection.poll():
                 message: Message = self._connection.recv()
@@ -114,10 +141,8 @@ class OwnProcess:
                 del self._given[message.case]
             events.append(message)
 
-    def _restart(self) -> list[Event]:
+    def _restart(self, reason: str) -> list[Event]:
         """Start another process after one that ended, and say what that one had in hand."""
-        self._process.join()
-        reason = _why(self._process.exitcode)
         if self._is_ready:
             lost = [Lost(tuple(self._given), reason)]
             self._given.clear()

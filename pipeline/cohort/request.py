@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.cohort.job import Job
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.recipe import settings_of
-from pipeline.cohort.stages import Job
 from pipeline.errors import ModelError
 from pipeline.inference import choose_device
 from pipeline.model import ModelDescription, load_model

@@ -17,10 +17,10 @@ import torch
 from pipeline.cohort.bids_derivative import prepare_derivative
 from pipeline.cohort.events import Workers
 from pipeline.cohort.here import Here
+from pipeline.cohort.job import Job
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
 from pipeline.cohort.request import Request
-from pipeline.cohort.stages import Job
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.supervisor import ALREADY_COMPLETE, Supervisor
 from pipeline.journal import Journal, Row, Status, only_run

@@ -8,24 +8,18 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
-
-import torch
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
 from pipeline.cohort.dicom_outputs import check_dicom, write_dicom
 from pipeline.cohort.gate import pass_gate
-from pipeline.cohort.options import SegmentOptions
+from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.cohort.study_input import StudyInput
-from pipeline.dicom_out import Algorithm
 from pipeline.findings import Finding
 from pipeline.journal import Row
 from pipeline.main_memory import give_back_freed
-from pipeline.model import Model
 from pipeline.progress import timed
 from pipeline.report import (
     FileRecord,
@@ -42,7 +36,7 @@ from pipeline.report import (
     write_picture,
     write_provenance,
 )
-from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation, Segmenter
+from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation
 from pipeline.study import GeometryHeader, extent_of, read_study
 from pipeline.volume import Grid, LabelMap, Volume
 
@@ -52,24 +46,6 @@ ALREADY_COMPLETE = "already complete"
 
 LARGE_BYTES = 2**28
 """Of a study whose voxels, once they are done with, are returned to the system at once."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all studies of a call share."""
-
-    model: Model
-    segmenter: Segmenter
-    out: Path
-    options: SegmentOptions
-    algorithm: Algorithm | None = None
-
-    @classmethod
-    def of(cls, model: Model, device: torch.device, out: Path, options: SegmentOptions) -> Self:
-        """Return a job for a model, made ready on a device."""
-        segmenter = Segmenter(model, device, options.max_bytes)
-        algorithm = None if options.dicom is None else Algorithm.of(model)
-        return cls(model, segmenter, out, options, algorithm)
 
 
 @dataclass(frozen=True)
@@ -128,6 +104,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     start = time.perf_counter()
     outputs = Outputs.of(job.out, study)
     recipe = make_recipe(study, job.model, job.options.dicom)
+    job.alive()
     previous = read_provenance(outputs.provenance)
     wanted = job.options.wanted(study, job.out)
     if previous is not None and is_current(previous, recipe, wanted):
@@ -153,8 +130,10 @@ def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
             num_channels=len(job.model.description.channels),
             config=job.model.description.study,
         )
+    job.alive()
     with timed(seconds, "admission"):
         voxels, findings = pass_gate(voxels, job.model.description)
+    job.alive()
     prepared = job.segmenter.prepare(voxels, keep_volume=job.options.pictures)
     if voxels.volume.data_CIJK.nbytes > LARGE_BYTES:
         del voxels
@@ -176,8 +155,10 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
         )
         seconds = dict(segmentation.seconds)
+        job.alive()
         with timed(seconds, "write"):
             stack.close()
+        job.alive()
     segmentation = replace(segmentation, seconds=seconds, admission=loaded.admission)
     volume = study.volume if job.options.pictures else None
     return Segmented(loaded.input, loaded.recipe, study.grid, study.header, volume, segmentation)
@@ -191,10 +172,13 @@ def _write(segmented: Segmented, job: Job) -> Row:
         if segmented.volume is not None:
             labels = job.model.description.labels
             write_picture(segmented.volume, segmentation.labels_IJK, labels, outputs.picture)
+            job.alive()
         write_mask(segmentation.labels_IJK, segmented.header, outputs.mask)
+        job.alive()
         if job.algorithm is not None and job.options.dicom is not None:
             label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
             write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
+            job.alive()
     warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
     provenance = _describe(segmented, segmentation, job)

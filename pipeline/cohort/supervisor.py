@@ -1,15 +1,16 @@
 """Give studies to workers, keep the journal of what becomes of them, and show how far they are."""
 
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from pipeline.cohort.attempt import cause_of
+from pipeline.cohort.earlier import find_gone, warn_of_namesakes
 from pipeline.cohort.events import Began, Event, Lost, Steps, Workers
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.request import Request
@@ -60,6 +61,7 @@ class Supervisor:
         self._tried_alone: set[str] = set()
         self._in_hand: dict[str, _InHand] = {}
         self._disk_is_full = False
+        self._gone: frozenset[str] = frozenset()
         self._show = _Display(progress)
         self._tables_at = time.monotonic()
 
@@ -87,7 +89,8 @@ class Supervisor:
         """Tell the studies that are complete from those to do, and from those to do alone."""
         known = {entry.name: entry for entry in self._journal.entries()}
         sources = {study.case: study.places() for study in self._studies}
-        _warn_of_namesakes(known, sources)
+        warn_of_namesakes(known, sources)
+        self._gone = find_gone(known.values(), sources, self._request.out)
         self._journal.ask_for(self._run, sources)
         for study in self._studies:
             entry = known.get(study.case)
@@ -183,27 +186,15 @@ class Supervisor:
         return sign(self._method, inputs, stamp(files))
 
     def _write_tables(self) -> None:
-        rows = [entry.row for entry in self._journal.entries() if entry.row is not None]
-        write_tables(rows, self._request.labels, self._request.out)
+        entries = [entry for entry in self._journal.entries() if entry.name not in self._gone]
+        rows = [entry.row for entry in entries if entry.row is not None]
+        try:
+            write_tables(rows, self._request.labels, self._request.out)
+        except OSError as error:
+            if cause_of(error) != "disk_full":
+                raise
+            self._disk_is_full = True
         self._tables_at = time.monotonic()
-
-
-def _warn_of_namesakes(known: Mapping[str, Entry], sources: Mapping[str, list[str]]) -> None:
-    """Say if studies bear the names of others, still there, whose masks they would replace."""
-    number = sum(
-        case in known
-        and known[case].state == "done"
-        and not set(found) & set(known[case].sources)
-        and all(map(os.path.exists, known[case].sources))
-        for case, found in sources.items()
-    )
-    if number:
-        logger.warning(
-            "%d studies have the names of others that lie elsewhere and were segmented into this "
-            "folder before. Where their content differs, masks are replaced: to keep both, use "
-            "another --out, or name the studies in a CSV (columns case,image).",
-            number,
-        )
 
 
 class _Display:

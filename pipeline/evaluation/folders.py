@@ -1,11 +1,17 @@
 """Evaluate a folder of predictions against a folder of references, pair by pair.
 
-Files pair by case: the file name without its suffix and without a trailing `_seg`. One bad pair
-never stops the rest: it becomes a `Problem`.
+Files pair by case: the file name without its suffix and without a trailing `_seg`. Segmentations of
+BIDS data sets (`sub-<label>..._dseg`), also in folders below, pair by the entities in their names:
+`desc` does not count, and `seg` only where both have it. One bad pair never stops the rest: it
+becomes a `Problem`.
+
+Source:
+    Brain Imaging Data Structure 1.10, https://bids-specification.readthedocs.io: "Entities".
 """
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +32,9 @@ from pipeline.volume import LARGEST_LABEL, Grid, LabelMap
 
 MAX_UNNAMED_LABELS = 1000
 """A file without label names that holds more values than this is taken for an image."""
+
+_BIDS = re.compile(r"(?P<entities>sub-[^_]+(_[a-z]+-[^_]+)*)_dseg")
+_BIDS_FILES = "sub-*_dseg.*"
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +81,8 @@ def evaluate_folders(
         predictions: Folder of label maps.
         references: Folder of label maps.
         labels: Foreground labels, name to value. If not given, the names are those in the
-            `<case>_seg.json` files beside the predictions; without any, each value found in any
-            scored pair is a label, named by its number.
+            `<case>_seg.json` or `_dseg.json` files beside the predictions; without any, each value
+            found in any scored pair is a label, named by its number.
         config: Tolerance of the NSD, and the value of ignored voxels.
 
     Raises:
@@ -81,6 +90,7 @@ def evaluate_folders(
             what a label means, or a label's value is out of range.
     """
     predicted, expected = _find_cases(predictions), _find_cases(references)
+    predicted, expected = _drop_seg(predicted, expected), _drop_seg(expected, predicted)
     names = labels or _recorded_labels(predictions, predicted)
     _check_label_values(names)
     scores: list[LabelScores] = []
@@ -113,16 +123,42 @@ def _find_cases(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise ConfigError(folder, "no such folder", "Name a folder of label maps.")
     cases: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted({*folder.iterdir(), *folder.rglob(_BIDS_FILES)}):
         if path.name.startswith(".") or not path.name.lower().endswith(VOLUME_SUFFIXES):
             continue
         name = case_name(path)
         if not name.endswith("_probabilities"):
-            cases.setdefault(name.removesuffix("_seg"), []).append(path)
+            cases.setdefault(_bids_case(name) or name.removesuffix("_seg"), []).append(path)
     if not cases:
         suffixes = ", ".join(VOLUME_SUFFIXES)
         raise ConfigError(folder, "holds no label maps", f"Put files there that end in {suffixes}.")
     return cases
+
+
+def _bids_case(name: str, *, with_seg: bool = True) -> str | None:
+    """Return the entities of a segmentation's name, that of `seg` last: `sub-01_T1w`.
+
+    Trivox names the image there that was segmented, so this is then the image's name.
+    """
+    found = _BIDS.fullmatch(name)
+    if found is None:
+        return None
+    words = found["entities"].split("_")
+    kept = [word for word in words if not word.startswith(("seg-", "desc-"))]
+    seg = [word.removeprefix("seg-") for word in words if word.startswith("seg-")]
+    return "_".join([*kept, *(seg if with_seg else [])])
+
+
+def _drop_seg(
+    cases: Mapping[str, list[Path]], others: Mapping[str, list[Path]]
+) -> dict[str, list[Path]]:
+    """Return cases without `seg` in their names where only that makes others of them."""
+    found: dict[str, list[Path]] = {}
+    for case, paths in cases.items():
+        short = _bids_case(case_name(paths[0]), with_seg=False)
+        is_short = case not in others and short in others
+        found.setdefault(short if short and is_short else case, []).extend(paths)
+    return found
 
 
 def _read_only_file(case: str, cases: Mapping[str, list[Path]], folder: Path) -> LabelMap:
@@ -174,11 +210,13 @@ def _check_label_values(labels: Mapping[str, int]) -> None:
 def _recorded_labels(folder: Path, cases: Mapping[str, list[Path]]) -> dict[str, int]:
     """Merge the label names that the provenance files beside the predictions give."""
     labels: dict[str, int] = {}
-    for case in sorted(cases):
-        path = folder / f"{case}_seg.json"
+    for case, (mask, *_) in sorted(cases.items()):
+        name = case_name(mask)
+        is_bids = _BIDS.fullmatch(name) is not None
+        path = mask.with_name(f"{name}.json") if is_bids else folder / f"{case}_seg.json"
         if not path.is_file():
             continue
-        recorded = _read_labels(path)
+        recorded = _read_labels(path, is_bids=is_bids)
         merged = labels | recorded
         if len(set(merged.values())) < len(merged) or merged != recorded | labels:
             found = f"labels {recorded} contradict {labels} of the files before it"
@@ -187,10 +225,13 @@ def _recorded_labels(folder: Path, cases: Mapping[str, list[Path]]) -> dict[str,
     return labels
 
 
-def _read_labels(path: Path) -> dict[str, int]:
+def _read_labels(path: Path, *, is_bids: bool) -> dict[str, int]:
+    """Return the labels in a provenance file; none if it is the sidecar of another tool's mask."""
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        return {str(name): int(value) for name, value in recorded.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if is_bids:
+            content = content.get("Trivox", {"labels": {}})
+        return {str(name): int(value) for name, value in content["labels"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         remedy = "Segment the case again, or remove the file."
         raise ConfigError(path, "names no labels", remedy) from error

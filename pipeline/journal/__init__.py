@@ -3,28 +3,43 @@
 Needs nothing that takes long to import, so that looking at a run costs no time.
 """
 
-from pipeline.journal.journal import JOURNAL, Journal
-from pipeline.journal.lock import PRIVATE, is_locked, make_private_folder, only_run
+from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
+from pipeline.journal.journal import Journal
+from pipeline.journal.lock import ARCHIVE_LOCK, PRIVATE, is_locked, make_private_folder, only_run
 from pipeline.journal.records import Entry, RunRecord, Stage, State
-from pipeline.journal.status import CohortStatus, describe_sources, read_status
+from pipeline.journal.status import (
+    CohortStatus,
+    Line,
+    in_words,
+    lines_of_reasons,
+    read_status,
+    table_of_running,
+)
 from pipeline.journal.table import Cause, Row, Status, write_tables
 
 __all__ = [
+    "ARCHIVE_LOCK",
     "JOURNAL",
     "PRIVATE",
     "Cause",
     "CohortStatus",
     "Entry",
     "Journal",
+    "Line",
     "Row",
     "RunRecord",
     "Stage",
     "State",
     "Status",
-    "describe_sources",
+    "damage_named",
+    "has_table",
+    "in_words",
     "is_locked",
+    "lines_of_reasons",
     "make_private_folder",
     "only_run",
+    "open_database",
     "read_status",
+    "table_of_running",
     "write_tables",
 ]

@@ -4,34 +4,22 @@ One SQLite file, written by one process; others read it while it is written (wri
 study is `queued`, `running`, or has ended as `done`, `rejected` or `failed`. What was `running`
 when the process was killed is found as such by the next one. The file can be read by its owner
 only: it knows where studies lie, and paths can hold patients' names.
-
-Source: sqlite.org/wal.html.
 """
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.journal.lock import PRIVATE, make_private_folder
+from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
+from pipeline.journal.lock import make_private_folder
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
 
-JOURNAL = f"{PRIVATE}/journal.sqlite"
-
-_BUSY_MS = 30_000
-_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
-"""What SQLite says of a file that is none of its own, is torn, or is of another version of ours."""
-
-_START_ANEW = (
-    "Rename it, with the -wal and -shm beside it, and run `trivox segment` again: a new journal is "
-    "made, and masks that are whole and match their input are kept."
-)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY,
@@ -70,20 +58,10 @@ class Journal:
             raise PipelineError(out, f"there is no {JOURNAL}", remedy)
         if not is_reader:
             make_private_folder(out)
-            # The files beside it inherit its permissions.
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self._damage_named():
-            self._database = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}{'?immutable=1' * self._is_frozen()}",
-                timeout=_BUSY_MS / 1000,
-                isolation_level=None,
-                check_same_thread=False,
-                uri=True,
-            )
+            self._database = open_database(self.path, is_reader=is_reader)
             self._database.row_factory = sqlite3.Row
-            self._execute(f"PRAGMA busy_timeout={_BUSY_MS}")
             if not is_reader:
-                self._execute("PRAGMA journal_mode=WAL")
                 self._execute("PRAGMA synchronous=NORMAL")
                 self._database.executescript(_SCHEMA)
 
@@ -178,13 +156,10 @@ class Journal:
     def last_run(self) -> RunRecord | None:
         """Return the newest run."""
         with self._damage_named():
+            if not has_table(self._database, "runs"):
+                return None
             found = self._execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
             return None if found is None else RunRecord.of(found)
-
-    def _is_frozen(self) -> bool:
-        """Tell whether nobody writes here: SQLite then must not want files beside the journal."""
-        has_log = self.path.with_name(f"{self.path.name}-wal").exists()
-        return not has_log and not os.access(self.path.parent, os.W_OK)
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
         return self._database.execute(statement, tuple(values))
@@ -196,20 +171,8 @@ class Journal:
             self._execute("BEGIN IMMEDIATE")
             yield
 
-    @contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        try:
-            yield
-        except (IndexError, ValueError) as error:
-            found = f"the journal is damaged or of another version ({error})"
-            raise PipelineError(self.path, found, _START_ANEW) from error
-        except sqlite3.Error as error:
-            remedy = "Free space on the disk, check the folder's permissions, and run again."
-            if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
-                remedy = _START_ANEW
-            raise PipelineError(
-                self.path, f"the journal cannot be used ({error})", remedy
-            ) from error
+    def _damage_named(self) -> AbstractContextManager[None]:
+        return damage_named(self.path)
 
 
 def _now() -> str:

@@ -13,6 +13,9 @@ PRIVATE = ".trivox"
 """Folder in the output folder that only its owner may read: what a run must remember."""
 
 LOCK = f"{PRIVATE}/lock"
+ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
+"""Held by a round trip to an archive, which consists of many runs."""
+
 PATIENCE_S = 10.0
 """A run that was just ended may hold the lock for a moment longer."""
 
@@ -45,10 +48,10 @@ def only_run(out: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
         yield
 
 
-def is_locked(out: Path) -> bool:
-    """Tell whether a run is writing to a folder now."""
+def is_locked(out: Path, lock: str = LOCK) -> bool:
+    """Tell whether a run is writing to a folder now, by the file that it locks."""
     try:
-        with (out / LOCK).open("a") as file:
+        with (out / lock).open("a") as file:
             return not _try(file)
     except OSError:
         return False

@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipeline.journal.records import Entry, RunRecord, State
 Line: TypeAlias = str | Table
 
 SHOWN_REASONS = 20
-"""Of studies that were not done; all are in `cohort.csv`."""
+"""Of studies that were not done; a table has all of them."""
 
 STATES: tuple[State, ...] = ("queued", "running", "done", "rejected", "failed")
 
@@ -72,16 +72,20 @@ class CohortStatus:
         counts = ", ".join(f"{number} {state}" for state, number in self.counts.items())
         lines: list[Line] = [f"{len(self.entries)} studies: {counts}", self._of_the_run()]
         if self.remaining is not None:
-            lines.append(f"about {_in_words(self.remaining)} to go")
+            lines.append(f"about {in_words(self.remaining)} to go")
         running = [entry for entry in self.entries if entry.state == "running"]
         if running and self.is_running:
-            lines.append(_table_of_running(running, self.now))
-        bad = [e for e in self.entries if e.state in ("rejected", "failed")]
-        if bad:
-            lines.append(_table_of_reasons(bad[:SHOWN_REASONS]))
-        if len(bad) > SHOWN_REASONS:
-            lines.append(f"and {len(bad) - SHOWN_REASONS} more; see {self.out / 'cohort.csv'}")
-        return lines
+            lines.append(table_of_running(running, self.now))
+        reasons = [
+            (entry.name, entry.state, entry.row.reason)
+            for entry in self.entries
+            if entry.row is not None and entry.state in ("rejected", "failed")
+        ]
+        return [*lines, *lines_of_reasons(reasons, self.out / "cohort.csv")]
+
+    def sources(self) -> Sequence[Line]:
+        """Return where the input of each study lies."""
+        return [f"{entry.name}: {', '.join(entry.sources)}" for entry in self.entries]
 
     def _of_the_run(self) -> str:
         who = f"process {self.run.pid} on {self.run.host}"
@@ -93,7 +97,7 @@ class CohortStatus:
         return f"{began} and was killed; the same command goes on ({who})"
 
     def _ago(self, time_utc: str) -> str:
-        return _in_words(self.now - datetime.fromisoformat(time_utc))
+        return in_words(self.now - datetime.fromisoformat(time_utc))
 
 
 def read_status(out: Path) -> CohortStatus:
@@ -116,28 +120,33 @@ def read_status(out: Path) -> CohortStatus:
     return CohortStatus(out, run, entries, is_running, datetime.now(UTC))
 
 
-def describe_sources(status: CohortStatus) -> Sequence[Line]:
-    """Return where the input of each study lies."""
-    return [f"{entry.name}: {', '.join(entry.sources)}" for entry in status.entries]
-
-
-def _table_of_running(entries: Sequence[Entry], now: datetime) -> Table:
+def table_of_running(entries: Iterable[Entry], now: datetime) -> Table:
+    """Return what is being done with each of these studies, and for how long."""
     table = Table("running", "stage", "for", "attempt", box=None)
     for entry in entries:
-        since = _in_words(now - datetime.fromisoformat(entry.since_utc))
+        since = in_words(now - datetime.fromisoformat(entry.since_utc))
         table.add_row(escape(entry.name), entry.stage or "given", since, str(entry.attempts))
     return table
 
 
-def _table_of_reasons(entries: Sequence[Entry]) -> Table:
+def lines_of_reasons(reasons: Sequence[tuple[str, str, str]], all_in: Path) -> Sequence[Line]:
+    """Return why studies were not done, as far as there is room.
+
+    Args:
+        reasons: Name, state and reason of each.
+        all_in: The table that has all of them.
+    """
+    if not reasons:
+        return []
     table = Table("not done", "state", "reason", box=None)
-    for entry in entries:
-        reason = "" if entry.row is None else entry.row.reason
-        table.add_row(escape(entry.name), entry.state, escape(reason))
-    return table
+    for name, state, reason in reasons[:SHOWN_REASONS]:
+        table.add_row(escape(name), state, escape(reason))
+    num_more = len(reasons) - SHOWN_REASONS
+    return [table] if num_more <= 0 else [table, f"and {num_more} more; see {all_in}"]
 
 
-def _in_words(length: timedelta) -> str:
+def in_words(length: timedelta) -> str:
+    """Return a length of time for people."""
     seconds = max(0, round(length.total_seconds()))
     hours, minutes = seconds // 3600, seconds // 60 % 60
     if hours:

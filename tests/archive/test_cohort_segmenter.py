@@ -6,7 +6,7 @@ from pydicom.uid import MRImageStorage
 from pipeline.archive.cohort_segmenter import CohortSegmenter
 from pipeline.cohort import DicomOptions, Request, SegmentOptions
 from pipeline.cohort.here import Here
-from pipeline.cohort.stages import Job
+from pipeline.cohort.job import Job
 from pipeline.dicom_out import DicomOutputConfig
 from tests.cohort.conftest import build_model
 from tests.dicom_files import make_series, positions_along, save_series, voxels

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline.archive.ledger import Ledger
-from pipeline.errors import ConfigError
+from pipeline.errors import PipelineError
 
 UIDS = ("1.2.3.1", "1.2.3.2")
 
@@ -67,6 +67,35 @@ def test_counts_the_states_of_the_named(ledger):
     assert ledger.counts(UIDS) == {"queued": 1, "failed": 1}
 
 
+def test_the_last_run_is_known_with_its_studies(ledger, path):
+    ledger.begin_run("host", 7, ["1.2.3"], "https://pacs")
+    ledger.begin_run("host", 8, ["1.2.3", "9.9"], "")
+    run = ledger.last_run()
+    assert (run.number, run.host, run.pid, run.target) == (2, "host", 8, "")
+    assert (run.studies, run.ended_at) == ({"1.2.3", "9.9"}, None)
+    ledger.end_run()
+    with Ledger(path, is_reader=True) as reader:
+        assert reader.last_run().ended_at >= run.began_at
+        assert reader.name_of("1.2.3") == ledger.name_of("1.2.3")
+
+
+def test_a_reader_finds_no_run_where_there_was_no_archive(path):
+    path.parent.mkdir()
+    sqlite3.connect(path).close()
+    with Ledger(path, is_reader=True) as reader:
+        assert reader.last_run() is None
+
+
+def test_damage_found_on_the_way_is_said(ledger, path):
+    with sqlite3.connect(path) as other:
+        other.execute("ALTER TABLE archive_series DROP COLUMN target")
+    other.close()
+    with pytest.raises(PipelineError, match=r"journal\.sqlite: .*no such column: target.*Rename"):
+        ledger.entries()
+    with pytest.raises(PipelineError, match=r"Rename"):
+        ledger.mark_pushed(UIDS[0], "https://pacs")
+
+
 def test_lives_beside_other_tables(path):
     path.parent.mkdir()
     with sqlite3.connect(path) as database:
@@ -93,5 +122,7 @@ def test_what_is_noted_outlives_a_killed_process(path):
 
 def test_another_file_is_refused(tmp_path):
     (tmp_path / "journal.sqlite").write_text("x" * 5000)
-    with pytest.raises(ConfigError, match=r"journal\.sqlite: cannot be used as a journal"):
+    with pytest.raises(
+        PipelineError, match=r"journal\.sqlite: the journal cannot be used .*Rename"
+    ):
         Ledger(tmp_path / "journal.sqlite")

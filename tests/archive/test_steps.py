@@ -7,7 +7,7 @@ from pipeline.archive.ledger import Ledger
 from pipeline.archive.pull import WantedStudy
 from pipeline.archive.steps import NOT_CHOSEN, Steps
 from pipeline.archive.transport import TransferError
-from pipeline.errors import ConfigError, StudyError
+from pipeline.errors import ConfigError, PipelineError, StudyError
 from tests.archive.fake import FakeArchive, gone
 from tests.archive.studies import make_study
 
@@ -98,10 +98,19 @@ def test_trouble_of_one_study_is_noted_without_the_text_of_others(make_steps, le
     assert states(ledger) == [("failed", "a: b. C.")] * 2
 
 
-@pytest.mark.parametrize("error", [ConfigError("out", "is full", "Free it."), OSError(28, "full")])
-def test_trouble_of_all_studies_ends_the_run(make_steps, tmp_path, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("out", "cannot be written to", "Choose another."),
+        PipelineError("out", "the disk is full", "Free space."),
+        PipelineError("journal.sqlite", "the journal is damaged", "Rename it."),
+        OSError(28, "full"),
+    ],
+)
+def test_trouble_of_all_studies_ends_the_run_and_blames_none(make_steps, ledger, tmp_path, error):
     with pytest.raises(type(error)):
         make_steps(error).segment(STUDY, tmp_path)
+    assert states(ledger) == [("queued", "")] * 2
 
 
 def test_what_could_not_be_pushed_needs_no_pull_to_be_tried_again(

@@ -1,7 +1,8 @@
-"""Jobs whose segmenter ends its process at certain studies; imported by worker processes too."""
+"""Jobs whose segmenter ends or hangs its process at certain studies; worker processes import it."""
 
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,44 @@ class CrashingJob(RemoteJob):
     def make(self):
         job = super().make()
         return replace(job, segmenter=Crashing(job.segmenter, self.crashes, self.slow))
+
+
+class Hanging:
+    """A segmenter that never comes back from some studies."""
+
+    def __init__(self, segmenter, in_segment, in_load):
+        self._segmenter, self._in_segment, self._in_load = segmenter, in_segment, in_load
+
+    def __getattr__(self, name):
+        return getattr(self._segmenter, name)
+
+    def prepare(self, study, **options):
+        if study.case in self._in_load:
+            threading.Event().wait()
+        return self._segmenter.prepare(study, **options)
+
+    def segment(self, study, sink=None, **options):
+        if study.case in self._in_segment:
+            threading.Event().wait()
+        return self._segmenter.segment(study, sink, **options)
+
+
+@dataclass(frozen=True)
+class HangingJob(RemoteJob):
+    in_segment: tuple[str, ...] = ()
+    in_load: tuple[str, ...] = ()
+
+    def make(self):
+        job = super().make()
+        return replace(job, segmenter=Hanging(job.segmenter, self.in_segment, self.in_load))
+
+
+@dataclass(frozen=True)
+class SleepingJob(RemoteJob):
+    """It never loads its model."""
+
+    def make(self):
+        threading.Event().wait()
 
 
 @dataclass(frozen=True)

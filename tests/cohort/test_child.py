@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cohort import child
 from pipeline.cohort.child import CLOSED, READY, STOP
-from pipeline.cohort.events import Steps
+from pipeline.cohort.events import Alive, Began, Steps
 from pipeline.journal import Row
 
 
@@ -45,7 +45,7 @@ def test_it_says_when_it_is_ready_and_when_it_is_done(at_work, studies):
 
 
 def test_few_steps_are_not_worth_a_message(at_work, studies):
-    """The studies here have fewer windows than a progress bar is shown for."""
+    """A study of fewer windows than a progress bar is shown for is only said to be alive."""
     at_work.send(studies[0])
     received = []
     while not any(isinstance(message, Row) for message in received):
@@ -53,6 +53,8 @@ def test_few_steps_are_not_worth_a_message(at_work, studies):
     at_work.send(STOP)
     messages(at_work)
     assert not any(isinstance(message, Steps) for message in received)
+    at = received.index(Began("a", "segment"))
+    assert received[at + 1] == Alive()
 
 
 def test_log_records_go_as_text_without_what_cannot_be_sent():

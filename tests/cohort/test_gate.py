@@ -9,8 +9,9 @@ import torch
 from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions, StudyInput
 from pipeline.cohort.gate import look_over, pass_gate
+from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.stages import Job, load, segment, write
+from pipeline.cohort.stages import load, segment, write
 from pipeline.errors import StudyError
 from pipeline.journal import Row
 from pipeline.report import read_provenance

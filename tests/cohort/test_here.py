@@ -3,7 +3,7 @@ import torch
 from pipeline.cohort import SegmentOptions
 from pipeline.cohort.events import Began
 from pipeline.cohort.here import Here
-from pipeline.cohort.stages import Job
+from pipeline.cohort.job import Job
 from pipeline.journal import Row
 from pipeline.segmentation import Segmenter
 

@@ -9,8 +9,8 @@ import torch
 
 from pipeline.cohort import SegmentOptions, line
 from pipeline.cohort.events import Began, Steps
+from pipeline.cohort.job import Job
 from pipeline.cohort.line import Line
-from pipeline.cohort.stages import Job
 from pipeline.journal import Row
 from pipeline.segmentation import Segmenter
 

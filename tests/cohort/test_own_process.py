@@ -20,7 +20,7 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
 from pipeline.processes import warm_up
-from tests.cohort.crash import CrashingJob, DyingJob, FalteringJob
+from tests.cohort.crash import CrashingJob, DyingJob, FalteringJob, HangingJob, SleepingJob
 
 
 def crashing(remote, **how):
@@ -101,6 +101,61 @@ def test_stopping_leaves_a_study_in_the_middle_at_once(remote, studies):
     assert time.monotonic() - start < 20
     assert "b" not in rows_of(events)
     assert not workers._process.is_alive()
+
+
+HUNG_AFTER_S = 6
+"""Longer than a process takes to start and load its model, also on a busy machine."""
+
+
+def test_studies_that_hang_fail_and_the_others_are_done(remote, studies):
+    """One that is read ahead while another one is segmented, and both hang: each is found out."""
+    job = HangingJob(remote.request, remote.device, in_segment=("b",), in_load=("c",))
+    studies = [*studies, replace(studies[0], case="d")]
+    result = run_cohort(
+        studies, remote.request, lambda: OwnProcess(job, logging.INFO, HUNG_AFTER_S)
+    )
+    assert {row.case: row.status for row in result.rows} == {
+        "a": "done", "b": "failed", "c": "failed", "d": "done"
+    }  # fmt: skip
+    for row in result.rows[1:3]:
+        assert row.reason == (
+            "nothing was heard from the worker process for 0.1 minutes "
+            "while it worked on this study alone"
+        )
+
+
+def test_a_model_that_hangs_while_it_loads_is_said(remote, studies):
+    workers = OwnProcess(SleepingJob(remote.request, remote.device), logging.INFO, 2)
+    workers.give(studies[0])
+    with pytest.raises(PipelineError, match=r"could not load the model: nothing was heard"):
+        gather(workers, bool)
+    assert not workers._process.is_alive()
+    workers.close()
+
+
+def test_a_process_that_waits_for_work_does_not_hang(remote, studies):
+    workers = OwnProcess(remote, logging.INFO)
+    workers.give(studies[0])
+    gather(workers, rows_of)
+    process = workers._process
+    workers._hung_after_s = 2
+    for _ in range(3):
+        assert workers.wait() == []
+    workers._hung_after_s = HUNG_AFTER_S
+    workers.give(studies[1])
+    assert rows_of(gather(workers, rows_of)) == {"b": "done"}
+    assert workers._process is process
+    workers.close()
+
+
+def test_a_process_that_says_something_now_and_then_does_not_hang(remote, studies):
+    workers = OwnProcess(crashing(remote, slow=("a",)), logging.INFO)
+    workers.give(studies[0])
+    gather(workers, lambda events: Began("a", "segment") in events)
+    workers._hung_after_s = 2
+    events = gather(workers, lambda events: len(events) > 40)
+    assert not any(isinstance(event, Lost) for event in events)
+    workers.close()
 
 
 def test_a_model_that_does_not_load_is_said(remote, tmp_path):

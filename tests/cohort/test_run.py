@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -340,6 +341,33 @@ def test_rows_of_earlier_calls_stay(tmp_path, out, model, options, save_volume):
     assert list(read_table(out)) == ["first", "second"]
 
 
+def test_a_broken_study_that_was_removed_has_no_row_any_more(segment, images, out, tmp_path):
+    (images / "torn.nii.gz").write_bytes(b"")
+    segment()
+    assert set(read_table(out)) == {"a", "b", "c", "torn"}
+    (images / "torn.nii.gz").unlink()
+    (images / "b.nii.gz").unlink()
+    segment()
+    assert set(read_table(out)) == {"a", "b", "c"}, "the mask of b is there, and is explained"
+    volumes = (out / "volumetry.csv").read_text()
+    for path in out.glob("b_*"):
+        path.unlink()
+    segment()
+    assert set(read_table(out)) == {"a", "c"}
+    assert "b,liver" in volumes
+    assert "b,liver" not in (out / "volumetry.csv").read_text()
+
+
+def test_a_second_folder_leaves_the_rows_of_the_first(
+    segment, images, out, model, options, tmp_path, save_volume
+):
+    (images / "torn.nii.gz").write_bytes(b"")
+    segment()
+    study = StudyInput("second", (save_volume(tmp_path / "more" / "second.nii.gz"),))
+    segment_cohort([study], model, out, options, CPU)
+    assert set(read_table(out)) == {"a", "b", "c", "torn", "second"}
+
+
 def test_outputs_tell_neither_folders_nor_header_text(
     tmp_path, out, model, monkeypatch, save_volume
 ):
@@ -363,7 +391,7 @@ def test_outputs_tell_neither_folders_nor_header_text(
 
 def test_a_relative_folder_is_cut_only_where_it_is_one(tmp_path, monkeypatch, out, model, options):
     monkeypatch.chdir(tmp_path)
-    study = StudyInput("x", (stages.Path("a") / "x.nii",))
+    study = StudyInput("x", (Path("a") / "x.nii",))
 
     def fail(*_):
         raise ValueError("a/x.nii has beta/gamma")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pipeline.cohort import SegmentOptions, StudyInput, stages
+from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.stages import Job, Loaded, Segmented, load, segment, write
+from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
 from pipeline.journal.table import Row
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.report import hash_settings, read_provenance
@@ -154,3 +155,15 @@ def test_the_provenance_tells_what_decided_the_mask(model, study, out):
     assert "more than the 0.0% seen on validation" in refusal
     assert provenance.seeds.startswith("none: nothing")
     assert provenance.environment["threads"] == torch.get_num_threads()
+
+
+def test_each_step_that_can_take_long_ends_in_a_sign_of_life(model, study, out):
+    said = []
+    options = SegmentOptions(pictures=True)
+    job = Job(model, Segmenter(model, CPU), out, options, alive=lambda: said.append("alive"))
+    loaded = load(study, job)
+    assert len(said) == 3, "hashed, read, looked over"
+    segmented = segment(loaded, job, 0, ignore)
+    assert len(said) == 5, "segmented, probabilities written"
+    write(segmented, job)
+    assert len(said) == 7, "picture and mask written"

@@ -1,10 +1,11 @@
 """Who does what next, and what the journal says of it, with workers that do as they are told."""
 
+import errno
 from dataclasses import replace
 
 import pytest
 
-from pipeline.cohort import StudyInput
+from pipeline.cohort import StudyInput, supervisor
 from pipeline.cohort.events import SHOWN_STEPS, Began, Lost, Steps
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.supervisor import Supervisor
@@ -171,6 +172,16 @@ def test_an_interruption_enters_what_ended_and_queues_the_rest(supervise, journa
     assert states(journal) == {"a": "done", "b": "done", "c": "queued"}, "b was being written"
     assert (request_.out / "cohort.csv").read_text().count("done") == 2
     assert journal.last_run().ended_utc is not None
+
+
+def test_tables_that_find_no_room_stop_the_run_too(supervise, journal, request_, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "write_tables", full)
+    with pytest.raises(PipelineError, match=r"the disk is full; 3 of 3 .*Free space"):
+        supervise(Told(request_.out))
+    assert set(states(journal).values()) == {"done"}
 
 
 def test_a_full_disk_stops_the_run_and_blames_no_study(supervise, journal, request_, studies):

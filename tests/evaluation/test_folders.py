@@ -190,6 +190,69 @@ def test_undeclared_values_are_reported(folders, caplog):
     assert "1 values without a name were not scored: [41]" in caplog.text
 
 
+def write_derived(folder, *words):
+    path = folder / "sub-01" / "anat" / "_".join(["sub-01", *words, "dseg.nii.gz"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path)
+    return path
+
+
+PREDICTED = ("ses-2", "seg-T1w", "desc-trivox")
+
+
+@pytest.mark.parametrize(
+    ("reference", "case"),
+    [
+        (("ses-2", "desc-manual"), "sub-01_ses-2"),
+        (("ses-2",), "sub-01_ses-2"),
+        (("ses-2", "seg-T1w", "desc-manual"), "sub-01_ses-2_T1w"),
+        (PREDICTED, "sub-01_ses-2_T1w"),
+    ],
+)
+def test_bids_masks_pair_by_their_entities(folders, reference, case):
+    predictions, references = folders
+    mask = write_derived(predictions, *PREDICTED)
+    write_derived(references, *reference)
+    labels = {"Manual": False, "Trivox": {"labels": {"liver": 1}}}
+    mask.with_name(mask.name.replace(".nii.gz", ".json")).write_text(json.dumps(labels))
+    result = evaluate_folders(predictions, references)
+    assert result.problems == ()
+    assert [(s.case, s.label, s.dice) for s in result.scores] == [(case, "liver", 1)]
+
+
+def test_a_bids_mask_pairs_with_one_that_has_the_name_of_its_image(folders):
+    predictions, references = folders
+    write_derived(predictions, "seg-T1w", "desc-trivox")
+    write(references / "sub-01_T1w.nii.gz")
+    assert [s.case for s in evaluate_folders(predictions, references).scores] == ["sub-01_T1w"]
+
+
+@pytest.mark.parametrize("other", [("ses-1",), ("ses-2", "seg-T2w"), ("ses-2", "run-1")])
+def test_bids_masks_of_other_images_do_not_pair(folders, other):
+    predictions, references = folders
+    write_derived(predictions, *PREDICTED)
+    write_derived(references, *other)
+    result = evaluate_folders(predictions, references, {"liver": 1})
+    assert (result.scores, len(result.problems)) == ((), 2)
+
+
+def test_two_bids_masks_do_not_share_a_reference(folders):
+    predictions, references = folders
+    write_derived(predictions, "seg-T1w", "desc-trivox")
+    write_derived(predictions, "seg-T2w", "desc-trivox")
+    write_derived(references, "desc-manual")
+    (problem,) = evaluate_folders(predictions, references).problems
+    assert "2 files for one case: sub-01_seg-T1w_desc-trivox_dseg.nii.gz, sub-01" in problem.text
+
+
+def test_the_sidecar_of_another_tool_names_no_labels(folders):
+    predictions, references = folders
+    mask = write_derived(predictions, "desc-other")
+    write_derived(references, "desc-manual")
+    mask.with_name(mask.name.replace(".nii.gz", ".json")).write_text('{"Manual": true}')
+    assert [s.label for s in evaluate_folders(predictions, references).scores] == ["1"]
+
+
 def test_missing_and_empty_folders(tmp_path):
     write(tmp_path / "full" / "a.nii.gz")
     (tmp_path / "empty").mkdir()

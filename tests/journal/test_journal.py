@@ -128,6 +128,14 @@ def test_no_journal_is_said(tmp_path):
         Journal(tmp_path, is_reader=True)
 
 
+def test_a_file_that_holds_no_cohort_yet_has_no_run(out):
+    """A round trip to an archive keeps its own tables there, and begins before."""
+    sqlite3.connect(out / JOURNAL).close()
+    journal = Journal(out, is_reader=True)
+    assert journal.last_run() is None
+    journal.close()
+
+
 def test_a_damaged_journal_is_said(out):
     (out / JOURNAL).write_bytes(b"this is no database" * 100)
     with pytest.raises(PipelineError, match=r"the journal cannot be used.*Rename it"):

@@ -12,7 +12,6 @@ from pipeline.journal import (
     Journal,
     Row,
     RunRecord,
-    describe_sources,
     read_status,
 )
 
@@ -82,7 +81,7 @@ def test_many_reasons_are_cut(tmp_path):
 def test_sources_only_on_request(tmp_path):
     found = make(tmp_path, entry("a", "done"))
     assert "/in/a.nii" not in text_of(found)
-    assert describe_sources(found) == ["a: /in/a.nii"]
+    assert found.sources() == ["a: /in/a.nii"]
 
 
 def test_it_is_read_from_the_journal_of_the_last_run(tmp_path):

@@ -3,7 +3,7 @@ import torch
 
 from pipeline.cohort import run_cohort
 from pipeline.cohort.here import Here
-from pipeline.cohort.stages import Job
+from pipeline.cohort.job import Job
 from pipeline.journal import PRIVATE
 from pipeline.reproduction.located import locate_by_journal
 from tests.cohort.conftest import (  # noqa: F401 (fixtures)

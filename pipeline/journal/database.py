@@ -1,0 +1,79 @@
+"""The SQLite file that an output folder remembers by: how it is opened, and what its errors mean.
+
+Source: sqlite.org/wal.html.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.journal.lock import PRIVATE
+
+JOURNAL = f"{PRIVATE}/journal.sqlite"
+
+_BUSY_MS = 30_000
+_OWNER_ONLY = 0o600
+_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
+"""What SQLite says of a file that is none of its own, is torn, or is of another version of ours."""
+
+_START_ANEW = (
+    "Rename it, with the -wal and -shm beside it, and run the same command again: a new journal is "
+    "made, and masks that are whole and match their input are kept."
+)
+
+
+def open_database(path: Path, *, is_reader: bool = False) -> sqlite3.Connection:
+    """Open a journal's file; each statement is a transaction unless one is begun.
+
+    Args:
+        path: The file; its folder exists.
+        is_reader: Whether nothing will be written; the file must be there then.
+
+    Raises:
+        OSError: If it cannot be made.
+        sqlite3.Error: If it cannot be opened; see `damage_named`.
+    """
+    if not is_reader:
+        # The files beside it inherit its permissions.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, _OWNER_ONLY))
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}{'?immutable=1' * _is_frozen(path)}",
+        timeout=_BUSY_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
+    database.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    if not is_reader:
+        database.execute("PRAGMA journal_mode=WAL")
+    return database
+
+
+def has_table(database: sqlite3.Connection, name: str) -> bool:
+    """Tell whether a table was made: a cohort and an archive's round trip have their own."""
+    found = database.execute("SELECT 1 FROM sqlite_master WHERE name=?", (name,))
+    return found.fetchone() is not None
+
+
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a journal into a `PipelineError` that says what to do about it."""
+    try:
+        yield
+    except (IndexError, ValueError) as error:
+        found = f"the journal is damaged or of another version ({error})"
+        raise PipelineError(path, found, _START_ANEW) from error
+    except sqlite3.Error as error:
+        remedy = "Free space on the disk, check the folder's permissions, and run again."
+        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+            remedy = _START_ANEW
+        raise PipelineError(path, f"the journal cannot be used ({error})", remedy) from error
+
+
+def _is_frozen(path: Path) -> bool:
+    """Tell whether nobody writes here: SQLite then must not want files beside the journal."""
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    return not has_log and not os.access(path.parent, os.W_OK)

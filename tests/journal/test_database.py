@@ -1,0 +1,36 @@
+"""How a journal's file is opened; what it is used for is tested in test_journal.py."""
+
+import sqlite3
+import stat
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.journal import damage_named, open_database
+
+
+def test_its_files_are_for_their_owner_only(tmp_path):
+    database = open_database(tmp_path / "x.sqlite")
+    database.execute("CREATE TABLE t (a)")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 3
+    database.close()
+
+
+def test_a_reader_makes_no_file(tmp_path):
+    with pytest.raises(sqlite3.Error):
+        open_database(tmp_path / "nowhere" / "x.sqlite", is_reader=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "remedy"),
+    [("SELECT * FROM nothing", "Rename it"), ("INSERT INTO t VALUES (1)", "Free space")],
+)
+def test_damage_and_lack_of_space_have_their_own_remedies(tmp_path, statement, remedy):
+    database = open_database(tmp_path / "x.sqlite")
+    database.execute("CREATE TABLE t (a UNIQUE)")
+    database.execute("INSERT INTO t VALUES (1)")
+    with pytest.raises(PipelineError, match=remedy), damage_named(tmp_path / "x.sqlite"):
+        database.execute(statement)
+    database.close()
