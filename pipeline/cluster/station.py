@@ -135,8 +135,10 @@ class Station:
             with self._turn:
                 if case not in self._written and not self._has_left(case):
                     self._step()
-        # Whose study is next moves the line on; this one is only waited for.
-        self._left[case].wait()
+        # Whose study is next moves the line on; this one is only waited for. A line that ended before
+        # this study came tells it nothing.
+        if not self.is_over:
+            self._left[case].wait()
         self._written.discard(case)
         del self._tasks[case], self._left[case]
         return self._rows.pop(case, self._failure)

@@ -2,7 +2,9 @@
 
 import logging
 import platform
+import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from distributed import Client
 
 from pipeline.cluster.config import AddressConfig
 from pipeline.cluster.order import Unfit, make_order
-from pipeline.cluster.station import prepare, release, segment_study
+from pipeline.cluster.station import Station, prepare, release, segment_study
 from pipeline.journal import Row
 
 
@@ -35,7 +37,12 @@ def order(remote, tmp_path):
 
 
 def ask(client, *call, **options):
-    return client.submit(*call, pure=False, **options).result(timeout=60)
+    future = client.submit(*call, pure=False, **options)
+    try:
+        return future.result(timeout=60)
+    except TimeoutError:
+        stacks = f"worker: {client.call_stack()}, scheduler: {client.processing()}"
+        pytest.fail(f"{future}; {stacks}")
 
 
 def model_of(dask_worker):
@@ -83,6 +90,19 @@ def test_an_unfit_worker_names_its_host_and_what_to_do(client, order, change, re
     assert isinstance(answer, Unfit)
     assert answer.reason.startswith(f"worker on {platform.node()}: ")
     assert reason in answer.reason
+
+
+def test_a_study_that_comes_as_its_line_ends_goes_back(order, make_studies, monkeypatch):
+    """One task may end the line between the moment that another one finds it and joins it."""
+    monkeypatch.setattr(Station, "_forward_logs", lambda *_: None)
+    station = Station(order, SimpleNamespace(name="0"))
+    station._end()
+    (study,) = make_studies("a")
+    answers = []
+    waiting = threading.Thread(target=lambda: answers.append(station.do(study, "x")), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert answers == [None]
 
 
 def test_a_model_that_breaks_while_it_is_loaded_is_no_crash(client, order, tmp_path):
