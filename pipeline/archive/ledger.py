@@ -19,8 +19,11 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from pipeline.journal import damage_named, has_table, open_database
 
-State: TypeAlias = Literal["queued", "pulled", "segmented", "pushed", "rejected", "failed"]
+State: TypeAlias = Literal[
+    "queued", "pulled", "segmented", "pushed", "unchosen", "rejected", "failed"
+]
 STATES: tuple[State, ...] = get_args(State)
+"""Of a series; `unchosen`: another one of its study was to be segmented."""
 
 NAME_LENGTH = 12
 """Hexadecimal digits of a name: 48 bits, enough for a million series to differ."""

@@ -12,7 +12,6 @@ from rich.table import Table
 
 from pipeline.archive.folders import WorkFolders
 from pipeline.archive.ledger import STATES, Entry, Ledger, State, TripRecord
-from pipeline.archive.steps import NOT_CHOSEN
 from pipeline.journal import (
     ARCHIVE_LOCK,
     Journal,
@@ -26,7 +25,7 @@ from pipeline.journal import (
 from pipeline.journal import Entry as CohortEntry
 
 _LEAST_FIRST: tuple[State, ...] = (
-    "queued", "pulled", "failed", "segmented", "pushed", "rejected"
+    "queued", "pulled", "failed", "segmented", "pushed", "rejected", "unchosen"
 )  # fmt: skip
 """A study is as far as the first of these that one of its series is."""
 
@@ -63,7 +62,7 @@ class TripStatus:
     def counts(self) -> dict[State, int]:
         """Number of studies in each state; they sum up to all studies."""
         found = Counter(_state_of(series) for series in self.studies.values())
-        return {state: found[state] for state in STATES}
+        return {state: found[state] for state in STATES if found[state] or state != "unchosen"}
 
     @property
     def is_well(self) -> bool:
@@ -129,12 +128,12 @@ class TripStatus:
         return tables
 
     def _reasons(self) -> list[tuple[str, str, str]]:
-        """Return series that failed or were rejected, if not for another one of their study."""
+        """Return series that failed or were rejected."""
         return [
             (entry.name, entry.state, entry.reason)
             for series in self.studies.values()
             for entry in series
-            if entry.state in ("rejected", "failed") and entry.reason != NOT_CHOSEN
+            if entry.state in ("rejected", "failed")
         ]
 
     def _has_ended(self, series: Sequence[Entry]) -> bool:
@@ -142,7 +141,9 @@ class TripStatus:
         state = _state_of(series)
         if state == "failed":
             return _changed_at(series) >= self.run.began_at
-        return state in ("pushed", "rejected") or (state == "segmented" and not self.run.target)
+        return state in ("pushed", "rejected", "unchosen") or (
+            state == "segmented" and not self.run.target
+        )
 
     def _ago(self, seconds: float) -> str:
         return in_words(timedelta(seconds=self.now - seconds))

@@ -15,8 +15,6 @@ from pipeline.errors import PipelineError, StudyError
 
 logger = logging.getLogger(__name__)
 
-NOT_CHOSEN = "it was not chosen among the series of its study"
-
 
 class Steps:
     """Pulled, segmented, pushed: what that means for a study's entries in the ledger.
@@ -103,9 +101,14 @@ class Steps:
                 self._ledger.mark_pushed(entry.series_uid, self._target.name)
 
     def _note(self, study: WantedStudy, results: Mapping[str, Result]) -> None:
-        of_the_rest = results.get("", Result("", "", "rejected", NOT_CHOSEN))
+        nothing = Result("", "", "rejected", "none of the study's series was segmented")
+        of_the_rest = results.get("") if results else nothing
         for entry in self._open_entries(study):
-            self._note_one(entry, results.get(entry.series_uid, of_the_rest))
+            result = results.get(entry.series_uid, of_the_rest)
+            if result is None:
+                self._ledger.mark(entry.series_uid, "unchosen")
+            else:
+                self._note_one(entry, result)
 
     def _note_one(self, entry: Entry, result: Result) -> None:
         if result.status != "done":
@@ -130,7 +133,7 @@ class Steps:
         return [entry for entry in self._entries(study) if not self._has_ended(entry)]
 
     def _has_ended(self, entry: Entry) -> bool:
-        if entry.state == "rejected":
+        if entry.state in ("rejected", "unchosen"):
             return True
         if self._target is None:
             return entry.state in ("segmented", "pushed")

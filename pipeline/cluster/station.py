@@ -135,8 +135,7 @@ class Station:
             with self._turn:
                 if case not in self._written and not self._has_left(case):
                     self._step()
-        # Whose study is next moves the line on; this one is only waited for, unless the line ended
-        # before it came: nothing will tell it.
+        # Whose study is next moves the line on. One that ended before this study came is mute.
         if not self.is_over:
             self._left[case].wait()
         self._written.discard(case)

@@ -168,6 +168,17 @@ def test_nothing_found_is_no_trouble(go):
     assert (summary.num_studies, summary.counts, summary.all_done) == (0, {}, True)
 
 
+def test_a_series_that_was_not_to_be_segmented_is_no_trouble(go, segment):
+    """Of each study's two, the first alone is chosen."""
+
+    def segment_one(folder):
+        return segment(folder)[:1]
+
+    summary = go(by=segment_one)
+    assert (summary.counts, summary.all_done) == ({"pushed": 2, "unchosen": 2}, True)
+    assert go(by=segment_one).num_skipped == 2
+
+
 def test_a_second_run_at_the_same_time_is_kept_out(go):
     def segment_and_start_another(folder):
         with pytest.raises(ConfigError, match="another run"):

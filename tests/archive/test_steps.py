@@ -5,7 +5,7 @@ import pytest
 from pipeline.archive import Patience, PatientArchive, Result
 from pipeline.archive.ledger import Ledger
 from pipeline.archive.pull import WantedStudy
-from pipeline.archive.steps import NOT_CHOSEN, Steps
+from pipeline.archive.steps import Steps
 from pipeline.archive.transport import TransferError
 from pipeline.errors import ConfigError, PipelineError, StudyError
 from tests.archive.fake import FakeArchive, gone
@@ -65,11 +65,11 @@ def test_a_pulled_study_is_noted(make_steps, ledger, tmp_path):
     assert states(ledger) == [("pulled", "")] * 2
 
 
-def test_results_are_noted_and_what_was_not_chosen_is_rejected(make_steps, ledger, product):
+def test_results_are_noted_and_so_is_what_was_not_chosen(make_steps, ledger, product):
     steps = make_steps([Result("a", "1.2.1", "done", products=(product,))])
     assert steps.needs_pull(STUDY)
     steps.segment(STUDY, product.parent)
-    assert states(ledger) == [("segmented", ""), ("rejected", NOT_CHOSEN)]
+    assert states(ledger) == [("segmented", ""), ("unchosen", "")]
     assert not steps.needs_pull(STUDY)
     assert not steps.is_ended(STUDY)
     steps.push(STUDY)
