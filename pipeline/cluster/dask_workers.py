@@ -206,10 +206,13 @@ class DaskWorkers:
                 self._waiting.appendleft(task.study)
 
     def _lose_worker(self, worker: str, reason: str, events: list[Event]) -> None:
-        for task in [task for task in self._tasks.values() if task.worker == worker]:
+        lost = [task for task in self._tasks.values() if task.worker == worker]
+        # What ends a worker at once may leave it no time to say what it began.
+        is_unheard = all(task.stage is None for task in lost)
+        for task in lost:
             del self._tasks[task.study.case]
             task.future.cancel()
-            self._lose(task, reason, events, is_suspect=task.stage is not None)
+            self._lose(task, reason, events, is_suspect=is_unheard or task.stage is not None)
 
     def _lose(self, task: _Task, reason: str, events: list[Event], *, is_suspect: bool) -> None:
         """Give a study to another worker, unless it may be what ends them."""
