@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
-from pipeline.cohort.outputs import make_output_folder
-from pipeline.model import hash_model, read_description, save_model
+from pipeline.cohort import StudyInput
+from pipeline.model import save_model
 from tests.tiny import tiny_model
+from tests.workers import make_remote
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +21,7 @@ def model_folder(tmp_path_factory):
 @pytest.fixture
 def remote(tmp_path, model_folder):
     """A job into `tmp_path / "out"`."""
-    out = tmp_path / "out"
-    make_output_folder(out)
-    description, sha256 = read_description(model_folder), hash_model(model_folder)
-    request = Request(description, sha256, out, SegmentOptions(), model_folder)
-    return RemoteJob(request, "cpu")
+    return make_remote(model_folder, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
 from tests.cluster.odd_jobs import OddJob
+from tests.workers import gather
 
 CPU = torch.device("cpu")
 
@@ -248,13 +249,3 @@ def test_a_scheduler_that_is_gone_is_named_and_nothing_is_lost(odd, make_studies
         run_cohort(studies, odd.request, lambda: Closing(odd, config, logging.INFO))
     found = entries(odd.request.out)
     assert (found["a"].state, found["slow"].state) == ("done", "queued")
-
-
-def gather(workers, until):
-    """Collect events until the condition holds for them."""
-    events = []
-    deadline = time.monotonic() + 60
-    while not until(events):
-        assert time.monotonic() < deadline
-        events += workers.wait()
-    return events

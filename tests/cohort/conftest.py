@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cohort import RemoteJob, Request, SegmentOptions, StudyInput
-from pipeline.cohort.outputs import make_output_folder
-from pipeline.model import hash_model, read_description, save_model
+from pipeline.cohort import SegmentOptions, StudyInput
+from pipeline.model import save_model
 from tests.tiny import DESCRIPTION, tiny_model
+from tests.workers import make_remote
 
 SPACING_MM = (1.5, 1.0, 2.0)
 
@@ -45,11 +45,7 @@ def model_folder(tmp_path_factory, model):
 @pytest.fixture
 def remote(tmp_path, model_folder):
     """A job for another process, into `tmp_path / "out"`."""
-    out = tmp_path / "out"
-    make_output_folder(out)
-    description, sha256 = read_description(model_folder), hash_model(model_folder)
-    request = Request(description, sha256, out, SegmentOptions(), model_folder)
-    return RemoteJob(request, "cpu")
+    return make_remote(model_folder, tmp_path / "out")
 
 
 @pytest.fixture

@@ -21,20 +21,11 @@ from pipeline.journal import Journal, Row
 from pipeline.model import load_model
 from pipeline.processes import warm_up
 from tests.cohort.crash import CrashingJob, DyingJob, FalteringJob, HangingJob, SleepingJob
+from tests.workers import gather
 
 
 def crashing(remote, **how):
     return CrashingJob(remote.request, remote.device, **how)
-
-
-def gather(workers, until):
-    """Collect events until the condition holds for them."""
-    events = []
-    deadline = time.monotonic() + 60
-    while not until(events):
-        assert time.monotonic() < deadline
-        events += workers.wait()
-    return events
 
 
 def rows_of(events):
