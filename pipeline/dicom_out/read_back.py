@@ -47,7 +47,7 @@ def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, na
     try:
         read_IJK = _read_labels(segmentation, label_map, value_of)
     except (ValueError, LookupError, AttributeError) as error:
-        raise unlike(name, f"its frames do not fit ({type(error).__name__})") from error
+        raise unlike(name, "its frames do not fit") from error
     num_different = int(np.count_nonzero(read_IJK != label_map.labels_IJK))
     if num_different:
         raise unlike(name, f"{num_different} voxels differ")
@@ -119,12 +119,8 @@ def _read_labels(
     read_IJK = np.zeros_like(label_map.labels_IJK, dtype=label_type)
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     places = _Places(segmentation, shared, label_map.grid)
-    frames = zip(
-        segmentation.PerFrameFunctionalGroupsSequence,
-        iter_pixels(segmentation, raw=True),
-        strict=True,
-    )
-    for groups, frame_RC in frames:
+    frames = segmentation.PerFrameFunctionalGroupsSequence
+    for groups, frame_RC in zip(frames, _pixels_of_frames(segmentation), strict=True):
         slice_RC = places.of(groups).of(read_IJK)
         if segmentation.SegmentationType == "LABELMAP":
             slice_RC[:] = value_of_pixel[frame_RC]
@@ -134,6 +130,30 @@ def _read_labels(
             raise ValueError("two segments hold the same voxel")
         slice_RC[inside_RC] = value_of[_segment_number(groups, shared)]
     return read_IJK
+
+
+def _pixels_of_frames(segmentation: Dataset) -> Iterator[npt.NDArray[Any]]:
+    """Yield the pixels of each frame, `(R, C)`.
+
+    Eight pixels of one bit share a byte, and a frame begins where the one before it ends, in the
+    middle of a byte. `iter_pixels` cuts such frames too short.
+
+    Raises:
+        ValueError: If there are fewer pixels than the frames have.
+
+    Source: DICOM PS3.5 8.1.1 (Pixel Data Encoding), PS3.3 C.8.20.2.1 (bits of segmentations).
+    """
+    if segmentation.BitsAllocated != 1:
+        yield from iter_pixels(segmentation, raw=True)
+        return
+    packed = np.frombuffer(segmentation.PixelData, dtype=np.uint8)
+    shape = int(segmentation.Rows), int(segmentation.Columns)
+    size = shape[0] * shape[1]
+    for number in range(int(segmentation.NumberOfFrames)):
+        first_byte, first_bit = divmod(number * size, 8)
+        last_byte = -(-(first_bit + size) // 8) + first_byte
+        bits = np.unpackbits(packed[first_byte:last_byte], bitorder="little")
+        yield bits[first_bit : first_bit + size].reshape(shape)
 
 
 class _Places:

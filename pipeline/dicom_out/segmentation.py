@@ -136,6 +136,8 @@ def _build(
     for index in segmentation.DimensionIndexSequence:
         index.DimensionOrganizationUID = dimensions
     _number_frames(segmentation, source)
+    if config.kind == "binary":
+        _pack_closely(segmentation)
     put_identity(source.identity, segmentation)
     return segmentation
 
@@ -153,6 +155,25 @@ def _number_frames(segmentation: "Segmentation", source: SourceSeries) -> None:
     }
     for image in images.values():
         image.ReferencedFrameNumber = source.frame_numbers[image.ReferencedFrameNumber - 1]
+
+
+def _pack_closely(segmentation: "Segmentation") -> None:
+    """Put frames of single bits behind each other without a gap, and a zero byte at an odd end.
+
+    highdicom 0.28 begins frames of fewer than eight pixels at a byte of their own, and fills up
+    with the character 0.
+
+    Source: DICOM PS3.5 8.1.1 and 6.2 (OB, OW).
+    """
+    size = segmentation.Rows * segmentation.Columns
+    num_frames = int(segmentation.NumberOfFrames)
+    packed = segmentation.PixelData
+    if size < 8:
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
+        bits = bits[: 8 * num_frames].reshape(num_frames, 8)[:, :size]
+        packed = np.packbits(bits, bitorder="little").tobytes()
+    length = -(-size * num_frames // 8)
+    segmentation.PixelData = packed[:length] + b"\0" * (length % 2)
 
 
 def equipment(algorithm: Algorithm) -> dict[str, Any]:

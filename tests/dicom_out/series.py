@@ -60,10 +60,14 @@ def positions(orientation, distance_mm, num_images, origin=(-30.0, 12.5, 101.25)
     return [np.array(origin) + number * distance_mm * normal for number in range(num_images)]
 
 
+def image_by_itk(files):
+    in_order = sorted(files, key=lambda file: _along_normal(dcmread(file)))
+    return SimpleITK.ReadImage([str(file) for file in in_order])
+
+
 def read_by_itk(files):
     """Read the pixels of a series as a label map, by SimpleITK: voxels and affine, LPS to RAS."""
-    in_order = sorted(files, key=lambda file: _along_normal(dcmread(file)))
-    image = SimpleITK.ReadImage([str(file) for file in in_order])
+    image = image_by_itk(files)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

@@ -64,12 +64,12 @@ def drop_a_frame(output):
     ("change", "message"),
     [
         (flip_first_bit, "1 voxels differ"),
-        (swap_two_positions, r"its frames do not fit \(ValueError\)"),
-        (move_a_frame, r"its frames do not fit \(ValueError\)"),
-        (give_two_segments_one_frame, r"its frames do not fit \(ValueError\)"),
-        (name_another_segment, r"its frames do not fit \(KeyError\)"),
+        (swap_two_positions, "its frames do not fit"),
+        (move_a_frame, "its frames do not fit"),
+        (give_two_segments_one_frame, "its frames do not fit"),
+        (name_another_segment, "its frames do not fit"),
         (rename_a_segment, "its segments are not the labels"),
-        (drop_a_frame, r"its frames do not fit \(ValueError\)"),
+        (drop_a_frame, "its frames do not fit"),
     ],
 )
 def test_changed_segmentations(written, algorithm, change, message):

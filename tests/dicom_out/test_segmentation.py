@@ -7,6 +7,7 @@ import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.uid import JPEGLSLossless, RLELossless
@@ -15,7 +16,7 @@ from pipeline.dicom_out import Algorithm, DicomOutputConfig, write_segmentation
 from pipeline.dicom_out import segmentation as module
 from pipeline.errors import PipelineError, StudyError
 from pipeline.volume import LabelMap
-from tests.dicom_out.series import OBLIQUE, SECRET, read_by_itk
+from tests.dicom_out.series import OBLIQUE, SECRET, image_by_itk, read_by_itk
 
 BINARY = DicomOutputConfig()
 LABELMAP = DicomOutputConfig(kind="labelmap")
@@ -153,6 +154,57 @@ def test_highdicom_reads_the_same_volume(make_series, images, algorithm, tmp_pat
     # Segment numbers are 1, 2, 3 for the label values 2, 4, 9.
     expected = np.searchsorted([2, 4, 9], label_map.labels_IJK) + (label_map.labels_IJK > 0)
     np.testing.assert_array_equal(volume.array[tuple(numbers.T)], expected[tuple(places.T)])
+
+
+@pytest.mark.parametrize("config", [BINARY, LABELMAP])
+@pytest.mark.parametrize("num_images", [1, 5])
+@pytest.mark.parametrize(
+    "shape",
+    [(8, 8), (3, 11), (5, 10), (9, 11), (4, 9), (11, 7), (83, 106), (5, 11), (2, 2), (2, 3)],
+)
+def test_frames_of_any_size(make_series, algorithm, tmp_path, shape, num_images, config):
+    """Rows x columns modulo 8 is 0 to 7, and less than a byte: frames share their bytes."""
+    images = np.random.default_rng(0).choice([0, 2, 4, 9], (num_images, *shape))
+    files = make_series(images)
+    path = tmp_path / "seg.dcm"
+    label_map = read_by_itk(files)
+    write_segmentation(label_map, files, algorithm, path, config)
+    assert_frames_are_the_sources_pixels(path, files, algorithm)
+    read = highdicom.seg.segread(path)
+    numbers = read.get_pixels_by_source_instance(
+        [dcmread(file).SOPInstanceUID for file in files],
+        combine_segments=True,
+        ignore_spatial_locations=True,
+    )
+    for file, numbers_RC in zip(files, numbers, strict=True):
+        np.testing.assert_array_equal(np.array([0, 2, 4, 9])[numbers_RC], dcmread(file).pixel_array)
+    if config is BINARY:
+        # By the standard: no gap between frames, and a zero byte where the length would be odd.
+        length = -(-shape[0] * shape[1] * int(read.NumberOfFrames) // 8)
+        assert len(read.PixelData) == length + length % 2
+        assert not any(read.PixelData[length:])
+
+
+@pytest.mark.parametrize("shape", [(83, 106), (83, 104)])
+def test_other_software_reads_and_approves_frames_of_any_size(
+    make_series, algorithm, tmp_path, shape
+):
+    images = np.random.default_rng(0).choice([0, 2, 4, 9], (5, *shape))
+    files = make_series(images)
+    label_map = read_by_itk(files)
+    write_segmentation(label_map, files, algorithm, tmp_path / "in" / "seg.dcm", BINARY)
+    assert errors_of(tmp_path / "in" / "seg.dcm") == []
+    if shutil.which("segimage2itkimage") is None:
+        pytest.skip("no segimage2itkimage: install dcmqi")
+    words = ["--inputDICOM", tmp_path / "in" / "seg.dcm", "--outputDirectory", tmp_path]
+    subprocess.run(["segimage2itkimage", *words, "-t", "nii"], capture_output=True, check=True)
+    found_IJK = np.zeros(label_map.labels_IJK.shape, int)
+    # Segment numbers are 1, 2, 3 for the label values 2, 4, 9.
+    for number, value in enumerate((2, 4, 9), start=1):
+        read = SimpleITK.ReadImage(str(tmp_path / f"{number}.nii.gz"))
+        on_source = SimpleITK.Resample(read, image_by_itk(files), SimpleITK.Transform(3, 1), 1)
+        found_IJK += value * (SimpleITK.GetArrayFromImage(on_source).T != 0)
+    np.testing.assert_array_equal(found_IJK, label_map.labels_IJK)
 
 
 @pytest.mark.parametrize("config", [BINARY, LABELMAP])
