@@ -1,12 +1,22 @@
 """Write files so that a killed run never leaves one that looks finished; name files by content."""
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PRIVATE = ".trivox"
+"""Folder in an output folder that only its owner may read: what a run must remember."""
+
+REPLACED = f"{PRIVATE}/replaced"
+"""What lay where something else was to be written, by the time at which it was moved."""
 
 
 @contextmanager
@@ -69,6 +79,44 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
+
+
+def set_aside(paths: Iterable[Path], out: Path, why: str) -> Path | None:
+    """Move files out of the way, to `.trivox/replaced/<time>/` in their output folder.
+
+    Args:
+        paths: In `out`, at any depth; those that are not there are left out.
+        out: The output folder.
+        why: Put before their names in the one line of the log, such as "changed by somebody else".
+
+    Returns:
+        The folder that holds them now, under their paths in `out`; None if none was there.
+
+    Raises:
+        OSError: If they cannot be moved.
+    """
+    names = [path.relative_to(out) for path in paths if os.path.lexists(path)]
+    if not names:
+        return None
+    (out / PRIVATE).mkdir(mode=0o700, exist_ok=True)
+    folder = _new_folder(out / REPLACED / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(out / name, folder / name)
+    moved = ", ".join(map(str, names))
+    logger.warning("%s: %s; moved to %s", why, moved, folder.relative_to(out))
+    return folder
+
+
+def _new_folder(wanted: Path) -> Path:
+    """Make a folder of this name, or of this name and a number, and return it."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    folder.mkdir()
+    return folder
 
 
 def sha256_of(*paths: Path) -> str:

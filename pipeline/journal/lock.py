@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import ConfigError
-
-PRIVATE = ".trivox"
-"""Folder in the output folder that only its owner may read: what a run must remember."""
+from pipeline.files import PRIVATE
 
 LOCK = f"{PRIVATE}/lock"
 ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
