@@ -5,13 +5,17 @@ the head). Arrays are indexed `(I, J, K)`; `C` counts channels. `affine` takes v
 `(i, j, k, 1)`, at voxel centres, to world coordinates. LPS exists only where SimpleITK is called.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations, product
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 Affine = npt.NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 Slices = tuple[slice, slice, slice]
 """A box in a volume."""
@@ -25,11 +29,18 @@ IGNORE_INDEX = -1
 PROBABILITY_STEPS = 255
 """Probabilities are handed on as whole multiples of 1/255, so rounding costs at most 1/510."""
 
-GRID_TOLERANCE_MM = 1e-2
-"""Largest distance between the corners of two grids that still count as the same grid, in mm.
+GRID_TOLERANCE_VOXELS = 0.1
+"""Largest distance between the corners of two grids that still count as the same grid.
 
-Tools round affines differently (float32 NIfTI fields, text in NRRD headers), which moves corners by
-micrometres; a true difference moves them by a fraction of a voxel or more.
+Along each axis, as a share of the voxel: tools round affines differently (spacings to 0.001 mm,
+origins to 0.1 mm), which moves corners by a few percent of a voxel; a true difference moves them by
+half a voxel or more.
+"""
+
+GRID_ROUNDING_MM = 1e-2
+"""Distance between the corners of two grids, in mm, that no format's own rounding exceeds.
+
+Float32 NIfTI fields and text in NRRD headers move corners by micrometres.
 """
 
 
@@ -72,13 +83,84 @@ class Grid:
         indices = np.array(np.meshgrid(*([0, n] for n in last), indexing="ij")).reshape(3, -1)
         return np.asarray((self.affine[:3, :3] @ indices).T + self.affine[:3, 3])
 
-    def same_as(self, other: "Grid", tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
-        """Tell whether both grids have the same shape and all corners within `tolerance_mm`."""
-        return self.shape == other.shape and self.distance_mm(other) <= tolerance_mm
+    def same_as(self, other: "Grid") -> bool:
+        """Tell whether both grids have the same voxels in the same order, but for rounding."""
+        return self.shape == other.shape and _alignment(self, other, _AS_STORED).is_same
 
     def distance_mm(self, other: "Grid") -> float:
         """Largest distance between corresponding corners of two grids, in mm."""
         return float(np.linalg.norm(self.corners_mm() - other.corners_mm(), axis=1).max())
+
+    def aligned_to(self, other: "Grid") -> "Alignment | None":
+        """Return how this grid's axes come to run as those of another, by their corners.
+
+        Of all orders and directions of the axes it is the one that brings the corners nearest to
+        those of the other grid; None if none gives the other's shape.
+        """
+        possible = [
+            _alignment(self, other, order)
+            for order in _orders()
+            if tuple(self.shape[axis] for axis, _ in order) == other.shape
+        ]
+        # Of equals the first, which is as stored: one voxel has no direction.
+        return min(possible, key=lambda each: each.distance_mm, default=None)
+
+
+Order = tuple[tuple[int, bool], ...]
+"""Of each new axis the old one that runs along it, and whether in the other direction."""
+
+_AS_STORED: Order = ((0, False), (1, False), (2, False))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a grid's voxels are put in the order of another grid, and how far apart they then lie.
+
+    Attributes:
+        order: Of each axis of the other grid, which own one it is, and whether reversed.
+        distance_mm: Largest distance between corresponding corners, in mm.
+        distance_voxels: The same along one axis, as a share of the other grid's voxel.
+    """
+
+    order: Order
+    distance_mm: float
+    distance_voxels: float
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the voxels of both grids are the same points, but for rounding."""
+        return self.distance_voxels <= GRID_TOLERANCE_VOXELS
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether the axes already run as those of the other grid."""
+        return self.order == _AS_STORED
+
+    def view(self, voxels_IJKN: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """See voxels in the other grid's order, without a copy; more axes may follow the three."""
+        following = range(3, voxels_IJKN.ndim)
+        seen = voxels_IJKN.transpose(*(axis for axis, _ in self.order), *following)
+        return seen[tuple(slice(None, None, -1 if flips else 1) for _, flips in self.order)]
+
+
+def _orders() -> Iterator[Order]:
+    """Yield the 48 ways to order three axes and their directions, as stored first."""
+    for axes in permutations(range(3)):
+        for flips in product((False, True), repeat=3):
+            yield tuple(zip(axes, flips, strict=True))
+
+
+def _alignment(grid: Grid, other: Grid, order: Order) -> Alignment:
+    axes = np.zeros((4, 4))
+    axes[3, 3] = 1
+    for new, (old, flips) in enumerate(order):
+        axes[old, new] = -1 if flips else 1
+        axes[old, 3] = grid.shape[old] - 1 if flips else 0
+    moved_mm = Grid(other.shape, grid.affine @ axes).corners_mm() - other.corners_mm()
+    # Along the voxel's own edges, which need not be at right angles.
+    moved_voxels = np.linalg.solve(other.affine[:3, :3], moved_mm.T)
+    distance_mm = float(np.linalg.norm(moved_mm, axis=1).max())
+    return Alignment(order, distance_mm, float(np.abs(moved_voxels).max()))
 
 
 @dataclass(frozen=True)
@@ -107,10 +189,12 @@ class LabelMap:
     Attributes:
         labels_IJK: `(I, J, K)` array of the smallest unsigned type that holds the labels.
         affine: `(4, 4)` float64, voxel index to RAS+ world, in mm.
+        warnings: What was odd but acceptable in their file, one sentence each.
     """
 
     labels_IJK: npt.NDArray[np.unsignedinteger]
     affine: Affine
+    warnings: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:

@@ -1,3 +1,5 @@
+import itertools
+
 import hypothesis
 import nibabel as nib
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.volume import GRID_TOLERANCE_MM, Grid, LabelMap, Volume, smallest_label_type
+from pipeline.volume import Grid, LabelMap, Volume, smallest_label_type
 
 # Voxel axes run to S, R, P with 4, 1 and 2 mm.
 PERMUTED = np.array([[0, 1.0, 0, 9], [0, 0, -2.0, 8], [4.0, 0, 0, 7], [0, 0, 0, 1]])
@@ -50,14 +52,47 @@ def test_many_voxels_do_not_overflow():
     assert Grid((2**15, 2**15, 2**15), np.eye(4)).num_voxels == 2**45
 
 
-@pytest.mark.parametrize(("factor", "is_same"), [(0.9, True), (1.1, False)])
-def test_shifted_grids_are_the_same_within_the_tolerance(factor, is_same):
+@pytest.mark.parametrize(("share", "is_same"), [(0.09, True), (0.11, False)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_shifted_grids_are_the_same_within_a_share_of_the_voxel(share, is_same, axis):
     shifted = PERMUTED.copy()
-    shifted[1, 3] += factor * GRID_TOLERANCE_MM
+    shifted[:3, 3] += share * PERMUTED[:3, axis]
     grid, other = Grid((10, 20, 30), PERMUTED), Grid((10, 20, 30), shifted)
-    assert grid.distance_mm(other) == pytest.approx(factor * GRID_TOLERANCE_MM)
+    assert grid.distance_mm(other) == pytest.approx(share * grid.spacing_mm[axis])
     assert grid.same_as(other) is other.same_as(grid) is is_same
-    assert grid.same_as(other, tolerance_mm=1.0)
+
+
+SHEARED_OBLIQUE = np.array([[0.9, 0.2, 0.4, 5], [-0.3, 1.7, 0.1, 6], [0.2, 0, 3, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", list(itertools.product([1, -1], repeat=3)))
+@pytest.mark.parametrize("shape", [(4, 4, 4), (5, 4, 1)])
+def test_voxels_in_any_order_are_put_in_that_of_another_grid(order, flips, shape):
+    """Nibabel stores them otherwise; this brings them back, also where axes are as long."""
+    voxels = np.arange(np.prod(shape)).reshape(shape)
+    stored = nib.Nifti1Image(voxels, SHEARED_OBLIQUE, dtype=np.int64).as_reoriented(
+        np.stack([order, flips], axis=1)
+    )
+    alignment = Grid(stored.shape, stored.affine).aligned_to(Grid(shape, SHEARED_OBLIQUE))
+    assert alignment.is_same
+    assert alignment.distance_mm < 1e-9
+    np.testing.assert_array_equal(alignment.view(np.asarray(stored.dataobj)), voxels)
+
+
+def test_a_shift_is_as_large_as_it_is_whatever_the_order():
+    """Half a voxel of 2 mm, stored the other way round: 1 mm, not the size of the grid."""
+    turned = np.diag([-2.0, 1, 1, 1])
+    turned[0, 3] = 2 * 9 + 1
+    alignment = Grid((10, 5, 5), turned).aligned_to(Grid((10, 5, 5), np.diag([2.0, 1, 1, 1])))
+    assert (alignment.distance_mm, alignment.distance_voxels) == pytest.approx((1, 0.5))
+    assert not alignment.is_same
+
+
+def test_thickness_of_a_single_slice_moves_no_voxel():
+    grids = [Grid((5, 5, 1), np.diag([1, 1, thickness, 1.0])) for thickness in (1, 5)]
+    assert grids[0].aligned_to(grids[1]).is_as_stored
+    assert grids[0].same_as(grids[1])
 
 
 def test_rounding_counts_at_the_far_corner():
@@ -78,6 +113,7 @@ def test_float32_affines_are_the_same():
 def test_other_shape_or_nothing_known_is_another_grid():
     grid = Grid((2, 3, 4), np.eye(4))
     assert not grid.same_as(Grid((2, 3, 5), np.eye(4)))
+    assert grid.aligned_to(Grid((2, 3, 5), np.eye(4))) is None
     assert not grid.same_as(Grid((2, 3, 4), np.full((4, 4), np.nan)))
 
 

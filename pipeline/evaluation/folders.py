@@ -27,8 +27,8 @@ from pipeline.evaluation.aggregate import (
     score_case,
 )
 from pipeline.progress import track
-from pipeline.study import VOLUME_SUFFIXES, case_name, read_label_map
-from pipeline.volume import LARGEST_LABEL, Grid, LabelMap
+from pipeline.study import VOLUME_SUFFIXES, Place, case_name, place_labels, read_label_map
+from pipeline.volume import LARGEST_LABEL, LabelMap
 
 MAX_UNNAMED_LABELS = 1000
 """A file without label names that holds more values than this is taken for an image."""
@@ -102,7 +102,8 @@ def evaluate_folders(
         try:
             prediction = _read_only_file(case, predicted, predictions)
             reference = _read_only_file(case, expected, references)
-            _check_same_grid(predicted[case][0], prediction.grid, reference.grid)
+            onto = Place(predicted[case][0].name, prediction.grid, prediction.warnings)
+            reference = place_labels(reference, f"the reference {expected[case][0].name}", onto)
             found = (_values(prediction) | _values(reference)) - {config.ignore_value}
             case_labels = names or _number_labels(predicted[case][0], found)
         except StudyError as error:
@@ -173,20 +174,6 @@ def _read_only_file(case: str, cases: Mapping[str, list[Path]], folder: Path) ->
     except StudyError as error:
         # Both folders may hold a file of this name.
         raise StudyError(folder / error.where, error.found, error.remedy) from error
-
-
-def _check_same_grid(path: Path, prediction: Grid, reference: Grid) -> None:
-    if prediction.same_as(reference):
-        return
-    found = f"grid {_describe(prediction)} differs from the reference's {_describe(reference)}"
-    if prediction.shape == reference.shape:
-        found += f" by up to {prediction.distance_mm(reference):.3g} mm"
-    raise StudyError(path, found, "Resample the prediction onto the reference's grid.")
-
-
-def _describe(grid: Grid) -> str:
-    spacing = " x ".join(f"{mm:.4g}" for mm in grid.spacing_mm)
-    return f"{grid.shape} {grid.axis_codes}, {spacing} mm"
 
 
 def _values(label_map: LabelMap) -> set[int]:

@@ -18,7 +18,14 @@ from pipeline.errors import StudyError
 from pipeline.files import sha256_of
 from pipeline.manifest.case import Case, Manifest
 from pipeline.manifest.finding import Finding
-from pipeline.study import Study, StudyConfig, read_label_map, read_study, source_files
+from pipeline.study import (
+    Study,
+    StudyConfig,
+    place_labels,
+    read_label_map,
+    read_study,
+    source_files,
+)
 from pipeline.volume import LabelMap
 
 Result = TypeVar("Result")
@@ -72,8 +79,14 @@ def examine_case(
     if label_map is not None:
         facts = dataclasses.replace(facts, values=_values_in(label_map.labels_IJK))
         findings += _label_findings(facts, manifest)
-    if study is not None and label_map is not None:
-        findings += _grid_findings(case, study, label_map)
+    if study is not None and label_map is not None and case.label is not None:
+        name, onto = case.label.name, study.place
+        placed = _attempt(lambda: place_labels(label_map, name, onto), case, findings)
+        remedy = "Look at image and label together before training on them."
+        findings += [
+            Finding(case.name, "warning", f"label: {warning}", remedy)
+            for warning in (placed.warnings if placed is not None else ())
+        ]
     return facts, findings
 
 
@@ -192,16 +205,3 @@ def _unexpected_findings(
         for name, value in manifest.labels.items()
         if value in foreground and name not in case.annotated
     ]
-
-
-def _grid_findings(case: Case, study: Study, label_map: LabelMap) -> list[Finding]:
-    image, label = study.volume.grid, label_map.grid
-    if image.same_as(label):
-        return []
-    if image.shape != label.shape:
-        found = f"label grid {label.shape} differs from image grid {image.shape}"
-    else:
-        distance_mm = image.distance_mm(label)
-        found = f"label grid lies up to {distance_mm:.3g} mm from the image grid"
-    remedy = "Resample the label onto the image, or remove the case."
-    return [Finding(case.name, "error", found, remedy)]

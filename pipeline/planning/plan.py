@@ -18,7 +18,7 @@ from pipeline.planning.search import Candidate, choose, list_candidates
 from pipeline.planning.survey import Survey, take_survey
 from pipeline.planning.writer import Plan, write_plan
 from pipeline.study import StudyConfig
-from pipeline.training.data import check_trainable, read_cases
+from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.resources import Resources
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _cases(manifest: Manifest) -> tuple[int | None, Sequence[Case]]:
 
 
 def _survey(manifest: Manifest, cases: Sequence[Case]) -> Survey:
-    readings = read_cases(cases, manifest, StudyConfig(), "Reading")
+    readings = with_warnings(read_cases(cases, manifest, StudyConfig(), "Reading"), manifest)
     pairs = ((study.volume, label_map) for _, study, label_map in readings)
     try:
         return take_survey(pairs, manifest.channels, manifest.ignore_value)

@@ -4,7 +4,7 @@ Axes: C = channels or classes, I, J, K = voxel axes in the order of the file.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from pipeline.study import (
     read_study,
     resolve_source,
 )
-from pipeline.volume import PROBABILITY_STEPS, Grid, smallest_label_type
+from pipeline.volume import PROBABILITY_STEPS, Grid, Volume, smallest_label_type
 
 Kind = Literal["labels", "probabilities"]
 
@@ -69,11 +69,13 @@ class Headers:
         images: One file per channel, or one with all channels.
         segmentation: Labels, or probabilities.
         kind: Which of both.
+        warnings: What is odd about how the image's voxels lie on those of the segmentation.
     """
 
     images: tuple[ImageFile, ...]
     segmentation: ImageFile
     kind: Kind
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_channels(self) -> int:
@@ -82,10 +84,10 @@ class Headers:
 
 
 def open_inputs(images: Sequence[Path], segmentation: Path, kind: Kind) -> Headers:
-    """Read all headers, and make sure that all files lie on one grid.
+    """Read all headers, and make sure that all files have the same voxels, in whatever order.
 
     Raises:
-        StudyError: If a file cannot be read, or the grids differ.
+        StudyError: If a file cannot be read, or the voxels differ.
     """
     for path in (*images, segmentation):
         if isinstance(resolve_source(path), DicomSeries):
@@ -108,21 +110,26 @@ def open_inputs(images: Sequence[Path], segmentation: Path, kind: Kind) -> Heade
     if num_volumes > MAX_CLASSES:
         found = f"holds {num_volumes} volumes, more than {MAX_CLASSES}"
         raise StudyError(segmentation.name, found, "Give one volume of each class.")
-    for image in headers.images:
-        _check_same_grid(image, headers.segmentation)
-    return headers
+    place = headers.segmentation.place
+    odd = [text for image in headers.images for text in place.align(image.place)[1]]
+    return replace(headers, warnings=tuple(odd))
 
 
 def read_image(headers: Headers, config: RefinementConfig) -> Study:
-    """Read the image.
+    """Read the image, its voxels in the order and on the grid of the segmentation.
 
     Raises:
         StudyError: If it is no image, or has values that are no numbers.
     """
     paths = [file.path for file in headers.images]
-    return read_study(
+    study = read_study(
         paths, case=case_name(paths[0]), num_channels=headers.num_channels, config=config.study
     )
+    segmentation = headers.segmentation
+    alignment, _ = study.place.align(segmentation.place)
+    data_IJKC = alignment.view(np.moveaxis(study.volume.data_CIJK, 0, 3))
+    volume = Volume(np.moveaxis(data_IJKC, 3, 0), segmentation.affine)
+    return replace(study, volume=volume, header=segmentation.header)
 
 
 def read_segmentation(headers: Headers) -> Segmentation:
@@ -144,19 +151,6 @@ def read_segmentation(headers: Headers) -> Segmentation:
             raise StudyError(file.path.name, found, "Give a label map with fewer labels.")
     typed = values.astype(smallest_label_type(int(values[-1])))
     return Segmentation(file.grid, file.header, typed, class_IJK, probability_CIJK)
-
-
-def _check_same_grid(image: ImageFile, segmentation: ImageFile) -> None:
-    grid, wanted = segmentation.grid, image.grid
-    if grid.same_as(wanted):
-        return
-    if grid.shape != wanted.shape:
-        found = f"grid {grid.shape} differs from {wanted.shape} of {image.path.name}"
-    else:
-        distance_mm = grid.distance_mm(wanted)
-        found = f"grid lies up to {distance_mm:.3g} mm away from that of {image.path.name}"
-    remedy = "Resample one onto the other: image and segmentation must share one grid."
-    raise StudyError(segmentation.path.name, found, remedy)
 
 
 def _classes_of(

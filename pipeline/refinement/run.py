@@ -115,7 +115,8 @@ def _warnings(
     loaded: _Loaded, request: Request, changes: Mapping[int, LabelChange]
 ) -> tuple[str, ...]:
     """Return what was unusual about the input or about what came of it, each once."""
-    found = [*loaded.study.warnings, *loaded.headers.segmentation.warnings]
+    headers = loaded.headers
+    found = [*loaded.study.warnings, *headers.segmentation.warnings, *headers.warnings]
     if not loaded.segmentation.class_IJK.any():
         found.append(NO_LABEL)
     largest_mm, band_mm = max(loaded.segmentation.grid.spacing_mm), request.config.band_mm

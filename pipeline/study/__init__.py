@@ -18,6 +18,7 @@ from pipeline.study.dicom import (
     is_dicom,
     scan_dicom,
 )
+from pipeline.study.place import Place, place_labels
 from pipeline.study.reader import (
     extent_of,
     open_volume,
@@ -43,6 +44,7 @@ __all__ = [
     "GeometryHeader",
     "ImageFile",
     "Modality",
+    "Place",
     "SeriesRule",
     "Source",
     "Study",
@@ -53,6 +55,7 @@ __all__ = [
     "find_series",
     "is_dicom",
     "open_volume",
+    "place_labels",
     "read_label_map",
     "read_study",
     "resolve_source",

@@ -24,7 +24,8 @@ from pipeline.study.checks import (
     volume_shape,
 )
 from pipeline.study.header import header_from_grid
-from pipeline.study.study import ORIENTATION_UNKNOWN, ImageFile, StudyConfig
+from pipeline.study.place import ORIENTATION_UNKNOWN
+from pipeline.study.study import ImageFile, StudyConfig
 from pipeline.study.text_header import (
     TextHeader,
     check_compressed,

@@ -28,7 +28,8 @@ from pipeline.study.checks import (
     volume_shape,
 )
 from pipeline.study.header import SPATIAL_UNITS_MASK, geometry_header
-from pipeline.study.study import ORIENTATION_UNKNOWN, GeometryHeader, ImageFile, StudyConfig
+from pipeline.study.place import ORIENTATION_UNKNOWN
+from pipeline.study.study import GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
 
 QFORM_SFORM_TOLERANCE_MM = 0.25

@@ -41,10 +41,11 @@ def read_study(
     num_channels: int,
     config: StudyConfig = _DEFAULT_CONFIG,
 ) -> Study:
-    """Read the channels of one study, all on one grid.
+    """Read the channels of one study, all on the voxels of the first.
 
     All headers are read and checked before any voxels are, so that a wrong study costs no memory.
     Affine: sform if its code is positive, else qform, else the spacing alone with a warning.
+    Channels whose axes are stored in another order or direction are put in that of the first.
 
     Args:
         sources: One file or DICOM series per channel, or one file that holds all channels as
@@ -61,9 +62,9 @@ def read_study(
     """
     files = tuple(open_volume(source, config) for source in sources)
     _check_channels(files, case, num_channels)
-    check_extent(files[0].path, files[0].grid)
-    for file in files[1:]:
-        _check_same_grid(files[0], file)
+    first = files[0]
+    check_extent(first.path, first.grid)
+    files = (first, *(file.placed_on(first) for file in files[1:]))
     warnings = [_named(file, text, files) for file in files for text in file.warnings]
     modalities = {file.modality for file in files}
     channels = []
@@ -74,8 +75,8 @@ def read_study(
     data_CIJK = channels[0] if len(channels) == 1 else np.concatenate(channels)
     return Study(
         case=case,
-        volume=Volume(data_CIJK, files[0].affine),
-        header=files[0].header,
+        volume=Volume(data_CIJK, first.affine),
+        header=first.header,
         paths=tuple(file.path for file in files),
         warnings=tuple(warnings),
         modality=modalities.pop() if len(modalities) == 1 else None,
@@ -114,7 +115,7 @@ def read_label_map(path: Path) -> LabelMap:
     label_type = smallest_label_type(int(np.rint(values_IJK.max())))
     if values_IJK.dtype.kind == "f":
         values_IJK = np.rint(values_IJK)
-    return LabelMap(values_IJK.astype(label_type), file.affine)
+    return LabelMap(values_IJK.astype(label_type), file.affine, file.warnings)
 
 
 def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageFile:
@@ -185,17 +186,6 @@ def _check_channels(files: Sequence[ImageFile], case: str, num_channels: int) ->
             f"{len(files)} channel(s) given, {num_channels} wanted",
             "Give one file per channel, in the model's order.",
         )
-
-
-def _check_same_grid(first: ImageFile, other: ImageFile) -> None:
-    if first.grid.same_as(other.grid):
-        return
-    if first.grid.shape != other.grid.shape:
-        found = f"grid {other.grid.shape} differs from {first.grid.shape} of {first.path.name}"
-    else:
-        distance_mm = first.grid.distance_mm(other.grid)
-        found = f"grid lies up to {distance_mm:.3g} mm away from that of {first.path.name}"
-    raise StudyError(other.path.name, found, "Resample the channels onto one grid.")
 
 
 def _named(file: ImageFile, text: str, files: Sequence[ImageFile]) -> str:

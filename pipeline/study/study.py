@@ -4,7 +4,7 @@ Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +12,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.study.header import GeometryHeader as GeometryHeader
+from pipeline.study.place import Place
 from pipeline.volume import Affine, Grid, Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + ITK_SUFFIXES
 """The file name endings that `read_study` reads, whatever their case."""
-
-ORIENTATION_UNKNOWN = "orientation unknown, left and right cannot be told apart"
 
 
 class StudyConfig(BaseModel):
@@ -65,6 +64,11 @@ class Study:
     warnings: tuple[str, ...]
     modality: str | None = None
 
+    @property
+    def place(self) -> Place:
+        """Where its voxels lie, by the name of the first file."""
+        return Place(self.paths[0].name, self.volume.grid, self.warnings)
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -97,6 +101,27 @@ class ImageFile:
     def grid(self) -> Grid:
         """The grid that each volume of the file lies on."""
         return Grid(self.shape_IJKN[:3], self.affine)
+
+    @property
+    def place(self) -> Place:
+        """Where its voxels lie."""
+        return Place(self.path.name, self.grid, self.warnings)
+
+    def placed_on(self, first: "ImageFile") -> "ImageFile":
+        """Return this file with its voxels in the order and on the grid of another.
+
+        Raises:
+            StudyError: If they do not lie on the voxels of the other file.
+        """
+        alignment, found = self.place.align(first.place)
+        return replace(
+            self,
+            shape_IJKN=(*first.grid.shape, self.num_volumes),
+            affine=first.affine,
+            header=first.header,
+            warnings=(*self.warnings, *found),
+            load=lambda: alignment.view(self.load()),
+        )
 
 
 def case_name(path: Path) -> str:

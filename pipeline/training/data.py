@@ -2,38 +2,38 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.errors import ManifestError, PipelineError
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.progress import track
-from pipeline.study import Study, StudyConfig, read_label_map, read_study
+from pipeline.study import Study, StudyConfig, place_labels, read_label_map, read_study
 from pipeline.training.config import RunConfig
 from pipeline.transforms import CachedCase, Preprocessing, cache_key, write_case
 from pipeline.volume import LabelMap
+
+MOST_ODD_CASES = 10
+"""Cases whose warnings are logged one by one."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_case(case: Case, num_channels: int, config: StudyConfig) -> tuple[Study, LabelMap]:
-    """Read a case's image and label.
+    """Read a case's image, and its label on the image's voxels.
+
+    What is odd about the label is among the study's warnings.
 
     Raises:
-        PipelineError: If one cannot be read, or they do not lie on the same grid.
+        PipelineError: If one cannot be read, or the label does not lie on the image's voxels.
     """
     if case.label is None:
         raise ManifestError(case.name, "no label", "Add one, or mark the case as split=test.")
     study = read_study(case.images, case=case.name, num_channels=num_channels, config=config)
-    label_map = read_label_map(case.label)
-    if not study.volume.grid.same_as(label_map.grid):
-        found = (
-            f"label grid {label_map.grid.shape} differs from image grid {study.volume.grid.shape} "
-            "in shape or position"
-        )
-        remedy = "Resample the label onto the image, or remove the case; see `trivox check`."
-        raise ManifestError(case.label.name, found, remedy)
-    return study, label_map
+    label_map = place_labels(read_label_map(case.label), case.label.name, study.place)
+    odd = tuple(f"label: {text}" for text in label_map.warnings)
+    return replace(study, warnings=(*study.warnings, *odd)), label_map
 
 
 def read_cases(
@@ -58,6 +58,22 @@ def read_cases(
         found = f"{len(problems)} of {len(cases)} cases cannot be used; the first: {problems[0]}"
         remedy = "Run `trivox check` on the manifest for all findings with remedies."
         raise ManifestError(manifest.path, found, remedy)
+
+
+def with_warnings(
+    readings: Iterator[tuple[Case, Study, LabelMap]], manifest: Manifest
+) -> Iterator[tuple[Case, Study, LabelMap]]:
+    """Yield what was read, and log what was odd but acceptable about the first cases."""
+    num_odd = 0
+    for reading in readings:
+        case, study, _ = reading
+        num_odd += bool(study.warnings)
+        for warning in study.warnings if num_odd <= MOST_ODD_CASES else ():
+            logger.warning("%s: %s", case.name, warning)
+        yield reading
+    if num_odd > MOST_ODD_CASES:
+        text = "%d cases have warnings; `trivox check %s` says all of them"
+        logger.warning(text, num_odd, manifest.path)
 
 
 def _check_declared(case: Case, label_map: LabelMap, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from pipeline.progress import track
 from pipeline.report import volumes_ml
 from pipeline.study import Study, read_label_map
 from pipeline.training.config import RunConfig
-from pipeline.training.data import check_trainable, read_cases
+from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.finetune import adopt_preprocessing
 from pipeline.training.folder import RunFolder
 from pipeline.training.through_crf import check_crf
@@ -194,7 +194,8 @@ def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fing
         The fingerprint of the training cases.
     """
     training = {case.name for case in split.train}
-    readings = read_cases((*split.train, *split.validation), manifest, config.study, "Reading")
+    cases = (*split.train, *split.validation)
+    readings = with_warnings(read_cases(cases, manifest, config.study, "Reading"), manifest)
     of_training = (reading for reading in readings if reading[0].name in training)
     return _fingerprint(of_training, manifest, config)
 
@@ -204,7 +205,8 @@ def _read_for_folds(manifest: Manifest, config: RunConfig) -> tuple[Fingerprint,
     volumes = {}
 
     def measured() -> Iterator[Reading]:
-        for reading in read_cases(manifest.cases, manifest, config.study, "Reading"):
+        readings = read_cases(manifest.cases, manifest, config.study, "Reading")
+        for reading in with_warnings(readings, manifest):
             case, _, label_map = reading
             volumes[case.name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)
             yield reading

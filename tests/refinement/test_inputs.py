@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.refinement.inputs import open_inputs, read_segmentation
+from pipeline.refinement.config import RefinementConfig
+from pipeline.refinement.inputs import open_inputs, read_image, read_segmentation
 
 
 def test_labels_of_any_size_become_classes(case):
@@ -37,11 +38,23 @@ def test_another_grid_is_refused_by_name(case, kind):
     voxels, moved = np.asanyarray(stored.dataobj), stored.affine.copy()
     moved[0, 3] += 0.5
     for path, found in (
-        (case.save("moved.nii.gz", voxels, moved), r"moved.nii.gz: grid lies up to 0.5 mm away"),
+        (case.save("moved.nii.gz", voxels, moved), r"moved.nii.gz: voxels lie up to 0.5 mm"),
         (case.save("cut.nii.gz", voxels[1:]), r"cut.nii.gz: grid \(19, 18, 16\) differs from"),
     ):
-        with pytest.raises(StudyError, match=found + r".* image.nii.gz\. Resample"):
+        with pytest.raises(StudyError, match=found + r".* image.nii.gz.*\. Resample"):
             open_inputs(request.images, path, kind)
+
+
+def test_an_image_in_another_order_is_put_in_that_of_the_labels(case):
+    request = case.request()
+    stored = nib.load(request.images[0])
+    turned = stored.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nib.save(turned, case.folder / "turned.nii.gz")
+    paths = [case.folder / "turned.nii.gz"]
+    headers = open_inputs(paths, request.segmentation, "labels")
+    study = read_image(headers, RefinementConfig())
+    np.testing.assert_array_equal(study.volume.data_CIJK[0], stored.get_fdata(dtype=np.float32))
+    np.testing.assert_array_equal(study.volume.affine, headers.segmentation.affine)
 
 
 def test_probabilities_must_exclude_each_other(case):

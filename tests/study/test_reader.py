@@ -49,7 +49,7 @@ def test_channels_must_share_one_grid(save, voxels):
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     affine[:3, 3] = [3.0, 4.0, 0.0]
     moved, cut = save("moved.nii", affine=affine), save("cut.nii", data=voxels[1:])
-    with pytest.raises(StudyError, match=r"moved\.nii: grid lies up to 5 mm away .* a\.nii"):
+    with pytest.raises(StudyError, match=r"moved\.nii: voxels lie up to 5 mm .* of a\.nii"):
         read_study([first, moved], case="case", num_channels=2)
     with pytest.raises(StudyError, match=r"cut\.nii: grid \(4, 6, 7\) differs from \(5, 6, 7\)"):
         read_study([first, cut], case="case", num_channels=2)

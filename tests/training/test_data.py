@@ -61,11 +61,35 @@ def test_a_case_is_its_image_and_its_label(manifest, split):
     assert np.array_equal(label_map.labels_IJK, np.asarray(nib.load(case.label).dataobj))
 
 
+def store_otherwise(label):
+    image = nib.load(label)
+    nib.save(image.as_reoriented(np.array([[1, -1], [2, 1], [0, -1]])), label)
+
+
+def round_position(label):
+    image = nib.load(label)
+    affine = image.affine.copy()
+    affine[0, 3] += 0.03
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), label)
+
+
 @pytest.mark.parametrize("change", [move, cut_off])
 def test_a_label_on_another_grid_is_refused(split, spoil, change):
     case = spoil(split.train[0], change)
-    with pytest.raises(ManifestError, match=r"label grid \(.*differs from image grid.*Resample"):
+    with pytest.raises(StudyError, match=r"voxels lie up to 1 mm|grid \(.*differs from.*Resample"):
         read_case(case, 2, StudyConfig())
+
+
+@pytest.mark.parametrize(("change", "num_warnings"), [(store_otherwise, 0), (round_position, 1)])
+def test_a_label_on_the_voxels_of_the_image_is_read_in_its_order(
+    split, spoil, change, num_warnings
+):
+    case = split.train[0]
+    study, expected = read_case(case, 2, StudyConfig())
+    again, label_map = read_case(spoil(case, change), 2, StudyConfig())
+    np.testing.assert_array_equal(label_map.labels_IJK, expected.labels_IJK)
+    np.testing.assert_array_equal(label_map.affine, study.volume.affine)
+    assert len(again.warnings) - len(study.warnings) == num_warnings
 
 
 def test_a_case_without_label_is_refused(split):

@@ -92,15 +92,20 @@ class StudyReader(ImageReader):  # type: ignore[misc]
             ValueError: If the files are not the channels of one study, or no image.
         """
         read = [_read(path) for path in img]
-        data_CIJK = np.concatenate([channels for channels, _, _ in read])
-        _, affine, header = read[0]
-        _, i, j, k = data_CIJK.shape
+        first, affine, header = read[0]
+        _, i, j, k = first.shape
         grid = Grid((i, j, k), affine)
-        if len(data_CIJK) != self._num_channels:
-            raise ValueError(f"{img[0].name}: {len(data_CIJK)} channels, not {self._num_channels}")
-        for path, (channels, other, _) in zip(img, read, strict=True):
-            if not grid.same_as(Grid(channels.shape[1:], other)):
+        num_channels = sum(len(channels) for channels, _, _ in read)
+        if num_channels != self._num_channels:
+            raise ValueError(f"{img[0].name}: {num_channels} channels, not {self._num_channels}")
+        placed = []
+        for path, (channels_CIJK, other, its_header) in zip(img, read, strict=True):
+            alignment = Grid(channels_CIJK.shape[1:], other).aligned_to(grid)
+            is_sure = _is_oriented(header) and _is_oriented(its_header)
+            if alignment is None or not (alignment.is_same and (is_sure or alignment.is_as_stored)):
                 raise ValueError(f"{path.name}: its grid differs from that of {img[0].name}")
+            placed.append(np.moveaxis(alignment.view(np.moveaxis(channels_CIJK, 0, 3)), 3, 0))
+        data_CIJK = np.concatenate(placed)
         self._check(img[0].name, data_CIJK)
         meta = {
             "affine": affine,
@@ -136,6 +141,11 @@ def _read(path: Path) -> tuple[npt.NDArray[np.float32], Affine, GeometryHeader]:
     affine = np.array(image.affine, dtype=np.float64)
     affine[:3] *= TO_MM.get(int(image.header["xyzt_units"]) & SPATIAL_UNITS_MASK, 1.0)
     return np.ascontiguousarray(data_CIJK), affine, image.header
+
+
+def _is_oriented(header: GeometryHeader) -> bool:
+    """Tell whether a header says more of where the voxels lie than their spacing."""
+    return int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
 
 
 def _stem(path: Path) -> str:

@@ -93,6 +93,16 @@ def test_what_is_no_study_is_named(tmp_path):
         read(good, other, num_channels=2)
 
 
+def test_channels_in_another_order_are_read_as_the_pipeline_reads_them(tmp_path):
+    first = write(tmp_path / "a.nii")
+    turned = nib.load(first).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    nib.save(turned, tmp_path / "b.nii")
+    data, _ = read(first, tmp_path / "b.nii", num_channels=2)
+    study = read_study([first, tmp_path / "b.nii"], case="a", num_channels=2)
+    np.testing.assert_array_equal(data, study.volume.data_CIJK)
+    np.testing.assert_array_equal(data[1], NOISE)
+
+
 def test_studies_are_found_below_folders_and_channels_belong_together(tmp_path):
     names = ["x/b_0000.nii.gz", "x/b_0001.nii.gz", "a_0000.nii", "a_0001.nii", ".hidden.nii"]
     for name in names:

@@ -178,7 +178,7 @@ def test_two_series_are_two_channels(tmp_path):
     assert study.modality is None
     assert (study.volume.data_CIJK[0] != study.volume.data_CIJK[1]).any()
     save_series(make_series(voxels(), positions_along(start=(0, 0, 0)), series=3), tmp_path / "3")
-    with pytest.raises(StudyError, match=r"series 3: grid lies up to .* from that of series 1"):
+    with pytest.raises(StudyError, match=r"series 3: voxels lie up to .* those of series 1"):
         read_study([tmp_path / "1", tmp_path / "3"], case="a", num_channels=2)
 
 
