@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest.documents import keys_beside, read_yaml
+from pipeline.manifest.documents import read_yaml
+from pipeline.manifest.faults import Fault, first_fault
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -57,7 +58,7 @@ def build_config(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise _explain(kind, error, where) from error
+        raise _explain(first_fault(error, kind, tree), where) from error
 
 
 def override_settings(settings: Config, overrides: Sequence[str], allowed: Sequence[str]) -> Config:
@@ -91,21 +92,13 @@ def _set(tree: dict[str, Any], keys: list[str], value: object, word: str) -> Non
     tree[keys[-1]] = value
 
 
-def _explain(kind: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
-    """Turn pydantic's first finding into where, what, and what to do."""
-    # An unknown key goes before a missing one: it may be the missing one, mistyped.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        valid = keys_beside(first["loc"], kind)
-        near = difflib.get_close_matches(location[-1], valid, n=1)
+def _explain(fault: Fault, where: str) -> ConfigError:
+    """Turn what is wrong into where, what, and what to do."""
+    remedy = "Correct the value."
+    if fault.kind == "unknown":
+        near = difflib.get_close_matches(fault.last, fault.valid, n=1)
         nearest = f"Did you mean {near[0]}? " if near else ""
-        return ConfigError(where, f"{key}: no such key", f"{nearest}Valid: {', '.join(valid)}.")
-    if first["type"] == "missing":
-        return ConfigError(where, f"{key} is missing", f"Set {key} in the file or as {key}=...")
-    message = first["msg"].removeprefix("Value error, ")
-    given = first["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" (found {given!r})"
-    label = f"{key}: " if key else ""
-    return ConfigError(where, f"{label}{message}{shown}", "Correct the value.")
+        remedy = f"{nearest}Valid: {', '.join(fault.valid)}."
+    elif fault.kind == "missing":
+        remedy = f"Set {fault.key} in the file or as {fault.key}=..."
+    return ConfigError(where, str(fault), remedy)

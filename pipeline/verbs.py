@@ -155,6 +155,9 @@ def check(options: argparse.Namespace) -> int:
     if findings:
         console.print(data_sets.format_findings(findings))
     console.print(data_sets.summarise_findings(findings, num_cases=num_cases))
+    if not with_manifest:
+        text = "these are studies to segment; training needs a manifest (data_manifests/README.md)"
+        console.print(text, soft_wrap=True)
     return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
 
 

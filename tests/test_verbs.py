@@ -26,7 +26,9 @@ def write(path, voxels):
 def test_check_of_inputs_tells_by_exit_code_whether_one_is_bad(tmp_path, capsys):
     write(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(4, 5, 6)))
     assert main(["check", str(tmp_path)]) == 0
-    assert "1 cases checked" in capsys.readouterr().out.replace("1 case checked", "1 cases checked")
+    printed = capsys.readouterr().out
+    assert "1 case checked" in printed
+    assert "studies to segment; training needs a manifest" in printed
     (tmp_path / "b.nii").write_text("not an image", encoding="utf-8")
     assert main(["check", str(tmp_path)]) == 1
     assert "b.nii" in capsys.readouterr().out

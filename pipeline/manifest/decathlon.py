@@ -14,7 +14,12 @@ from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit
-from pipeline.manifest.rules import collect_cases, foreground_labels
+from pipeline.manifest.rules import (
+    check_channel_form,
+    collect_cases,
+    foreground_labels,
+    is_number,
+)
 
 
 class _Entry(BaseModel):
@@ -54,6 +59,8 @@ def read_decathlon(data: dict[str, object], path: Path, folder: DataFolder) -> M
     Raises:
         ManifestError: If the content does not hold; names the key.
     """
+    check_channel_form(data.get("modality"), f"{path}: modality")
+    _check_label_form(data.get("labels"), path)
     file = fit(_DecathlonFile, data, path)
     channels = tuple(
         Channel(name, guess_modality(name))
@@ -76,6 +83,19 @@ def read_decathlon(data: dict[str, object], path: Path, folder: DataFolder) -> M
         labels=foreground_labels(values, f"{path}: labels"),
         cases=collect_cases(placed, path, num_channels=len(channels)),
     )
+
+
+def _check_label_form(entries: object, path: Path) -> None:
+    if not isinstance(entries, dict):
+        return
+    for name, value in entries.items():
+        if is_number(value) and not is_number(name):
+            found = f"names and values are swapped: {name!r}: {value!r}"
+            remedy = (
+                "A Decathlon dataset.json wants VALUE: NAME; one of nnU-Net v2, where it is the "
+                "other way round, has channel_names."
+            )
+            raise ManifestError(f"{path}: labels", found, remedy)
 
 
 def _numbered(texts: dict[str, str], where: str) -> list[tuple[int, str]]:

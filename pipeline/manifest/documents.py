@@ -1,15 +1,14 @@
 """Read text, JSON and YAML files, and turn every fault in them into one clear line."""
 
 import json
-import typing
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from pipeline.errors import ManifestError
+from pipeline.manifest.faults import first_fault, kind_in_words
 from pipeline.manifest.rules import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -85,40 +84,19 @@ def fit(model: type[Model], data: object, path: Path) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-    # A mistyped key causes two faults, an unknown and a missing one: the unknown one explains both.
-    faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
-    raise _describe(faults[0], model, path)
-
-
-def _describe(fault: ErrorDetails, model: type[BaseModel], path: Path) -> ManifestError:
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        valid = keys_beside(fault["loc"], model)
-        return ManifestError(path, f"unknown key {key!r}", nearest(str(fault["loc"][-1]), valid))
-    if fault["type"] == "missing":
-        return ManifestError(path, f"key {key!r} is missing", "Add it.")
-    found = f"{key!r} is {fault['input']!r:.60}"
-    return ManifestError(path, found, f"{fault['msg']}.")
-
-
-def keys_beside(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """Return the valid keys at the level of the last part of `location`."""
-    for part in location[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            kinds = (annotation, *typing.get_args(annotation))
-            model = next((kind for kind in kinds if _is_model(kind)), model)
-    return list(model.model_fields)
-
-
-def _is_model(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+        fault = first_fault(error, model, data)
+    if fault.kind == "unknown":
+        remedy = nearest(fault.last, fault.valid)
+        raise ManifestError(path, f"unknown key {fault.key!r}", remedy)
+    if fault.kind == "missing":
+        raise ManifestError(path, f"key {fault.key!r} is missing", "Add it.")
+    found = f"{fault.key!r} is {fault.given}" if fault.given else f"{fault.key!r} does not fit"
+    raise ManifestError(path, found, f"It {fault.wanted}.")
 
 
 def _as_mapping(data: object, path: Path) -> dict[str, object]:
     if not isinstance(data, dict):
-        found = f"holds {'nothing' if data is None else type(data).__name__}, not keys and values"
+        found = f"holds {kind_in_words(data)}, not keys and values"
         raise ManifestError(path, found, "Write it as those in configs/ and data_manifests/.")
     return data
 

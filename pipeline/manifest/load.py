@@ -58,7 +58,15 @@ def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool =
 
 def _read_list(path: Path, folder: DataFolder, channels: tuple[Channel, ...] | None) -> Manifest:
     if path.is_dir():
+        is_bids = (path / "dataset_description.json").is_file()
         path = path / "dataset.json"
+        if not path.is_file() and is_bids:
+            raise ManifestError(
+                path.parent,
+                "this is a folder in BIDS form: studies to segment",
+                "Training needs a manifest that lists images and labels: see "
+                "data_manifests/README.md.",
+            )
         if not path.is_file():
             raise ManifestError(
                 path.parent,

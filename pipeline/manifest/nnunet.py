@@ -15,7 +15,7 @@ from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_mod
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit
 from pipeline.manifest.nnunet_labels import read_nnunet_labels
-from pipeline.manifest.rules import collect_cases
+from pipeline.manifest.rules import check_channel_form, check_label_form, collect_cases
 
 
 class _Files(BaseModel):
@@ -58,6 +58,8 @@ def read_nnunet(data: dict[str, object], path: Path, folder: DataFolder) -> Mani
     Raises:
         ManifestError: If the content does not hold, or the folder does not agree with it.
     """
+    check_label_form(data.get("labels"), path, "nnU-Net v2")
+    check_channel_form(data["channel_names"], f"{path}: channel_names")
     licence = data.get("licence", data.get("license", ""))
     file = fit(_NnunetFile, {**data, "licence": licence}, path)
     channels = _channels(file, path)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import ManifestError
@@ -18,6 +18,50 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     begun = [choice for choice in known if len(word) > 2 and choice.startswith(word.lower())]
     match = begun or difflib.get_close_matches(word.lower(), known, n=1)
     return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
+
+
+def check_label_form(entries: object, path: Path, form: str) -> None:
+    """Refuse labels whose names and values are swapped, and values that are text.
+
+    Args:
+        entries: The key `labels` as it stands in the file; anything but a mapping is let pass.
+        path: The file.
+        form: What is read, such as `"nnU-Net v2"`.
+
+    Raises:
+        ManifestError: Naming the label.
+    """
+    if not isinstance(entries, Mapping):
+        return
+    for name, value in entries.items():
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(each, str):
+                continue
+            if is_number(name) and not is_number(each):
+                found = f"names and values are swapped (the old form): {name}: {each!r}"
+                raise ManifestError(f"{path}: labels", found, f"{form} wants NAME: VALUE.")
+            if is_number(each):
+                found = f"label {name!r} has the text {each!r}"
+                raise ManifestError(f"{path}: labels", found, f"Write the number {int(each)}.")
+
+
+def check_channel_form(entries: object, where: str) -> None:
+    """Refuse channels whose names and numbers are swapped.
+
+    Raises:
+        ManifestError: Naming the channel.
+    """
+    if isinstance(entries, Mapping):
+        for name, value in entries.items():
+            if is_number(value) and not is_number(name):
+                found = f"numbers and names are swapped: {name!r}: {value!r}"
+                raise ManifestError(where, found, f'Write {{"{value}": "{name}"}}.')
+
+
+def is_number(word: object) -> bool:
+    """Tell whether a key or a value is a whole number, or text that says one."""
+    text = str(word).strip()
+    return not isinstance(word, bool) and text.isascii() and text.isdigit()
 
 
 def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[str, int]:

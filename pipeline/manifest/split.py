@@ -118,11 +118,15 @@ def _check_folds(cases: list[Case], manifest: Manifest, *, folds: int, fold: int
     if not 0 <= fold < folds:
         raise ConfigError("fold", f"fold {fold} of {folds}", f"Use one from 0 to {folds - 1}.")
     num_subjects = len({case.subject for case in cases})
+    if num_subjects < 2:
+        few = "one subject" if num_subjects else "no subject"
+        found = f"{few}: training needs a second one to validate"
+        raise ManifestError(manifest.path, found, "Add cases of another subject.")
     if num_subjects < folds:
         raise ManifestError(
             manifest.path,
             f"{num_subjects} subjects cannot make {folds} folds",
-            "Use fewer folds, or set the split of each case in the manifest.",
+            f"Set data.folds={num_subjects}, or the split of each case in the manifest.",
         )
 
 

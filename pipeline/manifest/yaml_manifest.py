@@ -19,7 +19,7 @@ from pipeline.manifest.case import Channel, Manifest, Modality, Region
 from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit, read_yaml
-from pipeline.manifest.rules import foreground_labels
+from pipeline.manifest.rules import check_label_form, foreground_labels
 
 SET_ROOT = (
     "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
@@ -81,7 +81,9 @@ def read_manifest_file(path: Path) -> ManifestFile:
     Raises:
         ManifestError: If the file does not hold; names the key, and the valid key nearest to it.
     """
-    return fit(ManifestFile, read_yaml(path), path)
+    content = read_yaml(path)
+    check_label_form(content.get("labels"), path, "a manifest")
+    return fit(ManifestFile, content, path)
 
 
 def locate_cases(

@@ -1,13 +1,17 @@
 """What a model is for and how to use it: everything but its weights."""
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from pipeline import __version__
 from pipeline.admission import AdmissionConfig
+from pipeline.errors import ModelError
 from pipeline.inference import (
     Activation,
     FlipAxis,
@@ -16,6 +20,7 @@ from pipeline.inference import (
     proven_precision,
 )
 from pipeline.manifest import Region, SegmentCode
+from pipeline.manifest.faults import first_fault
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
@@ -120,3 +125,30 @@ class ModelDescription(BaseModel):
     def activation(self) -> Activation:
         """What turns logits into probabilities: each region by itself, or labels against others."""
         return "sigmoid" if self.regions else "softmax"
+
+
+def parse_description(path: Path) -> ModelDescription:
+    """Read a file that holds a model's description under the key `trivox`.
+
+    Raises:
+        ModelError: If it holds none, or one that does not hold.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        found = "the description cannot be read: it is damaged or no JSON"
+        raise ModelError(path, found, "Copy the folder anew, or train again.") from error
+    if not isinstance(content, dict) or "trivox" not in content:
+        is_bundle = isinstance(content, dict) and "monai_version" in content
+        found = f"this is {'a MONAI bundle' if is_bundle else 'something else'}, not a model of "
+        found += "Trivox; weights of others cannot be taken over"
+        raise ModelError(path, found, "Give the folder `model` of a finished run.")
+    try:
+        return ModelDescription.model_validate(content["trivox"])
+    except ValidationError as error:
+        cause: Exception = error
+        fault = str(first_fault(error, ModelDescription, content["trivox"]))
+    except (TypeError, ArithmeticError, RecursionError) as error:
+        cause, fault = error, "a value is out of all bounds"
+    remedy = f"Use a model written by Trivox {__version__} or a compatible version."
+    raise ModelError(path, f"the description does not hold: {fault}", remedy) from cause

@@ -27,7 +27,7 @@ import torch
 from pipeline import __version__
 from pipeline.errors import ModelError
 from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
-from pipeline.model.description import ModelDescription
+from pipeline.model.description import ModelDescription, parse_description
 from pipeline.network import build_network
 
 METADATA = Path("configs", "metadata.json")
@@ -144,7 +144,7 @@ def _load_member(
         )
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         # Memory that torch cannot get is a RuntimeError, too.
-        found = f"the network it describes cannot be built ({type(error).__name__})"
+        found = "the network it describes cannot be built"
         raise ModelError(path, found, "Use the model as Trivox wrote it.") from error
     _load_weights(network, path)
     return network.to(device).eval()
@@ -161,7 +161,7 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
         remedy = "Copy the whole model folder, or train again."
         raise ModelError(path, "the weights are missing", remedy) from error
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-        found = f"the weights cannot be read or do not fit the network ({type(error).__name__})"
+        found = "the weights cannot be read or do not fit the network"
         raise ModelError(path, found, "Copy the folder anew, or train again.") from error
 
 
@@ -175,12 +175,7 @@ def read_description(folder: Path) -> ModelDescription:
     if not path.is_file():
         remedy = "Give the folder `model` of a finished run, for example runs/phantom_ct/model."
         raise ModelError(folder, "no model here (configs/metadata.json is missing)", remedy)
-    try:
-        return ModelDescription.model_validate(json.loads(path.read_text("utf-8"))["trivox"])
-    except (OSError, KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        found = f"the description cannot be read ({type(error).__name__})"
-        remedy = f"Use a model written by Trivox {__version__} or a compatible version."
-        raise ModelError(path, found, remedy) from error
+    return parse_description(path)
 
 
 def metadata(description: ModelDescription) -> dict[str, Any]:

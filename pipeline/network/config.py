@@ -93,7 +93,7 @@ class NetworkConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: object) -> object:
-        if isinstance(values, dict) and values.get("preset") in PRESETS:
+        if isinstance(values, dict) and str(values.get("preset")) in PRESETS:
             features, blocks = PRESETS[values["preset"]]
             return {"features": features, "blocks": blocks} | values
         return values

@@ -11,6 +11,7 @@ from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.recipe import make_recipe
 from pipeline.errors import ConfigError, StudyError
 from pipeline.manifest import is_manifest
+from pipeline.manifest.faults import first_fault
 from pipeline.model import Model, ModelDescription
 from pipeline.report import Provenance
 from pipeline.study import SeriesRule
@@ -51,15 +52,14 @@ def with_recorded_settings(model: Model, recorded: Provenance) -> Model:
         for name, value in recorded.recipe.settings.items()
         if name in ModelDescription.model_fields
     }
+    # What was let in once is let in again; admission decides no voxel.
+    told = model.description.model_dump(mode="json") | settings | {"admission": {"mode": "off"}}
     try:
-        description = ModelDescription.model_validate(
-            # What was let in once is let in again; admission decides no voxel.
-            model.description.model_dump(mode="json") | settings | {"admission": {"mode": "off"}}
-        )
+        description = ModelDescription.model_validate(told)
     except ValidationError as error:
         version = recorded.recipe.settings.get("trivox", "unknown")
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        found = f"this version does not know the recorded settings ({key})"
+        fault = first_fault(error, ModelDescription, told)
+        found = f"this version does not know the recorded settings ({fault})"
         raise ConfigError(recorded.case, found, f"Use Trivox {version}.") from error
     return replace(model, description=description)
 

@@ -101,7 +101,7 @@ def read_decision(folder: Path) -> Decision | None:
     try:
         return Decision.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
-        found = f"the decision cannot be read ({type(error).__name__})"
+        found = "the decision cannot be read"
         raise ModelError(path, found, "Run `trivox postprocess-search` again.") from error
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
+from pipeline.manifest.faults import first_fault
 from pipeline.model import (
     ChannelDescription,
     Model,
@@ -103,7 +104,7 @@ def adopt_settings(config: RunConfig, source: Model | None) -> RunConfig:
     try:
         return RunConfig.model_validate(adopted.model_dump())
     except ValidationError as error:
-        found = error.errors()[0]["msg"].removeprefix("Value error, ")
+        found = str(first_fault(error, RunConfig, adopted.model_dump()))
         remedy = "Choose a size that fits its network."
         raise ConfigError(f"--from {theirs.name}", found, remedy) from error
 

@@ -75,6 +75,8 @@ def test_a_validation_list_decides_the_split(write_json):
     [
         ({"training": [], "test": []}, "dataset.json: no case is listed"),
         ({"modality": {}}, "dataset.json: 'modality' is {}"),
+        ({"labels": {"background": 0, "PZ": 1}}, "names and values are swapped.* VALUE: NAME"),
+        ({"modality": {"T2": "0"}}, "modality: numbers and names are swapped"),
         ({"labels": {"one": "PZ"}}, "dataset.json: labels: key 'one' is not a number"),
         ({"labels": {"1": "PZ", "01": "TZ"}}, "labels 'PZ' and 'TZ' both have the value 1"),
         ({"training": [{"label": "a.nii.gz"}]}, r"key 'training.0.image\S* is missing\. Add it"),

@@ -15,7 +15,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
     [
         ('{"a": 1,\n "b": ]}', r"a.json:2: not JSON: Expecting value\. Correct the line"),
         ('{"a": {"x": 1, "x": 2}}', "a.json: key 'x' appears twice. Keep one"),
-        ("[1]", "a.json: holds list, not keys and values"),
+        ("[1]", "a.json: holds a list, not keys and values"),
         ("", r"a.json:1: not JSON"),
     ],
 )
@@ -32,7 +32,7 @@ def test_json_that_does_not_hold_is_refused(write_text, text, message):
         ("cases:\n- {a: 1, a: 2}\n", "a.yaml:2: key 'a' appears twice"),
         ("name: !!python/object/apply:os.getcwd []", "a.yaml:1: not YAML: could not determine"),
         ("name: \x07", "a.yaml: not YAML"),
-        ("just text", "a.yaml: holds str, not keys and values"),
+        ("just text", "a.yaml: holds text, not keys and values"),
         ("", "a.yaml: holds nothing, not keys and values"),
     ],
 )

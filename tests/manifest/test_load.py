@@ -28,6 +28,12 @@ def test_what_is_no_manifest_is_refused(write_text, tmp_path, name, message):
         load_manifest(tmp_path / name)
 
 
+def test_a_bids_folder_is_called_studies_to_segment(write_text, tmp_path):
+    write_text("bids/dataset_description.json", '{"BIDSVersion": "1.8.0"}')
+    with pytest.raises(ManifestError, match=r"studies to segment.*[Tt]raining needs a manifest"):
+        load_manifest(tmp_path / "bids")
+
+
 def test_images_need_not_exist(write_text):
     assert not load_manifest(write_text("a.csv", "image\nnone.nii\n")).cases[0].images[0].exists()
 

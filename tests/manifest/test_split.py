@@ -118,8 +118,8 @@ def test_a_fold_out_of_range_is_refused(manifest, folds, fold, message):
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [
-        (make("aab"), "m.yaml: 2 subjects cannot make 3 folds. Use fewer folds"),
-        (make("abc", ["test"] * 3), "0 subjects cannot make 3 folds"),
+        (make("aab"), "m.yaml: 2 subjects cannot make 3 folds. Set data.folds=2"),
+        (make("abc", ["test"] * 3), "no subject: training needs a second"),
         (make("ab", ["train", None]), "1 of 2 cases have no split, such as 'c001'. Set train, val"),
         (make("ab", ["train", "train"]), "2 cases are set to train and 0 to validation"),
         (make("ab", ["validation", "test"]), "0 cases are set to train and 1 to validation"),

@@ -239,8 +239,8 @@ def test_torn_weights(folder, share):
     (folder / WEIGHTS).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(
         ModelError,
-        match=r"model\.safetensors: the weights cannot be read or do not fit the network "
-        r"\(SafetensorError\)\. Copy the folder anew, or train again\.$",
+        match=r"model\.safetensors: the weights cannot be read or do not fit the network"
+        r"\. Copy the folder anew, or train again\.$",
     ):
         load_model(folder, CPU)
 
@@ -262,7 +262,7 @@ def test_weights_of_another_network(folder, change):
     else:
         tensors[name] = torch.ones(3, 1)
     safetensors.torch.save_file(tensors, folder / WEIGHTS)
-    with pytest.raises(ModelError, match=r"do not fit the network \(RuntimeError\)"):
+    with pytest.raises(ModelError, match=r"do not fit the network"):
         load_model(folder, CPU)
 
 
@@ -281,27 +281,33 @@ def test_torn_description(folder, content):
     (folder / METADATA).write_bytes(content)
     with pytest.raises(
         ModelError,
-        match=r"metadata\.json: the description cannot be read \(\w+\)\. Use a model written by",
+        match=r"metadata\.json: (the description |this is something else)",
     ):
+        load_model(folder, CPU)
+
+
+def test_a_bundle_of_another_maker_is_called_that(folder):
+    (folder / METADATA).write_text('{"version": "0.1", "monai_version": "1.3.0"}', "utf-8")
+    with pytest.raises(ModelError, match="MONAI bundle, not a model of Trivox; weights of others"):
         load_model(folder, CPU)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "found"),
     [
-        (("num_members",), 10**12, "ValidationError"),
-        (("labels",), {"liver": 10**12}, "ValidationError"),
-        (("labels",), {"liver": 10**400}, "Error"),
-        (("labels",), {"liver\n\x00": 1}, "ValidationError"),
-        (("labels",), {"": 1}, "ValidationError"),
-        (("name",), "a\x1b[2J", "ValidationError"),
+        (("num_members",), 10**12, "num_members: should be less"),
+        (("labels",), {"liver": 10**12}, "liver: should be less"),
+        (("labels",), {"liver": 10**400}, "does not hold"),
+        (("labels",), {"liver\n\x00": 1}, "control characters"),
+        (("labels",), {"": 1}, "control characters"),
+        (("name",), "a\x1b[2J", "control characters"),
         (("network", "features"), [10**9] * 3, "the network it describes cannot be built"),
-        (("network", "features"), [2] * 5000, "Error"),
-        (("network", "name"), "../../evil", "ValidationError"),
-        (("inference", "window"), [10**9] * 3, "ValidationError"),
-        (("preprocessing", "spacing_mm"), [0, 1, 1], "ValidationError"),
-        (("preprocessing", "spacing_mm"), [float("nan"), 1, 1], "ValidationError"),
-        (("preprocessing", "crop_margin_mm"), float("inf"), "ValidationError"),
+        (("network", "features"), [2] * 5000, "does not hold: a value is out"),
+        (("network", "name"), "../../evil", "there is no network"),
+        (("inference", "window"), [10**9] * 3, "does not hold: inference"),
+        (("preprocessing", "spacing_mm"), [0, 1, 1], "spacing_mm.0: should be greater"),
+        (("preprocessing", "spacing_mm"), [float("nan"), 1, 1], "spacing_mm.0: should be"),
+        (("preprocessing", "crop_margin_mm"), float("inf"), "crop_margin_mm: should be"),
     ],
 )
 def test_an_absurd_description_is_refused_before_it_costs_anything(folder, key, value, found):
@@ -317,7 +323,7 @@ def test_an_absurd_description_is_refused_before_it_costs_anything(folder, key, 
 
 def test_a_description_nested_without_end_is_refused(folder):
     (folder / METADATA).write_text('{"trivox": ' + "[" * 10**5 + "]" * 10**5 + "}")
-    with pytest.raises(ModelError, match=r"cannot be read \(RecursionError\)"):
+    with pytest.raises(ModelError, match=r"cannot be read"):
         load_model(folder, CPU)
 
 
@@ -342,7 +348,7 @@ def test_unknown_setting_of_a_newer_version(folder):
     metadata = json.loads((folder / METADATA).read_text("utf-8"))
     metadata["trivox"]["preprocessing"]["new"] = 1
     (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"\(ValidationError\)\. Use a model written by Trivox"):
+    with pytest.raises(ModelError, match=r"new: no such key\. Use a model written by Trivox"):
         load_model(folder, CPU)
 
 
