@@ -7,12 +7,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "findings", "files", "progress", "main_memory", "processes", "quiet",
-    "study", "manifest", "phantom", "transforms", "admission", "network", "losses", "inference",
-    "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation", "export",
-    "training", "planning", "journal", "cohort", "config", "cluster", "archive", "reproduction",
-    "selection", "refinement", "verbs", "refine_verb", "archive_verb", "segment_verb",
-    "slurm_verb", "reproduce_verb", "parsers", "cli",
+    "errors", "volume", "findings", "files", "hashes", "progress", "main_memory", "processes",
+    "quiet", "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
+    "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
+    "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",
+    "reproduction", "selection", "refinement", "verbs", "refine_verb", "archive_verb",
+    "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.manifest.codes import SegmentCode
-from pipeline.study import case_name
+from pipeline.study import case_name, source_files
 
 Modality = Literal["CT", "MR", "other"]
 SplitName = Literal["train", "validation", "test"]
@@ -54,7 +54,8 @@ class Case:
         label: The reference label map, if there is one.
         subject: The patient; cases of one subject never lie on both sides of a split.
         split: Where the data set puts the case, if it says so.
-        sha256: Of the image file(s), one after the other, as lower-case hexadecimal text.
+        sha256: Of all files of the images, one after the other in the order of `source_files`, as
+            lower-case hexadecimal text.
         annotated: Names of the labels that the case's label map draws wherever they are; of the
             others it says nothing, and their voxels are background in it. None if it draws all.
     """
@@ -66,6 +67,16 @@ class Case:
     split: SplitName | None = None
     sha256: str | None = None
     annotated: tuple[str, ...] | None = None
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Return path, size in bytes and time of change of all files of the images and the label.
+
+        Raises:
+            StudyError: If one of them is no volume, so that its files are not known.
+        """
+        sources = (*self.images, *([] if self.label is None else [self.label]))
+        files = [file for source in sources for file in source_files(source)]
+        return [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
 
 
 @dataclass(frozen=True)

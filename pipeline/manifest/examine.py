@@ -111,7 +111,7 @@ def _attempt(read: Callable[[], Result], case: Case, findings: list[Finding]) ->
 def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
     _need_files(case.images)
     if case.sha256 is not None:
-        actual = sha256_of(*(file for image in case.images for file in _files_of(image)))
+        actual = sha256_of(*(file for image in case.images for file in source_files(image)))
         if actual != case.sha256:
             raise StudyError(
                 case.images[0],
@@ -121,11 +121,6 @@ def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
     return read_study(
         case.images, case=case.name, num_channels=len(manifest.channels), config=config
     )
-
-
-def _files_of(image: Path) -> tuple[Path, ...]:
-    """Return the files of a DICOM folder in geometric order; any other image is one file."""
-    return source_files(image) if image.is_dir() else (image,)
 
 
 def _read_label(case: Case) -> LabelMap | None:

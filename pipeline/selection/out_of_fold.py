@@ -197,9 +197,7 @@ def _path(folder: Path, case: Case) -> Path:
 
 def _key(case: Case, member: _LoadedMember, settings: Sequence[CrfConfig]) -> str:
     """Name all that a stored case follows from."""
-    files = [*case.images, *([case.label] if case.label else [])]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    words = [__version__, member.key, repr(stats)]
+    words = [__version__, member.key, repr(case.stamps())]
     words += [config.model_dump_json() for config in settings]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from pipeline.manifest import Case, Manifest, Split
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, place_labels, read_label_map, read_study
 from pipeline.training.config import RunConfig
-from pipeline.transforms import CachedCase, Preprocessing, cache_key, write_case
+from pipeline.transforms import CachedCase, Preprocessing, cache_key, is_whole, write_case
 from pipeline.volume import LabelMap
 
 MOST_ODD_CASES = 10
@@ -93,17 +94,27 @@ def cache_cases(
     values: list[int],
     config: RunConfig,
 ) -> list[CachedCase]:
-    """Preprocess the cases that are not in the cache yet, and return all of them."""
+    """Preprocess the cases that are not in the cache yet, or damaged there, and return all."""
     ignored = manifest.ignore_value
     folders = {
         case.name: config.data.cache / cache_key(case, settings, config.study, values, ignored)
         for case in cases
     }
-    missing = [case for case in cases if not folders[case.name].is_dir()]
+    missing = [case for case in cases if not _is_cached(case, folders[case.name])]
     if missing:
         for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
             write_case(study, label_map, settings, values, folders[case.name], ignored)
     return [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]
+
+
+def _is_cached(case: Case, folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    if is_whole(folder):
+        return True
+    text = "%s: case %r is damaged or of an earlier version, and is made again"
+    logger.warning(text, folder, case.name)
+    return False
 
 
 def check_trainable(manifest: Manifest, split: Split) -> None:

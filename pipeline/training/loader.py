@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pipeline.errors import PipelineError
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks
 from pipeline.transforms import Augmentation, Batch, CachedCase, PatchDataset, Regions
@@ -47,8 +48,21 @@ class SliceSampler(Sampler[list[int]]):
             yield list(range(start, start + self._share))
 
 
+class _Surfacing(Dataset[Regions | PipelineError]):
+    """Patches, or why there is none: an error that a worker raises would lose its parts."""
+
+    def __init__(self, patches: PatchDataset) -> None:
+        self._patches = patches
+
+    def __getitem__(self, index: int) -> Regions | PipelineError:
+        try:
+            return self._patches[index]
+        except PipelineError as error:
+            return error
+
+
 class BatchLoader:
-    """Iterates over batches on the device that they are for.
+    """Iterates over batches on the device that they are for; one iteration at a time.
 
     Args:
         patches: Where patches come from.
@@ -68,12 +82,11 @@ class BatchLoader:
     ) -> None:
         self._augmentation = augmentation
         self._device = device
-        # In a worker, one batch at a time crosses to this process: patches, not larger regions.
-        collate = Regions.join if device.type != "cpu" else self._join_augmented
-        self._loader: DataLoader[Regions] = DataLoader(
-            patches,
+        self._running: Iterator[Batch | Regions | PipelineError] | None = None
+        self._loader: DataLoader[Regions | PipelineError] = DataLoader(
+            _Surfacing(patches),
             batch_sampler=sampler,
-            collate_fn=collate,
+            collate_fn=self._join,
             num_workers=num_workers,
             worker_init_fn=_leave_signals_to_the_parent,
             prefetch_factor=PREFETCH if num_workers else None,
@@ -81,15 +94,34 @@ class BatchLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._device.type == "cpu":
-            yield from self._loader
-        else:
-            for regions in self._loader:
-                yield regions.to(self._device).augmented(self._augmentation)
+        self._running = iter(self._loader)
+        for found in self._running:
+            if isinstance(found, PipelineError):
+                raise found
+            if isinstance(found, Batch):
+                yield found
+            else:
+                yield found.to(self._device).augmented(self._augmentation)
 
-    def _join_augmented(self, regions: Sequence[Regions]) -> Batch:
+    def close(self) -> None:
+        """End the workers. Left to the end of the process, which waits for them, they never end."""
+        # The public ways leave it to the garbage collector, and an error's traceback keeps them.
+        end = getattr(self._running, "_shutdown_workers", None)
+        if end is not None:
+            end()
+
+    def _join(self, found: Sequence[Regions | PipelineError]) -> Batch | Regions | PipelineError:
+        regions = []
+        for one in found:
+            if isinstance(one, PipelineError):
+                return one
+            regions.append(one)
+        joined = Regions.join(regions)
+        if self._device.type != "cpu":
+            return joined
+        # In a worker, one batch at a time crosses to this process: patches, not larger regions.
         with _one_thread():
-            return Regions.join(regions).augmented(self._augmentation)
+            return joined.augmented(self._augmentation)
 
 
 def build_loader(

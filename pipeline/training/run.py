@@ -133,10 +133,10 @@ def train_fold(
             settings, values = description.preprocessing, description.label_values
             with ranks.main_first():
                 cases = cache_cases(split.train, begun.prepared.manifest, settings, values, config)
-            batches = build_loader(cases, config, settings.spacing_mm, ranks, state.iteration)
+            loader = build_loader(cases, config, settings.spacing_mm, ranks, state.iteration)
             meter = ResourceMeter(ranks.device)
             meter.attach(trainer)
-            with meter.sampling():
+            with closing(loader) as batches, meter.sampling():
                 loop.run(batches, ranks)
             if ranks.is_main:
                 report_resources(config.estimate, meter, folder.resources)

@@ -13,7 +13,7 @@ from pipeline.transforms.appearance import (
     look_at,
 )
 from pipeline.transforms.augmentation import Augmentation
-from pipeline.transforms.cache import CachedCase, cache_key, write_case
+from pipeline.transforms.cache import CachedCase, cache_key, is_whole, write_case
 from pipeline.transforms.cohort_look import ChannelSpread, CohortLook, describe_looks
 from pipeline.transforms.config import (
     AugmentationConfig,
@@ -72,6 +72,7 @@ __all__ = [
     "Working",
     "cache_key",
     "describe_looks",
+    "is_whole",
     "look_at",
     "preprocess",
     "preprocess_labels",

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline import __version__
 from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
+from pipeline.hashes import TABLE, note_all, state_of
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.blocks import Blocks, write_blocks
@@ -30,6 +31,8 @@ from pipeline.volume import LabelMap
 
 FORMAT = 2
 """Of the files in a case's folder; part of the key, so that older ones are not misread."""
+
+FILES = ("facts.json", "image.npy", "label.npy", "locations.npy")
 
 MAX_LOCATIONS = 10_000
 """Voxel positions kept per class; enough to start patches from, and small."""
@@ -99,14 +102,12 @@ def cache_key(
     """Hash what the cached arrays depend on: file identity, settings, format, the code's version.
 
     Raises:
+        StudyError: If a source of the case is no volume.
         ValueError: If the case has no label.
     """
     if case.label is None:
         raise ValueError(f"case {case.name!r} has no label")
-    files = [
-        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in (*case.images, case.label)
-    ]
+    files = case.stamps()
     settled = [settings.model_dump(), study.model_dump(), list(values), ignore_value]
     content = [__version__, FORMAT, files, *settled]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
@@ -122,6 +123,8 @@ def write_case(
 ) -> None:
     """Preprocess one case into `folder`, which appears only when it is complete.
 
+    A folder that is there already is taken for damaged: its files are replaced.
+
     Raises:
         StudyError: If the study cannot be preprocessed.
     """
@@ -132,6 +135,16 @@ def write_case(
     label_IJK = preprocess_labels(label_map, working.placement, values, ignore_value)
     with atomic_folder(folder) as temporary:
         write_arrays(temporary, working.data_CIJK, label_IJK, len(values))
+        note_all(temporary)
+        if folder.is_dir():
+            # One by one, so that another run that reads the case finds all files at all times.
+            for name in (*FILES, TABLE):
+                (temporary / name).replace(folder / name)
+
+
+def is_whole(folder: Path) -> bool:
+    """Tell whether a cached case is there and each of its files is what was written; reads all."""
+    return all(state_of(folder / name) == "whole" for name in FILES)
 
 
 def write_arrays(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from pipeline.errors import StudyError
 from pipeline.transforms.augmentation import Augmentation, Changes
 from pipeline.transforms.blocks import Blocks, Size
 from pipeline.transforms.cache import CachedCase
@@ -98,9 +99,20 @@ class PatchDataset(Dataset[Regions]):
         self._seed = seed
 
     def __getitem__(self, index: int) -> Regions:
-        """Return the `index`-th patch, as regions of which there is one."""
-        rng = np.random.default_rng([self._seed, index])
+        """Return the `index`-th patch, as regions of which there is one.
+
+        Raises:
+            StudyError: If the case cannot be read any more.
+        """
         case = self._case_of(index)
+        try:
+            return self._read(case, np.random.default_rng([self._seed, index]))
+        except (OSError, ValueError) as error:
+            found = f"case {case.name!r} of the cache cannot be read any more"
+            remedy = "Go on with --resume: what is damaged or gone in the cache is made again."
+            raise StudyError(case.folder, found, remedy) from error
+
+    def _read(self, case: CachedCase, rng: np.random.Generator) -> Regions:
         start = self._choose_start(case, rng)
         first = [s - m for s, m in zip(start, self._augmentation.margin, strict=True)]
         size = self._augmentation.region_size

@@ -1,8 +1,10 @@
 import dataclasses
+import hashlib
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from pipeline.manifest import Channel
 from pipeline.manifest.examine import examine_case
@@ -215,3 +217,18 @@ def test_a_label_that_is_not_annotated_is_unexpected(write_case, make_manifest):
     _, findings = examine_case(case, make_manifest(case), CONFIG)
     found = "label 'back' is in the label map, but not among the annotated ones"
     assert only(findings) == ("warning", found)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+def test_voxels_in_a_file_of_their_own_count_for_the_hash(
+    write_case, make_manifest, tmp_path, suffix
+):
+    case = write_case("a")
+    header = tmp_path / f"a{suffix}"
+    SimpleITK.WriteImage(SimpleITK.ReadImage(case.images[0]), header)
+    raw = tmp_path / "a.raw"
+    whole = hashlib.sha256(header.read_bytes() + raw.read_bytes()).hexdigest()
+    case = dataclasses.replace(case, images=(header,), sha256=whole)
+    assert examine_case(case, make_manifest(case), CONFIG)[1] == []
+    raw.write_bytes(raw.read_bytes()[::-1])
+    assert "as the manifest says" in only(examine_case(case, make_manifest(case), CONFIG)[1])[1]

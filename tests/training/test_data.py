@@ -189,3 +189,17 @@ def test_the_ignored_value_need_not_be_a_label(manifest, split):
     labels = {name: value for name, value in manifest.labels.items() if value != 3}
     ignoring = replace(manifest, labels=labels, ignore_value=3)
     assert list(read_cases(split.train, ignoring, StudyConfig(), "Reading"))
+
+
+def test_a_damaged_case_of_the_cache_is_made_again(make_config, manifest, split, tmp_path, caplog):
+    config = make_config(tmp_path, f"data.cache={tmp_path}")
+    cases = split.train[:2]
+    first, _ = cache_cases(cases, manifest, SETTINGS, VALUES, config)
+    image = first.folder / "image.npy"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    cache_cases(cases, manifest, SETTINGS, VALUES, config)
+    assert image.read_bytes() == whole
+    (record,) = caplog.records
+    assert str(first.folder) in record.getMessage()
+    assert repr(cases[0].name) in record.getMessage()

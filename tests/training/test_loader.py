@@ -1,13 +1,16 @@
 import gc
 import itertools
+import multiprocessing
+import shutil
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StudyError
 from pipeline.training.distributed import Ranks
 from pipeline.training.loader import BatchLoader, SliceSampler, build_loader
 from pipeline.transforms import Augmentation, AugmentationConfig, CachedCase, PatchDataset
@@ -161,3 +164,23 @@ def test_memory_stays_flat(cached, make_config, tmp_path):
     for _ in itertools.islice(batches, 300):
         pass
     assert resident_mib() - before < 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_case_that_cannot_be_read_is_named_and_leaves_no_worker(
+    cached, make_config, tmp_path, num_workers
+):
+    """An error keeps all that it passed alive, and a worker that is left keeps the process."""
+    for path in cached[0].folder.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "image.npy").write_bytes(b"torn")
+    broken = [CachedCase("broken", tmp_path, (True, True))]
+    config = make_config(tmp_path, f"training.num_workers={num_workers}")
+    before = multiprocessing.active_children()
+    with (
+        pytest.raises(StudyError, match=r"'broken' of the cache cannot be read.*--resume") as error,
+        closing(build_loader(broken, config, SPACING_MM, ALONE, 0)) as loader,
+    ):
+        next(iter(loader))
+    assert error.value.where == str(tmp_path)
+    assert not set(multiprocessing.active_children()).difference(before)

@@ -4,9 +4,11 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 
 import pipeline.transforms.cache
+from pipeline.hashes import TABLE
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import (
@@ -14,12 +16,14 @@ from pipeline.transforms import (
     ChannelNormalisation,
     Preprocessing,
     cache_key,
+    is_whole,
     preprocess,
     preprocess_labels,
     write_case,
 )
 from pipeline.transforms.cache import MAX_LOCATIONS, sample_locations, write_arrays
 from pipeline.volume import IGNORE_INDEX, LabelMap, Volume
+from tests.dicom_files import make_slice, save, voxels
 
 SETTINGS = Preprocessing(
     spacing_mm=(2.0, 2.0, 2.0), crop_margin_mm=4, channels=(ChannelNormalisation(kind="mr"),)
@@ -198,3 +202,50 @@ def test_ignored_voxels_are_kept_apart_from_background(tmp_path, study, label_ma
     np.testing.assert_array_equal(found, ignoring.numpy())
     keys = {cache_key(case, SETTINGS, StudyConfig(), [0, 2], value) for value in (None, 5, 6)}
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_key_changes_with_voxels_that_lie_beside_a_header(tmp_path, suffix, name):
+    for kind in ("image", "label"):
+        SimpleITK.WriteImage(SimpleITK.Image(3, 4, 5, 1), tmp_path / f"{kind}{suffix}")
+    case = Case("a", (tmp_path / f"image{suffix}",), tmp_path / f"label{suffix}", "a")
+    key = cache_key(case, SETTINGS, StudyConfig(), VALUES)
+    raw = tmp_path / f"{name}.raw"
+    os.utime(raw, ns=(0, raw.stat().st_mtime_ns + 1))
+    assert cache_key(case, SETTINGS, StudyConfig(), VALUES) != key
+
+
+def test_key_changes_with_any_slice_of_a_dicom_folder(tmp_path):
+    for number in range(3):
+        dataset = make_slice(voxels(1)[0], (0.0, 0.0, 3.0 * number), instance=number)
+        save(dataset, tmp_path / "series" / f"{number}.dcm")
+    (tmp_path / "label").touch()
+    case = Case("a", (tmp_path / "series",), tmp_path / "label", "a")
+    keys = {cache_key(case, SETTINGS, StudyConfig(), VALUES)}
+    for path in (tmp_path / "series").iterdir():
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        keys.add(cache_key(case, SETTINGS, StudyConfig(), VALUES))
+    assert len(keys) == 4
+
+
+def test_a_damaged_case_is_noticed_and_written_again(tmp_path, study, label_map):
+    folder = tmp_path / "key"
+    assert not is_whole(folder)
+    write_case(study, label_map, SETTINGS, VALUES, folder)
+    assert is_whole(folder)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(whole) == 5
+    for name, content in whole.items():
+        half = len(content) // 2
+        for damaged in (content[:half], content[:half] + bytes(half), b"", None):
+            (folder / name).unlink()
+            if damaged is not None:
+                (folder / name).write_bytes(damaged)
+            assert not is_whole(folder)
+            write_case(study, label_map, SETTINGS, VALUES, folder)
+            assert is_whole(folder)
+            assert {n: (folder / n).read_bytes() for n in whole if n != TABLE} == {
+                n: c for n, c in whole.items() if n != TABLE
+            }
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

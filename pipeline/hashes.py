@@ -1,0 +1,121 @@
+"""Tell damage from content: the hashes of files that are read again, in a table beside them.
+
+Each folder has a table of its own, `hashes.json`, which carries the hash of itself. The table is
+written before a file takes its place and keeps the hashes before it too, so that a run that is
+killed between the two finds nothing wrong. A file that is in no table was written by an earlier
+version: nothing is known of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
+
+TABLE = "hashes.json"
+
+KEPT = 4
+"""Hashes of a file that count as its own: the last, and those that a killed run did not replace."""
+
+State = Literal["whole", "damaged", "unknown"]
+Hashes = dict[str, list[str]]
+
+
+@contextmanager
+def noted_path(target: Path) -> Iterator[Path]:
+    """Do what `atomic_path` does, and enter the new file's hash in the table beside it."""
+    with atomic_path(target) as temporary:
+        yield temporary
+        _enter(target.parent, {target.name: sha256_of(temporary)})
+
+
+def write_noted(target: Path, text: str) -> None:
+    """Write `text` to `target` as UTF-8, atomically, and enter its hash."""
+    with noted_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def link_noted(source: Path, target: Path) -> None:
+    """Do what `link_or_copy` does, and enter the file's hash."""
+    _enter(target.parent, {target.name: sha256_of(source)})
+    link_or_copy(source, target)
+
+
+def note_all(folder: Path) -> None:
+    """Enter the hashes of all files that lie in a folder, as they are."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != TABLE)
+    _enter(folder, {path.name: sha256_of(path) for path in paths})
+
+
+def state_of(path: Path) -> State:
+    """Tell whether a file is what was written; damaged also if it is gone or the table is torn."""
+    try:
+        known = _read(path.parent).get(path.name)
+    except ValueError:
+        return "damaged"
+    if known is None:
+        return "unknown"
+    return "whole" if path.is_file() and sha256_of(path) in known else "damaged"
+
+
+def check_whole(path: Path, kind: type[PipelineError], remedy: str) -> None:
+    """Refuse a file that is not what was written.
+
+    Args:
+        path: The file.
+        kind: Of error to raise.
+        remedy: What helps if the file is damaged.
+
+    Raises:
+        PipelineError: Of that kind, if the file, or the table that it is in, is damaged.
+    """
+    if state_of(path) != "damaged":
+        return
+    table = path.with_name(TABLE)
+    try:
+        _read(path.parent)
+    except ValueError as error:
+        help_ = "Restore it, or remove it: the files in its folder are then taken as they are."
+        raise kind(table, "the table of hashes is damaged", help_) from error
+    found = "the file is damaged: its hash does not fit" if path.exists() else "the file is missing"
+    raise kind(path, found, remedy)
+
+
+def _read(folder: Path) -> Hashes:
+    """Return the table of a folder; empty if there is none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    path = folder / TABLE
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+        hashes: Hashes = content["files"]
+        is_whole = content["sha256"] == _hash(hashes)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is no table of hashes") from error
+    if not is_whole:
+        raise ValueError(f"{path} is damaged")
+    return hashes
+
+
+def _enter(folder: Path, found: Mapping[str, str]) -> None:
+    try:
+        hashes = _read(folder)
+    except ValueError:
+        hashes = {}
+    for name, sha256 in found.items():
+        known = [each for each in hashes.get(name, ()) if each != sha256]
+        hashes[name] = [sha256, *known][:KEPT]
+    content = {"files": hashes, "sha256": _hash(hashes)}
+    write_text(folder / TABLE, json.dumps(content, indent=1))
+
+
+def _hash(hashes: Hashes) -> str:
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
