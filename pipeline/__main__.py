@@ -1,4 +1,4 @@
-"""`python -m pipeline` is the same command as `trivox`."""
+"""`python -P -m pipeline` is the same command as `trivox`."""
 
 import sys
 

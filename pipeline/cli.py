@@ -6,6 +6,7 @@ Heavy imports happen inside the verbs, so that `--help` answers at once. Exit co
 """
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -23,6 +24,8 @@ OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_]+)*=")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if arguments is None:
+        _trust_no_current_folder()
     words = sys.argv[1:] if arguments is None else list(arguments)
     # Settings may stand anywhere among the other words, which argparse alone does not allow.
     overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
@@ -63,6 +66,15 @@ def set_up_logging(*, verbose: bool) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
+def _trust_no_current_folder() -> None:
+    """Keep the processes that this one starts from importing what lies in the current folder.
+
+    Python puts that folder first for `-c` and `-m`, which is how processes start each other; a
+    user's own `pipeline.py` there would be run in place of ours.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"  # noqa: TID251  # Set for processes about to start.
 
 
 def _is_there(word: str) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest.documents import read_yaml
 from pipeline.manifest.faults import Fault, first_fault
+from pipeline.shipped import CONFIGS, find_shipped, names_shipped
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -23,15 +24,20 @@ def load_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
 
     Args:
         kind: What to read, for example `RunConfig`.
-        path: A YAML file that holds only what differs from the defaults.
+        path: A YAML file that holds only what differs from the defaults, or the name of one that
+            comes with Trivox, such as `phantom_ct`.
         overrides: Words such as `training.max_minutes=15`; the value is read as YAML.
 
     Raises:
         ConfigError: Naming the file or word, the key, and the nearest valid key.
     """
+    path = find_shipped(path, CONFIGS)
     if not path.exists():
         choices = ", ".join(sorted(str(file) for file in path.parent.glob("*.yaml"))) or "none"
-        remedy = f"Configurations in that folder: {choices}."
+        shipped = ", ".join(names_shipped(CONFIGS))
+        remedy = (
+            f"Configurations in that folder: {choices}. Those that come with Trivox: {shipped}."
+        )
         raise ConfigError(path, "no such file", remedy)
     try:
         tree = read_yaml(path)

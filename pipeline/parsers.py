@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trivox",
         description="Train 3D networks on CT or MRI studies, segment cohorts, score the masks.",
-        epilog="Start with `trivox train configs/phantom_ct.yaml`: it needs no data.",
+        epilog="Start with `trivox train phantom_ct`: it needs no data.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
     choices = parser.add_subparsers(title="verbs", required=True, metavar="VERB")

@@ -1,10 +1,24 @@
 import subprocess
 import sys
 
+import nibabel as nib
+import numpy as np
+
+from pipeline.model import save_model
+from tests.tiny import tiny_model
+
 LIGHT = """
 import sys
 import pipeline.processes
 print("torch" in sys.modules)
+"""
+
+COMMAND = """
+import sys
+from pipeline.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 READY = """
@@ -39,3 +53,22 @@ def test_it_is_light_so_that_both_can_import_at_once(tmp_path):
 def test_a_worker_has_its_imports_from_the_start(tmp_path):
     """The process that started it has not."""
     assert run(tmp_path / "ready.py", READY) == "True False\n"
+
+
+def test_nothing_that_lies_in_the_current_folder_is_run(tmp_path):
+    """`pipeline.py`, `torch.py` and their like are common names of people's own scripts."""
+    place, script, model = tmp_path / "place", tmp_path / "trivox.py", tmp_path / "model"
+    place.mkdir()
+    script.write_text(COMMAND)
+    save_model(tiny_model(), model)
+    voxels = np.random.default_rng(0).normal(100, 20, (24, 24, 24)).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), place / "study.nii.gz")
+    for name in ("pipeline", "torch", "numpy", "random", "logging", "multiprocessing", "typing"):
+        (place / f"{name}.py").write_text("open('was_run', 'w').write(__name__)\n")
+    words = ["segment", "study.nii.gz", "--model", str(model), "--out", "masks", "--device=cpu"]
+    finished = subprocess.run(
+        [sys.executable, str(script), *words], cwd=place, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (place / "masks" / "study_seg.nii.gz").is_file()
+    assert not (place / "was_run").exists()

@@ -72,7 +72,7 @@ def write_slurm_files(words: Sequence[str], config: SlurmConfig, out: Path) -> S
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     write_text(files.cluster, header + text)
     python = config.python or sys.executable
-    command = [python, "-m", "pipeline", "segment", *words, "--cluster", str(files.cluster)]
+    command = [python, "-P", "-m", "pipeline", "segment", *words, "--cluster", str(files.cluster)]
     directives = [f"--partition={config.partition}"] if config.partition else []
     directives += [f"--account={config.account}"] if config.account else []
     script = _SCRIPT.format(

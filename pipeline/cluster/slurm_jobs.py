@@ -20,8 +20,10 @@ _WORKERS_SETTINGS = (
     "export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False",
     "export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False",
     "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
+    # Nothing that lies in the folder a job starts in is imported.
+    "export PYTHONSAFEPATH=1",
 )
-"""As `pipeline.cluster.connect` has them; workers in other jobs do not hear of those."""
+"""As `pipeline.cluster.connect` and `pipeline.cli` have them; other jobs do not hear of those."""
 
 
 def start_slurm_cluster(config: SlurmConfig, private: Path, keys: TlsFiles) -> SLURMCluster:

@@ -16,12 +16,14 @@ from pipeline.manifest.yaml_manifest import (
     locate_cases,
     read_manifest_file,
 )
+from pipeline.shipped import MANIFESTS, find_shipped
 
 _SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 
 
 def is_manifest(path: Path) -> bool:
     """Tell whether `path` describes a data set, as opposed to being a study or a folder of some."""
+    path = find_shipped(path, MANIFESTS)
     if path.is_dir():
         return (path / "dataset.json").is_file()
     return path.suffix.lower() in _SUFFIXES
@@ -46,6 +48,7 @@ def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool =
     """
     if root is not None and not root.is_dir():
         raise ManifestError(root, "the data folder does not exist", SET_ROOT)
+    path = find_shipped(path, MANIFESTS)
     if not path.exists():
         raise ManifestError(path, "there is no such file or folder", "Check the path.")
     if path.suffix.lower() not in (".yaml", ".yml") or path.is_dir():

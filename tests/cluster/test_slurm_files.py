@@ -43,7 +43,7 @@ def test_the_script_is_shell_that_runs_the_very_words(files, tmp_path):
     environment = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "5"}
     subprocess.run(["bash", "-c", text], check=True, env=environment)
     assert noted.read_text().splitlines() == [
-        *("-m", "pipeline", "segment", *words, "--cluster", str(written.cluster))
+        *("-P", "-m", "pipeline", "segment", *words, "--cluster", str(written.cluster))
     ]
     assert "job 5 on " in (written.script.parent / "segment.log").read_text()
 
