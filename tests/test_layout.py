@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "findings", "files", "hashes", "progress", "main_memory", "processes",
-    "quiet", "shipped", "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
+    "quiet", "shipped",
+    "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
     "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",
     "reproduction", "selection", "refinement", "verbs", "refine_verb", "archive_verb",
