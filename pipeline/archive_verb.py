@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.paths import to_read, to_write
 from pipeline.processes import add_hung_after
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
@@ -63,8 +64,8 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="pull everything, without a query")
     add("--limit", type=_positive, metavar="N", help="most studies to pull")
     add("--dry-run", action="store_true", help="say how many studies and series that would be")
-    add("--model", type=Path, metavar="DIR", help="a run's model/")
-    add("--out", type=Path, metavar="DIR", help="for masks and journal")
+    add("--model", type=to_read, metavar="DIR", help="a run's model/")
+    add("--out", type=to_write, metavar="DIR", help="for masks and journal")
     pushing = parser.add_mutually_exclusive_group()
     pushing.add_argument(
         "--push", metavar="ADDRESS", help="where to push to, if not where it came from"
@@ -72,12 +73,12 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
     pushing.add_argument("--no-push", action="store_true", help="leave the results in OUT")
     add(
         "--credentials",
-        type=Path,
+        type=to_read,
         metavar="FILE",
         help="one line: user:password, or Bearer TOKEN; not readable by everyone",
     )
-    add("--push-credentials", type=Path, metavar="FILE", help="the same for --push")
-    add("--ca", type=Path, metavar="FILE", help="certificates to trust instead of the usual, PEM")
+    add("--push-credentials", type=to_read, metavar="FILE", help="the same for --push")
+    add("--ca", type=to_read, metavar="FILE", help="certificates to trust, PEM")
     add("--calling-ae", default="TRIVOX", metavar="TITLE", help="what to call ourselves (DIMSE)")
     add(
         "--series",
@@ -166,8 +167,7 @@ def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
         dicom=DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
-    out = options.out.absolute()
-    folder = options.model.absolute()
+    out, folder = options.out, options.model
     request = Request(description, hash_model(folder), out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO

@@ -4,10 +4,10 @@ Settings (`key=value`) are taken out before; see `pipeline.cli`.
 """
 
 import argparse
-from pathlib import Path
 
 from pipeline import __version__, verbs
 from pipeline.archive_verb import add_pacs
+from pipeline.paths import to_read, to_write
 from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_input_choices, add_segment, add_status
@@ -53,11 +53,13 @@ def _add_train(choices: Choices, common: argparse.ArgumentParser) -> None:
         "data.root=Task04_Hippocampus training.max_minutes=15. With fold=all, a model of each of "
         "the folds=5 in turn, joined to one; with fold=2, that of one fold.",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a file such as configs/*.yaml")
+    parser.add_argument(
+        "config", type=to_read, metavar="CONFIG", help="a file such as configs/*.yaml"
+    )
     parser.add_argument(
         "--from",
         dest="source",
-        type=Path,
+        type=to_read,
         metavar="MODEL",
         help="start from the weights and the preprocessing of this model's folder",
     )
@@ -79,12 +81,12 @@ def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:
         "(sub-..._dseg), also in folders below, pair by the entities in their names: desc does not "
         "count, and seg only where both have it.",
     )
-    for name, text in (
-        ("predictions", "masks, <case>_seg.nii.gz or <case>.nii.gz, or a BIDS derivative"),
-        ("references", "expert masks, <case>.nii.gz, or a BIDS derivative"),
-        ("out", "for scores.csv and summary.csv"),
+    for name, kind, text in (
+        ("predictions", to_read, "masks, <case>_seg.nii.gz or <case>.nii.gz, or a BIDS derivative"),
+        ("references", to_read, "expert masks, <case>.nii.gz, or a BIDS derivative"),
+        ("out", to_write, "for scores.csv and summary.csv"),
     ):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=text)
+        parser.add_argument(f"--{name}", type=kind, required=True, metavar="DIR", help=text)
     parser.set_defaults(verb=verbs.evaluate)
 
 
@@ -105,12 +107,12 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        type=Path,
+        type=to_read,
         metavar="MANIFEST|INPUT",
         help="a manifest, a dataset.json or its folder; or volumes and folders of them",
     )
-    parser.add_argument("--model", type=Path, metavar="DIR", help="a run's model/")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    parser.add_argument("--model", type=to_read, metavar="DIR", help="a run's model/")
+    parser.add_argument("--root", type=to_read, metavar="DIR", help="where the data lies")
     add_input_choices(parser)
     parser.set_defaults(verb=verbs.check)
 
@@ -125,9 +127,9 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
         epilog="Example: trivox plan data_manifests/msd_hippocampus.yaml --root Task04_Hippocampus "
         "--out configs/mine.yaml --memory 8GB",
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="as for `trivox check`")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="to write to")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where the data lies")
+    parser.add_argument("manifest", type=to_read, metavar="MANIFEST", help="as for `trivox check`")
+    parser.add_argument("--out", type=to_write, required=True, metavar="FILE", help="to write to")
+    parser.add_argument("--root", type=to_read, metavar="DIR", help="where the data lies")
     parser.add_argument("--memory", metavar="SIZE", help="of the device to plan for, such as 8GB")
     parser.add_argument("--minutes", type=float, metavar="N", help="budget for the training")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -151,11 +153,11 @@ def _add_export(choices: Choices, common: argparse.ArgumentParser) -> None:
         epilog="key=value overrides the model's settings as for `trivox segment`. "
         "Example: trivox export runs/phantom_ct/model --to bundle --out liver_bundle",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a run's model/")
+    parser.add_argument("model", type=to_read, metavar="MODEL", help="a run's model/")
     parser.add_argument(
         "--to", required=True, choices=("bundle", "onnx"), metavar="FORMAT", help="bundle or onnx"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    parser.add_argument("--out", type=to_write, required=True, metavar="DIR", help="a new folder")
     parser.set_defaults(verb=verbs.export)
 
 
@@ -174,7 +176,7 @@ def _add_postprocess_search(choices: Choices, common: argparse.ArgumentParser) -
         "chosen. data.root=DIR says where the data lies by now. "
         "Example: trivox postprocess-search runs/liver/model",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a finished run's model/")
+    parser.add_argument("model", type=to_read, metavar="MODEL", help="a finished run's model/")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(verb=verbs.postprocess_search)
 
@@ -188,5 +190,5 @@ def _add_show(choices: Choices, common: argparse.ArgumentParser) -> None:
         "post-processing, and on what evidence the post-processing was chosen.",
         epilog="Example: trivox show runs/phantom_ct/model",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a run's model/")
+    parser.add_argument("model", type=to_read, metavar="MODEL", help="a run's model/")
     parser.set_defaults(verb=verbs.show)

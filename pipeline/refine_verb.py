@@ -4,8 +4,8 @@ In a module of its own because it needs no model, unlike the other verbs that wr
 """
 
 import argparse
-from pathlib import Path
 
+from pipeline.paths import to_read, to_write
 from pipeline.verbs import DONE, Choices, print_lines
 
 _DESCRIPTION = """\
@@ -68,7 +68,7 @@ def add_refine(choices: Choices, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image",
-        type=Path,
+        type=to_read,
         nargs="+",
         required=True,
         metavar="IMAGE",
@@ -76,20 +76,23 @@ def add_refine(choices: Choices, common: argparse.ArgumentParser) -> None:
     )
     given = parser.add_mutually_exclusive_group(required=True)
     given.add_argument(
-        "--labels", type=Path, metavar="FILE", help="a label map on the image's grid; 0: background"
+        "--labels",
+        type=to_read,
+        metavar="FILE",
+        help="a label map on the image's grid; 0: background",
     )
     given.add_argument(
         "--probabilities",
-        type=Path,
+        type=to_read,
         metavar="FILE",
         help="4D: a volume of each class, the background's first, that sum to one; class 1 "
         "becomes label 1, and so on",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the refined mask, .nii.gz"
+        "--out", type=to_write, required=True, metavar="FILE", help="the refined mask, .nii.gz"
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="draw both masks over the image, as .png"
+        "--picture", type=to_write, metavar="FILE", help="draw both masks over the image, as .png"
     )
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"

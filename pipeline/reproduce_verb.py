@@ -1,8 +1,8 @@
 """The verb `trivox reproduce`: its words, its help, and what it does."""
 
 import argparse
-from pathlib import Path
 
+from pipeline.paths import to_read
 from pipeline.verbs import DONE, SOME_FAILED, Choices, print_lines
 
 
@@ -24,17 +24,20 @@ def add_reproduce(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--model runs/phantom_ct/model",
     )
     parser.add_argument(
-        "provenance", type=Path, metavar="PROVENANCE", help="a <case>_seg.json, its mask beside it"
+        "provenance",
+        type=to_read,
+        metavar="PROVENANCE",
+        help="a <case>_seg.json, its mask beside it",
     )
     parser.add_argument(
         "--input",
-        type=Path,
+        type=to_read,
         nargs="+",
         default=[],
         metavar="INPUT",
         help="the study's files in the order of the channels, or a folder or manifest with them",
     )
-    parser.add_argument("--model", type=Path, metavar="DIR", help="the model that made the mask")
+    parser.add_argument("--model", type=to_read, metavar="DIR", help="the model that made the mask")
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )

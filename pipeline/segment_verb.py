@@ -3,10 +3,10 @@
 import argparse
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.paths import to_read, to_write
 from pipeline.processes import add_hung_after
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
@@ -48,13 +48,16 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
+        type=to_read,
         metavar="INPUT",
         help="NIfTI, NRRD or MHA files (channels as _0000, _0001), DICOM files, folders of them, "
         "manifests, BIDS data sets (the masks form a BIDS derivative)",
     )
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a run's model/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for the masks")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where a manifest's data lies")
+    parser.add_argument(
+        "--model", type=to_read, required=True, metavar="DIR", help="a run's model/"
+    )
+    parser.add_argument("--out", type=to_write, required=True, metavar="DIR", help="for the masks")
+    parser.add_argument("--root", type=to_read, metavar="DIR", help="where a manifest's data lies")
     add_input_choices(parser)
     parser.add_argument(
         "--series",
@@ -122,7 +125,7 @@ def segment(options: argparse.Namespace) -> int:
         read_description(options.model), options.overrides, MAY_OVERRIDE
     )
     studies = find_studies(
-        [Path(word) for word in options.inputs],
+        options.inputs,
         num_channels=len(description.channels),
         out=options.out,
         data=DataRoot(options.root, options.allow_outside),
@@ -136,8 +139,8 @@ def segment(options: argparse.Namespace) -> int:
         dicom=options.dicom_seg and DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
     )
-    out, folder = options.out.absolute(), options.model.absolute()
-    request = Request(description, hash_model(folder), out, wanted, folder)
+    folder = options.model
+    request = Request(description, hash_model(folder), options.out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
     result = run_cohort(studies, request, _workers(remote, options, log_level))
@@ -179,7 +182,7 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
         epilog="Exit code 1 if a study was rejected or failed, or the run was killed. "
         "Example: trivox status masks/",
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="the --out of a run")
+    parser.add_argument("out", type=to_read, metavar="OUT", help="the --out of a run")
     parser.add_argument(
         "--sources",
         action="store_true",

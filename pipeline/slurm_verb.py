@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.paths import to_run
 from pipeline.segment_verb import add_words
 from pipeline.verbs import DONE, Choices, print_lines
 
@@ -57,7 +57,10 @@ def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="line of shell before Trivox starts, such as 'module load cuda'; several times",
     )
     parser.add_argument(
-        "--python", metavar="FILE", help="the nodes' Python with Trivox (this one, by default)"
+        "--python",
+        type=to_run,
+        metavar="FILE",
+        help="the nodes' Python with Trivox (this one, by default)",
     )
     parser.set_defaults(verb=slurm, words=words.actions)
 
@@ -106,7 +109,7 @@ class _Recording(argparse.ArgumentParser):
 
 
 def _words_again(options: argparse.Namespace) -> Iterable[str]:
-    """Yield the words for `segment` as they hold in any working directory."""
+    """Yield the words for `segment`; their paths hold in any working directory."""
     actions: list[argparse.Action] = options.words
     for action in actions:
         value = getattr(options, action.dest)
@@ -116,5 +119,4 @@ def _words_again(options: argparse.Namespace) -> Iterable[str]:
         if action.nargs == 0:
             continue
         for each in value if isinstance(value, list) else [value]:
-            path = Path(each)
-            yield str(path.absolute() if isinstance(each, Path) or path.exists() else each)
+            yield str(each)

@@ -1,5 +1,6 @@
 import logging
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_settings_may_stand_anywhere_and_paths_are_no_settings(run_with, tmp_pat
     seen = []
     assert run_with(lambda options: seen.append(options) or 0, "x.y=1", "a=b", "--verbose") == 0
     assert seen[0].overrides == ["x.y=1"]
-    assert [str(path) for path in seen[0].inputs] == ["x", "a=b"]
+    assert seen[0].inputs == [Path("x"), tmp_path / "a=b"]
 
 
 def test_libraries_are_quiet_and_ours_is_heard(caplog):

@@ -12,8 +12,8 @@ STAGES = [
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
     "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",
-    "reproduction", "selection", "refinement", "verbs", "refine_verb", "archive_verb",
-    "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
+    "reproduction", "selection", "refinement", "paths", "verbs", "refine_verb",
+    "archive_verb", "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250
 MODULES = sorted(PACKAGE.rglob("*.py"))

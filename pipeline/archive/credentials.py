@@ -1,5 +1,6 @@
 """What an archive knows us by, from a file that only we can read."""
 
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +42,9 @@ def read_credentials(path: Path) -> Credentials:
         found = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(path, f"cannot be read ({found})", _FORMS) from None
     if mode & stat.S_IRWXO:
-        raise ConfigError(path, "everyone on this machine may use it", f"Run: chmod 600 {path}")
+        raise ConfigError(
+            path, "everyone on this machine may use it", f"Run: chmod 600 {shlex.quote(str(path))}"
+        )
     if len(text.splitlines()) != 1:
         raise ConfigError(path, f"it has {len(text.splitlines())} lines", _FORMS)
     if text.lower().startswith(_BEARER):

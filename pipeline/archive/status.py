@@ -66,21 +66,19 @@ class TripStatus:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing has gone wrong so far."""
-        was_killed = not self.is_running and self.run.ended_at is None
-        return not was_killed and not self._reasons()
+        """Whether nothing has gone wrong so far: a run that ended before its studies did has."""
+        return not self._reasons() and (self.is_running or self._ended_well)
 
     @property
     def remaining(self) -> timedelta | None:
         """How long the run will still take, by what it did so far; None if that says nothing."""
-        num_left = sum(not self._has_ended(series) for series in self.studies.values())
         num_ended = sum(
             self._has_ended(series) and _changed_at(series) >= self.run.began_at
             for series in self.studies.values()
         )
         if not self.is_running or not num_ended:
             return None
-        return timedelta(seconds=(self.now - self.run.began_at) / num_ended * num_left)
+        return timedelta(seconds=(self.now - self.run.began_at) / num_ended * self._num_left)
 
     def lines(self) -> Sequence[Line]:
         """Return what there is to say, to be printed."""
@@ -111,7 +109,10 @@ class TripStatus:
             last = max([self.run.began_at, *map(_changed_at, self.studies.values())])
             return f"{began}, is running ({who}), last entry {self._ago(last)} ago"
         if self.run.ended_at is not None:
-            return f"{began}, ended {self._ago(self.run.ended_at)} ago"
+            ended = f"{began}, ended {self._ago(self.run.ended_at)} ago"
+            if self._ended_well:
+                return ended
+            return f"{ended} before {self._num_left} studies did; the same command goes on"
         return f"{began} and was killed; the same command goes on ({who})"
 
     def _in_hand(self) -> Sequence[Line]:
@@ -135,6 +136,15 @@ class TripStatus:
             for entry in series
             if entry.state in ("rejected", "failed")
         ]
+
+    @property
+    def _num_left(self) -> int:
+        """Number of studies of which something is left to do."""
+        return sum(not self._has_ended(series) for series in self.studies.values())
+
+    @property
+    def _ended_well(self) -> bool:
+        return self.run.ended_at is not None and not self._num_left
 
     def _has_ended(self, series: Sequence[Entry]) -> bool:
         """Tell whether nothing is left to do for a study in this run, which tries failed ones."""

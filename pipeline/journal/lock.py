@@ -1,6 +1,7 @@
 """One run at a time in an output folder."""
 
 import errno
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ def only_run(out: Path, patience_s: float = PATIENCE_S) -> Iterator[None]:
         while not _try(file):
             if time.monotonic() > deadline:
                 found = "another run is writing to this folder"
-                remedy = f"Wait for it (`trivox status {out}`), stop it, or name another folder."
+                look = f"trivox status {shlex.quote(str(out))}"
+                remedy = f"Wait for it (`{look}`), stop it, or name another folder."
                 raise ConfigError(out, found, remedy)
             time.sleep(0.1)
         yield

@@ -1,10 +1,10 @@
 """The plan as a YAML file: each group of settings under the rule and the numbers it comes from."""
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -57,7 +57,7 @@ def plan_text(plan: Plan, manifest: Manifest) -> str:
         plan.choice, plan.candidate, plan.config.training.max_minutes or 0, plan.config.estimate
     )
     head = {key: settings[key] for key in ("name", "device") if key in settings}
-    groups: list[tuple[Iterable[str], dict[str, Any]]] = [
+    groups: list[tuple[Iterable[str], dict[str, object]]] = [
         (_on_data(plan, manifest), head | {"data": settings["data"]}),
         (_on_preprocessing(plan, manifest), {"preprocessing": settings["preprocessing"]}),
         (_on_mirroring(plan), {"augmentation": settings["augmentation"]}),
@@ -79,7 +79,7 @@ def summary_of(plan: Plan) -> list[str]:
         f"{_numbers(plan.candidate.features)}, mirrored axes: {allowed}",
         f"{training.max_minutes:g} minutes on {plan.device}; about {estimate.memory_gb:g} GB of "
         f"{plan.memory_gb:.3g} GB, {estimate.seconds_per_iteration:g} s per iteration",
-        f"wrote {plan.choice.request.out}; train with: trivox train {plan.choice.request.out}",
+        f"train with: trivox train {shlex.quote(str(plan.choice.request.out))}",
     ]
 
 
@@ -242,7 +242,7 @@ def _comment(lines: Iterable[str]) -> str:
     return "".join(f"# {line}\n" for line in wrapped)
 
 
-def _dump(values: Mapping[str, Any]) -> str:
+def _dump(values: Mapping[str, object]) -> str:
     return yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, width=WIDTH)
 
 

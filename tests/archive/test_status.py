@@ -116,3 +116,19 @@ def test_a_cohort_that_was_segmented_there_since_is_shown_instead(out, ledger):
     journal.begin_run("another host", 1, {})
     journal.close()
     assert read_trip(out) is None
+
+
+def test_a_run_that_ended_before_its_studies_did_is_not_well(out, ledger):
+    """As after an error that stops all, an archive that went away, or Ctrl-C."""
+    for study in range(4):
+        ledger.mark(f"{study}.0", "segmented")
+        ledger.mark(f"{study}.1", "unchosen")
+        ledger.mark_pushed(f"{study}.0", TARGET)
+    ledger.mark("4.0", "pulled")
+    ledger.end_run()
+    found = read_trip(out)
+    assert not found.is_well
+    assert "before 1 studies did; the same command goes on" in text_of(found)
+    ledger.mark_pushed("4.0", TARGET)
+    ledger.mark_pushed("4.1", TARGET)
+    assert read_trip(out).is_well
