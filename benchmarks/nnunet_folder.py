@@ -94,7 +94,11 @@ def _intensities(channel: ChannelNormalisation) -> dict[str, float]:
 
 def _configuration(description: ModelDescription) -> dict[str, Any]:
     channels = description.preprocessing.channels
-    schemes = {"ct": "CTNormalization", "mr": "ZScoreNormalization"}
+    schemes = {
+        "ct": "CTNormalization",
+        "zscore_nonzero": "ZScoreNormalization",
+        "zscore_robust": "ZScoreNormalization",
+    }
     return {
         "data_identifier": f"nnUNetPlans_{CONFIGURATION}",
         "preprocessor_name": "DefaultPreprocessor",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.admission.anatomy import check_anatomy
-from pipeline.admission.candidate import Candidate, Modality
+from pipeline.admission.candidate import Candidate
 from pipeline.admission.config import Action, AdmissionConfig
 from pipeline.admission.geometry import (
     check_field_of_view,
@@ -12,6 +12,7 @@ from pipeline.admission.geometry import (
     check_spacing,
 )
 from pipeline.admission.intensity import (
+    check_constant,
     check_empty,
     check_modality,
     check_padding,
@@ -21,6 +22,7 @@ from pipeline.admission.intensity import (
 from pipeline.admission.slices import check_noise, check_slices, check_texture
 from pipeline.admission.units import check_units
 from pipeline.findings import Finding
+from pipeline.manifest import Modality, Scheme
 from pipeline.study import Study
 from pipeline.transforms import Fingerprint, look_at
 
@@ -30,6 +32,7 @@ _CHECKS: tuple[Callable[[Candidate], Iterator[Finding]], ...] = (
     check_spacing,
     check_field_of_view,
     check_orientation,
+    check_constant,
     check_empty,
     check_units,
     check_scale,
@@ -49,6 +52,7 @@ def admit(
     config: AdmissionConfig,
     *,
     mirror_axes: Sequence[str] = (),
+    schemes: Sequence[Scheme] = (),
 ) -> tuple[Finding, ...]:
     """Compare a study with what a model was trained on, before it is segmented.
 
@@ -62,6 +66,7 @@ def admit(
         config: What to look at, and how far a study may differ.
         mirror_axes: Axes (R, A, S) along which the model was trained on mirrored patches: a study
             that is mirrored along them is as good as any.
+        schemes: How each channel is normalised, if it is to be checked that something is left.
 
     Returns:
         What speaks against it, gravest first; empty if nothing does.
@@ -79,6 +84,7 @@ def admit(
         fingerprint=fingerprint,
         modalities=tuple(modalities),
         mirror_axes=tuple(mirror_axes),
+        schemes=tuple(schemes),
         config=config,
     )
     found = [*_of_old_model(candidate)]

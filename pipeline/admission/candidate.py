@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline.admission.config import AdmissionConfig
 from pipeline.errors import StudyError
 from pipeline.findings import Finding
+from pipeline.manifest import Modality, Scheme
 from pipeline.study import Study
 from pipeline.transforms import CohortLook, Fingerprint, Look
-
-Modality = Literal["CT", "MR", "other"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Candidate:
         modalities: Of the model's channels.
         mirror_axes: Along which the model was trained on mirrored patches.
         config: Thresholds.
+        schemes: How each channel is normalised; empty if that is not to be looked at.
     """
 
     study: Study
@@ -32,6 +31,7 @@ class Candidate:
     modalities: tuple[Modality, ...]
     mirror_axes: tuple[str, ...]
     config: AdmissionConfig
+    schemes: tuple[Scheme, ...] = ()
 
     @property
     def cohort(self) -> CohortLook | None:

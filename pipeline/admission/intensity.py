@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pipeline.admission.candidate import Candidate
 from pipeline.findings import Finding
+from pipeline.manifest import fault_of
 from pipeline.transforms import AIR_HU, PADDING_GAP, PADDING_SHARE, ChannelLook, ChannelSpread
 
 HU_AIR = (-1200.0, -800.0)
@@ -58,6 +59,19 @@ def check_empty(candidate: Candidate) -> Iterator[Finding]:
             found = f"{where}{content:.1%} is more than background, in training at least "
             refused = content < EMPTY_SHARE * least
             yield _empty(candidate, f"{found}{least:.1%}", refused=refused)
+
+
+def check_constant(candidate: Candidate) -> Iterator[Finding]:
+    """Find a channel of which normalisation leaves one value, as a mask's in place of an image's.
+
+    In models of earlier versions that were trained on such a channel it is as it was in training.
+    """
+    for index, scheme in enumerate(candidate.schemes):
+        fault = fault_of(candidate.study.volume.data_CIJK[index], scheme)
+        usual = None if candidate.cohort is None else candidate.cohort.channels[index]
+        was_so = usual is None or usual.share_lowest.highest + usual.share_highest.highest > 0.999
+        if fault is not None and not (scheme == "zscore_nonzero" and was_so):
+            yield _empty(candidate, candidate.in_channel(index) + fault, refused=True)
 
 
 def check_padding(candidate: Candidate) -> Iterator[Finding]:

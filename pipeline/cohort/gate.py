@@ -16,6 +16,7 @@ def look_over(study: Study, description: ModelDescription) -> tuple[Finding, ...
         modalities,
         description.admission,
         mirror_axes=description.mirror_axes,
+        schemes=[channel.kind for channel in description.preprocessing.channels],
     )
 
 

@@ -4,11 +4,12 @@ Source:
     MONAI Bundle Specification, https://docs.monai.io/en/stable/mb_specification.html.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.export.carried import declared_rules
 from pipeline.export.graph import window_of
+from pipeline.manifest import Scheme
 from pipeline.model import ModelDescription
 from pipeline.transforms import ChannelNormalisation
 
@@ -18,6 +19,15 @@ BATCH_SIZE = 4
 """Windows computed at once where the model leaves that open."""
 
 Config = dict[str, Any]
+
+_TRANSFORMS: Mapping[Scheme, Config] = {
+    "zscore": {"_target_": "NormalizeIntensityd"},
+    "zscore_nonzero": {"_target_": "NormalizeIntensityd", "nonzero": True},
+    "zscore_robust": {"_target_": "scripts.intensity.ScaleByPercentilesd", "robust": True},
+    "percentile": {"_target_": "scripts.intensity.ScaleByPercentilesd", "robust": False},
+    "rescale_0_1": {"_target_": "ScaleIntensityd"},
+    "rgb_0_1": {"_target_": "NormalizeIntensityd", "subtrahend": 0, "divisor": 255},
+}
 
 
 def inference_config(description: ModelDescription) -> Config:
@@ -109,14 +119,14 @@ def _preprocessing(description: ModelDescription) -> list[Config]:
             "keys": IMAGE,
             "spacing_mm": list(settings.spacing_mm),
             "crop_margin_mm": settings.crop_margin_mm,
-            "is_ct": [channel.kind == "ct" for channel in settings.channels],
+            "is_ct": [channel.hounsfield for channel in settings.channels],
         },
         *_normalisation(settings.channels),
     ]
 
 
 def _normalisation(channels: Sequence[ChannelNormalisation]) -> list[Config]:
-    if all(channel.kind == "mr" for channel in channels):
+    if all(channel.kind == "zscore_nonzero" for channel in channels):
         return [
             {
                 "_target_": "NormalizeIntensityd",
@@ -142,8 +152,8 @@ def _normalisation(channels: Sequence[ChannelNormalisation]) -> list[Config]:
 
 
 def _normalise_channel(key: str, channel: ChannelNormalisation) -> list[Config]:
-    if channel.kind == "mr":
-        return [{"_target_": "NormalizeIntensityd", "keys": key, "nonzero": True}]
+    if channel.kind != "ct":
+        return [{"keys": key, **_TRANSFORMS[channel.kind]}] if channel.kind != "none" else []
     above, below = ({"above": True, "value": channel.low}, {"above": False, "value": channel.high})
     clip = [
         {

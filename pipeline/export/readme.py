@@ -68,7 +68,13 @@ it. A batch may be of any size; a window has {window} voxels.
   the border, with offset = (n - 1) / 2 - step * (m - 1) / 2.
 - `normalise`, by channel: `clip_and_scale`: clip to `low` and `high`, subtract `mean`, divide by
   `std`. `z_score_of_nonzero`: of the voxels that are not 0, subtract the mean and divide by the
-  standard deviation (divided by n, not n - 1; if it is 0, by 1). Zeros stay.
+  standard deviation (divided by n, not n - 1; if it is 0, by 1). Zeros stay. `z_score`: the same
+  over all voxels. `z_score_of_bulk`: take the two `percentiles` (linearly interpolated) of the
+  voxels that are not 0, and the mean and standard deviation of those between; clip to the
+  percentiles widened on both sides by what lies between them; subtract that mean and divide by that
+  deviation. Zeros stay. `percentiles_to_0_1`: clip to the two `percentiles` of all voxels, which
+  become 0 and 1. `range_to_0_1`: the least and the largest value become 0 and 1. `divide`: divide
+  by `by`. `none`: leave values as they are.
 - `windows`: Where the volume is smaller than a window, repeat its border, on both sides alike (an
   odd voxel behind). Along each axis windows start every `step` voxels, or at 0 alone where the
   volume is as large as a window; one that would go beyond the end is moved back to end with it.

@@ -3,11 +3,14 @@
 The README beside an exported network, from `pipeline.export.readme`, says what each key means.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.export.carried import declared_rules, left_out
 from pipeline.export.graph import window_of
 from pipeline.export.scripts.foreground import AIR_HU
+from pipeline.manifest import Scheme
+from pipeline.manifest.scheme import PERCENTILES
 from pipeline.model import ChannelDescription, ModelDescription
 from pipeline.transforms import ChannelNormalisation
 from pipeline.transforms.placement import SAME_SPACING
@@ -17,6 +20,17 @@ FORMAT_VERSION = 2
 GAUSSIAN_SIGMA = 0.125
 """Of the weights, as a share of a window's edge; MONAI's default, which inference uses."""
 SMALLEST_WEIGHT = 1e-3
+_BULK = {"percentiles": list(PERCENTILES)}
+_METHODS: Mapping[Scheme, Mapping[str, Any]] = {
+    "zscore": {"method": "z_score"},
+    "zscore_nonzero": {"method": "z_score_of_nonzero"},
+    "zscore_robust": {"method": "z_score_of_bulk", **_BULK},
+    "percentile": {"method": "percentiles_to_0_1", **_BULK},
+    "rescale_0_1": {"method": "range_to_0_1"},
+    "rgb_0_1": {"method": "divide", "by": 255},
+    "none": {"method": "none"},
+}
+"""How others declare the schemes that need no number of the training cases."""
 
 
 def onnx_spec(description: ModelDescription) -> dict[str, Any]:
@@ -36,7 +50,7 @@ def onnx_spec(description: ModelDescription) -> dict[str, Any]:
         "channels": [channel.model_dump() for channel in description.channels],
         "orientation": "RAS",
         "crop": {
-            "foreground": [channel.kind for channel in settings.channels],
+            "foreground": ["ct" if how.hounsfield else "mr" for how in settings.channels],
             "air_hu": AIR_HU,
             "margin_mm": settings.crop_margin_mm,
         },
@@ -67,8 +81,8 @@ def onnx_spec(description: ModelDescription) -> dict[str, Any]:
 
 
 def _normalisation(channel: ChannelDescription, how: ChannelNormalisation) -> dict[str, Any]:
-    if how.kind == "mr":
-        return {"channel": channel.name, "method": "z_score_of_nonzero"}
+    if how.kind != "ct":
+        return {"channel": channel.name, **_METHODS[how.kind]}
     numbers = {"low": how.low, "high": how.high, "mean": how.mean, "std": how.std}
     return {"channel": channel.name, "method": "clip_and_scale", **numbers}
 

@@ -7,15 +7,18 @@ file once and reports what would spoil a training. Loading looks at descriptions
 that is not there is a finding of the check, not an error of loading.
 """
 
-from pipeline.manifest.case import Case, Channel, Manifest, Modality, Region
+from pipeline.manifest.case import Case, Channel, Manifest, Region
 from pipeline.manifest.check import check_manifest
 from pipeline.manifest.codes import ANATOMICAL_STRUCTURE, Code, SegmentCode
+from pipeline.manifest.examine import check_channels
 from pipeline.manifest.finding import Finding, format_findings, summarise_findings
 from pipeline.manifest.load import is_manifest, load_manifest
+from pipeline.manifest.scheme import NORMALISE_OTHERWISE, Modality, Scheme, fault_of
 from pipeline.manifest.split import Split, Volumes, split_cases
 
 __all__ = [
     "ANATOMICAL_STRUCTURE",
+    "NORMALISE_OTHERWISE",
     "Case",
     "Channel",
     "Code",
@@ -23,10 +26,13 @@ __all__ = [
     "Manifest",
     "Modality",
     "Region",
+    "Scheme",
     "SegmentCode",
     "Split",
     "Volumes",
+    "check_channels",
     "check_manifest",
+    "fault_of",
     "format_findings",
     "is_manifest",
     "load_manifest",

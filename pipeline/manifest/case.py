@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.manifest.codes import SegmentCode
+from pipeline.manifest.scheme import DEFAULT_SCHEMES, Modality, Scheme
 from pipeline.study import case_name, source_files
 
-Modality = Literal["CT", "MR", "other"]
 SplitName = Literal["train", "validation", "test"]
 
 _CT_WORD = re.compile(r"CT|CTA|CTPA|CECT|NCCT|LDCT", re.IGNORECASE)
@@ -22,11 +22,18 @@ class Channel:
 
     Attributes:
         name: What the data set calls it, such as `"T1"`.
-        modality: Decides the intensity normalisation: only CT has absolute (Hounsfield) units.
+        modality: What it shows: only CT has Hounsfield units.
+        normalisation: How its intensities are normalised, if that was said.
     """
 
     name: str
     modality: Modality
+    normalisation: Scheme | None = None
+
+    @property
+    def scheme(self) -> Scheme:
+        """How its intensities are normalised: as was said, or as is usual for the modality."""
+        return self.normalisation or DEFAULT_SCHEMES[self.modality]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from pipeline.errors import StudyError
 from pipeline.files import sha256_of
-from pipeline.manifest.case import Case, Manifest
+from pipeline.manifest.case import Case, Channel, Manifest
 from pipeline.manifest.finding import Finding
+from pipeline.manifest.scheme import NORMALISE_OTHERWISE, fault_of
 from pipeline.study import (
     Study,
     StudyConfig,
@@ -76,6 +77,7 @@ def examine_case(
             for warning in study.warnings
         ]
         facts = _describe_image(case, study)
+        _attempt(lambda: check_channels(study, manifest.channels), case, findings)
     if label_map is not None:
         facts = dataclasses.replace(facts, values=_values_in(label_map.labels_IJK))
         findings += _label_findings(facts, manifest)
@@ -88,6 +90,19 @@ def examine_case(
             for warning in (placed.warnings if placed is not None else ())
         ]
     return facts, findings
+
+
+def check_channels(study: Study, channels: Sequence[Channel]) -> None:
+    """Refuse a study of which a channel would be the same everywhere once it is normalised.
+
+    Raises:
+        StudyError: Names the case and the channel.
+    """
+    for channel, data_IJK in zip(channels, study.volume.data_CIJK, strict=True):
+        fault = fault_of(data_IJK, channel.scheme)
+        if fault is not None:
+            found = f"channel {channel.name} ({channel.scheme}): {fault}"
+            raise StudyError(study.case, found, NORMALISE_OTHERWISE)
 
 
 def _attempt(read: Callable[[], Result], case: Case, findings: list[Finding]) -> Result | None:

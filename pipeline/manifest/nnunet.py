@@ -1,7 +1,8 @@
 """Read an nnU-Net v2 raw data folder, as it is.
 
 Source:
-    https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
+    https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md; what names of
+    channels mean: explanation_normalization.md beside it.
 """
 
 import re
@@ -16,6 +17,17 @@ from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit
 from pipeline.manifest.nnunet_labels import read_nnunet_labels
 from pipeline.manifest.rules import check_channel_form, check_label_form, collect_cases
+from pipeline.manifest.scheme import Scheme
+
+_SCHEMES: Mapping[str, Scheme] = {
+    "ct": "ct",
+    "nonorm": "none",
+    "zscore": "zscore",
+    "rescale_to_0_1": "rescale_0_1",
+    "rescale_0_1": "rescale_0_1",
+    "rgb_to_0_1": "rgb_0_1",
+}
+"""What nnU-Net takes from a channel's name, in any case; any other name stands for a z-score."""
 
 
 class _Files(BaseModel):
@@ -97,8 +109,15 @@ def _channels(file: _NnunetFile, path: Path) -> tuple[Channel, ...]:
             f"channels are numbered {', '.join(names)}",
             "Number them from 0 without gaps, as the image files' suffixes (_0000, _0001) do.",
         )
-    ordered = (names[str(number)] for number in range(len(names)))
-    return tuple(Channel(name, guess_modality(name)) for name in ordered)
+    return tuple(_channel(names[str(number)]) for number in range(len(names)))
+
+
+def _channel(name: str) -> Channel:
+    modality = guess_modality(name)
+    scheme = _SCHEMES.get(name.casefold())
+    if scheme is None and modality == "CT":
+        scheme = "zscore"
+    return Channel(name, modality, scheme)
 
 
 def _named_cases(

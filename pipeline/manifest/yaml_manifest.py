@@ -15,11 +15,12 @@ from pipeline.manifest.annotation import (
     check_ignore_value,
     check_regions,
 )
-from pipeline.manifest.case import Channel, Manifest, Modality, Region
+from pipeline.manifest.case import Channel, Manifest, Region
 from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import check_label_form, foreground_labels
+from pipeline.manifest.scheme import Modality, Scheme
 
 SET_ROOT = (
     "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
@@ -34,6 +35,9 @@ class ChannelEntry(BaseModel):
 
     name: str = Field(min_length=1, description="Name, as in the CSV's column image:NAME.")
     modality: Modality = Field(description="CT (Hounsfield units), MR or other.")
+    normalisation: Scheme | None = Field(
+        default=None, description="How intensities are normalised; follows from the modality."
+    )
 
 
 class RegionEntry(BaseModel):
@@ -117,7 +121,9 @@ def locate_cases(
 
 def declared_channels(file: ManifestFile) -> tuple[Channel, ...]:
     """Return the channels that a manifest declares."""
-    return tuple(Channel(entry.name, entry.modality) for entry in file.channels)
+    return tuple(
+        Channel(entry.name, entry.modality, entry.normalisation) for entry in file.channels
+    )
 
 
 def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
@@ -151,9 +157,15 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         description=file.description,
         origin=file.origin,
         licence=file.licence,
-        channels=channels,
+        channels=tuple(map(_with_scheme, channels, listed.channels)),
         labels=labels,
         ignore_value=check_ignore_value(ignore, labels, f"{path}: ignore"),
         regions=check_regions(regions, labels, f"{path}: regions"),
         codes=check_codes(file.codes, labels, f"{path}: codes"),
     )
+
+
+def _with_scheme(declared: Channel, listed: Channel) -> Channel:
+    """Keep the scheme that a list names in place of a modality, as nnU-Net's `noNorm`."""
+    scheme = listed.normalisation if listed.modality == "other" else None
+    return dataclasses.replace(declared, normalisation=declared.normalisation or scheme)

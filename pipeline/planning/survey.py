@@ -82,12 +82,12 @@ def find_body(
 ) -> Body:
     """Crop as preprocessing does, and locate the labels in the crop."""
     ras = ras_grid(volume.grid)
-    # Only kinds and margin matter to the crop.
+    # Only the units and the margin matter to the crop.
     settings = Preprocessing(
         spacing_mm=ras.spacing_mm,
         crop_margin_mm=PreprocessingConfig().crop_margin_mm,
         channels=tuple(
-            ChannelNormalisation(kind="ct" if channel.modality == "CT" else "mr")
+            ChannelNormalisation(kind=channel.scheme, hounsfield=channel.modality == "CT")
             for channel in channels
         ),
     )

@@ -12,6 +12,7 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
 from pipeline.manifest import Manifest
+from pipeline.manifest.scheme import SCHEMES
 from pipeline.planning import rules
 from pipeline.planning.compose import Choice, settings_of
 from pipeline.planning.search import LARGEST_PATCH, Candidate
@@ -158,14 +159,8 @@ def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
             f"The patch covers only {candidate.patch_share:.1%} of the median volume, but coarser "
             "voxels would leave the smallest label fewer than 200."
         )
-    kinds = [
-        f"{channel.name}: clipped to 0.5 to 99.5 % of the labelled voxels and scaled by their mean "
-        "and std, since HU are absolute"
-        if channel.modality == "CT"
-        else f"{channel.name}: z-score of each volume"
-        for channel in manifest.channels
-    ]
-    lines.append(f"Normalisation follows from the modality by itself. {'; '.join(kinds)}.")
+    kinds = [f"{channel.name}: {SCHEMES[channel.scheme]}" for channel in manifest.channels]
+    lines.append(f"Normalisation is as the manifest says, or the modality. {'; '.join(kinds)}.")
     return lines
 
 

@@ -72,7 +72,12 @@ def _facts(description: ModelDescription, folder: Path) -> Iterator[tuple[str, s
                 f"{region.name} ({' + '.join(region.labels)})" for region in description.regions
             ),
         )
-    channels = [f"{channel.name} ({channel.modality})" for channel in description.channels]
+    channels = [
+        f"{channel.name} ({channel.modality}, {how.kind})"
+        for channel, how in zip(
+            description.channels, description.preprocessing.channels, strict=True
+        )
+    ]
     yield "channels", ", ".join(channels)
     yield "spacing", _by_axis(description.preprocessing.spacing_mm) + " mm"
     features = "-".join(map(str, description.network.features))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ManifestError, PipelineError
-from pipeline.manifest import Case, Manifest, Split
+from pipeline.manifest import Case, Manifest, Split, check_channels
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, place_labels, read_label_map, read_study
 from pipeline.training.config import RunConfig
@@ -49,6 +49,7 @@ def read_cases(
     for case in track(cases, description, len(cases)):
         try:
             study, label_map = read_case(case, len(manifest.channels), config)
+            check_channels(study, manifest.channels)
             _check_declared(case, label_map, manifest)
         except PipelineError as error:
             problems.append(error)

@@ -22,7 +22,7 @@ from pipeline import __version__
 from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
 from pipeline.hashes import TABLE, note_all, state_of
-from pipeline.manifest import Case
+from pipeline.manifest import NORMALISE_OTHERWISE, Case
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.blocks import Blocks, write_blocks
 from pipeline.transforms.config import Preprocessing
@@ -126,12 +126,13 @@ def write_case(
     A folder that is there already is taken for damaged: its files are replaced.
 
     Raises:
-        StudyError: If the study cannot be preprocessed.
+        StudyError: If the study cannot be preprocessed, or nothing is left of a channel.
     """
     try:
         working = preprocess(study.volume, settings)
     except StudyError as error:
         raise StudyError(study.case, error.found, error.remedy) from error
+    _refuse_constant(working.data_CIJK, study.case, settings)
     label_IJK = preprocess_labels(label_map, working.placement, values, ignore_value)
     with atomic_folder(folder) as temporary:
         write_arrays(temporary, working.data_CIJK, label_IJK, len(values))
@@ -145,6 +146,15 @@ def write_case(
 def is_whole(folder: Path) -> bool:
     """Tell whether a cached case is there and each of its files is what was written; reads all."""
     return all(state_of(folder / name) == "whole" for name in FILES)
+
+
+def _refuse_constant(data_CIJK: torch.Tensor, case: str, settings: Preprocessing) -> None:
+    """Refuse a channel that has the same value everywhere: no network learns anything from it."""
+    for index, channel_IJK in enumerate(data_CIJK):
+        if channel_IJK.min() == channel_IJK.max():
+            found = f"channel {index + 1} has one value once it is normalised "
+            found += f"({settings.channels[index].kind}) and on the network's grid"
+            raise StudyError(case, found, NORMALISE_OTHERWISE)
 
 
 def write_arrays(

@@ -1,8 +1,11 @@
 """What preprocessing is asked for, what was settled on the training cases, and augmentation."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.manifest import Scheme
 
 SpacingMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Triple = tuple[SpacingMm, SpacingMm, SpacingMm]
@@ -27,9 +30,13 @@ class PreprocessingConfig(BaseModel):
 class ChannelNormalisation(BaseModel):
     """How the intensities of one channel are brought to the network's scale.
 
-    `ct`: clip to `[low, high]`, subtract `mean`, divide by `std`; all four come from the foreground
-    of the training cases, since Hounsfield units mean the same in every study.
-    `mr`: z-score over the non-zero voxels of each volume; MR units mean nothing across studies.
+    Attributes:
+        kind: The scheme. Models of earlier versions call `zscore_nonzero` `mr`.
+        low: For `ct`, like the three below: the values that intensities are clipped to, then the
+            mean that is subtracted and the deviation that divides. They come from the foreground of
+            the training cases.
+        hounsfield: Whether values are Hounsfield units, so that air is told by its value; in models
+            of earlier versions where the kind is `ct`.
 
     Source:
         Isensee et al., nnU-Net, Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
@@ -37,11 +44,20 @@ class ChannelNormalisation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: Literal["ct", "mr"]
+    kind: Scheme
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0
     std: float = Field(default=1.0, gt=0)
+    hounsfield: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_earlier_versions(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping) or "kind" not in values:
+            return values
+        kind = "zscore_nonzero" if values["kind"] == "mr" else values["kind"]
+        return {"hounsfield": kind == "ct", **values, "kind": kind}
 
     @model_validator(mode="after")
     def _low_is_not_above_high(self) -> "ChannelNormalisation":

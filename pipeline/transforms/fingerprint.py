@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.manifest import Channel
+from pipeline.errors import ManifestError
+from pipeline.manifest import NORMALISE_OTHERWISE, Channel
 from pipeline.transforms.appearance import Look, look_at
 from pipeline.transforms.cohort_look import CohortLook, describe_looks
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing, PreprocessingConfig
@@ -147,7 +148,11 @@ def take_fingerprint(
 def settle_preprocessing(
     config: PreprocessingConfig, channels: Sequence[Channel], fingerprint: Fingerprint
 ) -> Preprocessing:
-    """Settle what the user left open: median spacing, normalisation by modality."""
+    """Settle what the user left open: median spacing, and what `ct` takes from the cohort.
+
+    Raises:
+        ManifestError: If nothing would be left of a channel.
+    """
     return Preprocessing(
         spacing_mm=config.spacing_mm or fingerprint.spacing_mm,
         crop_margin_mm=config.crop_margin_mm,
@@ -166,14 +171,19 @@ def _in_ras_order(grid: Grid) -> tuple[tuple[float, ...], tuple[int, ...]]:
 
 
 def _normalisation(channel: Channel, statistics: ChannelStatistics) -> ChannelNormalisation:
-    if channel.modality != "CT":
-        return ChannelNormalisation(kind="mr")
-    return ChannelNormalisation(
-        kind="ct",
-        low=statistics.percentile_00_5,
-        high=statistics.percentile_99_5,
-        mean=statistics.mean,
-        std=max(statistics.std, 1e-6),
+    settled = ChannelNormalisation(kind=channel.scheme, hounsfield=channel.modality == "CT")
+    if settled.kind != "ct":
+        return settled
+    if statistics.percentile_00_5 == statistics.percentile_99_5:
+        found = f"99 % of the labelled voxels have the value {statistics.mean:g}"
+        raise ManifestError(f"channel {channel.name}", found, NORMALISE_OTHERWISE)
+    return settled.model_copy(
+        update={
+            "low": statistics.percentile_00_5,
+            "high": statistics.percentile_99_5,
+            "mean": statistics.mean,
+            "std": max(statistics.std, 1e-6),
+        }
     )
 
 

@@ -65,9 +65,9 @@ def find_foreground(
     Args:
         channels: Each `(I, J, K)` on `ras`; may be views of any memory order.
         ras: The study's grid in RAS order.
-        settings: Say which channels are CT, and the margin.
+        settings: Say which channels are in Hounsfield units, and the margin.
     """
-    shadows = _shadows(channels, [channel.kind == "ct" for channel in settings.channels])
+    shadows = _shadows(channels, [channel.hounsfield for channel in settings.channels])
     if not shadows[0].any():
         in_i, in_j, in_k = (np.ones_like(shadow) for shadow in shadows)
         r, a, s = ras.shape

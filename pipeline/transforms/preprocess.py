@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import NormalizeIntensity, Orientation
+from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensity
 
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
 from pipeline.transforms.foreground import Shadows, find_foreground
 from pipeline.transforms.orientation import ras_grid, ras_view
+from pipeline.transforms.percentiles import scale_percentiles, zscore_robust
 from pipeline.transforms.placement import Placement, place
 from pipeline.transforms.resample import resample_labels, resample_nearest, resample_view
 from pipeline.volume import IGNORE_INDEX, Affine, LabelMap, Volume
@@ -112,11 +113,23 @@ def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> MetaTensor:
 
 def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.Tensor:
     """Bring one channel's intensities to the network's scale, in a new tensor."""
-    if settings.kind == "ct":
-        return (data_IJK.clamp(settings.low, settings.high) - settings.mean) / settings.std
+    match settings.kind:
+        case "ct":
+            return (data_IJK.clamp(settings.low, settings.high) - settings.mean) / settings.std
+        case "zscore_robust":
+            return zscore_robust(data_IJK)
+        case "percentile":
+            return scale_percentiles(data_IJK)
+        case "rgb_0_1":
+            return data_IJK / 255
+        case "none":
+            return data_IJK.clone()
+        case "rescale_0_1":
+            scale = ScaleIntensity()
+        case "zscore" | "zscore_nonzero":
+            scale = NormalizeIntensity(nonzero=settings.kind == "zscore_nonzero")
     # MONAI writes into what it is given.
-    normalised_1IJK = NormalizeIntensity(nonzero=True)(data_IJK[None].clone())
-    return torch.as_tensor(normalised_1IJK).as_subclass(torch.Tensor)[0]
+    return torch.as_tensor(scale(data_IJK[None].clone())).as_subclass(torch.Tensor)[0]
 
 
 def _check_size(placement: Placement, max_voxels: int) -> None:

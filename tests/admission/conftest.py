@@ -71,10 +71,12 @@ def ask_ct(ct):
 
 @pytest.fixture(scope="session")
 def ask_mr(mr):
-    def ask(volume, modality=None):
+    def ask(volume, modality=None, schemes=(), fingerprint=mr[0]):
         config = AdmissionConfig()
-        found = admit(as_study(volume, modality), mr[0], ["MR", "MR"], config)
-        return {finding.check: finding for finding in found}
+        study = as_study(volume, modality)
+        found = admit(study, fingerprint, ["MR", "MR"], config, schemes=schemes)
+        # Of two findings of a check, the one that comes first.
+        return {finding.check: finding for finding in reversed(found)}
 
     return ask
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.volume import Volume
+from pipeline.transforms import take_fingerprint
+from pipeline.volume import LabelMap, Volume
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,33 @@ def test_hardly_any_body_is_empty_and_half_of_it_odd(ask_ct, good_ct, changed):
     found = ask_ct(changed(good_ct, lambda data: clear(data, 0.65)))["empty"]
     assert found.verdict == "warn"
     assert "empty" not in ask_ct(good_ct)
+
+
+@pytest.mark.parametrize("scheme", ["zscore_nonzero", "zscore_robust", "none"])
+def test_a_mask_is_empty_where_normalisation_leaves_nothing(ask_mr, mr, changed, scheme):
+    def as_mask(data):
+        data[1] = data[1] > data[1].mean()
+        return data
+
+    masked = changed(mr[1][0], as_mask)
+    found = ask_mr(masked, schemes=["zscore_nonzero", scheme])
+    is_constant = "empty" in found and "have the value 1" in found["empty"].found
+    assert is_constant == (scheme != "none")
+    if is_constant:
+        assert found["empty"].verdict == "reject"
+        assert found["empty"].found.startswith("channel 2")
+
+
+def test_a_model_trained_on_masks_takes_them_as_before(ask_mr, mr, changed):
+    """Models of earlier versions may have learnt beside a channel of zeros."""
+    mask = changed(mr[1][0], lambda data: (data > data.mean()).astype(np.float32))
+    labels = LabelMap(np.ones(mask.data_CIJK.shape[1:], np.uint8), mask.affine)
+    found = ask_mr(
+        mask,
+        schemes=["zscore_nonzero"] * 2,
+        fingerprint=take_fingerprint([(mask, labels)] * 2, 0),
+    )
+    assert "empty" not in found
 
 
 def test_padding_warns_for_ct_and_spoils_mr(ask_ct, ask_mr, good_ct, mr, changed):

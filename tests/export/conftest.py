@@ -41,7 +41,7 @@ def build_model(
     description = ModelDescription(
         name="test",
         channels=tuple(
-            ChannelDescription(name=f"C{index}", modality=channel.kind.upper())
+            ChannelDescription(name=f"C{index}", modality="CT" if channel.hounsfield else "MR")
             for index, channel in enumerate(channels)
         ),
         labels={"organ": 4, "lesion": 9},

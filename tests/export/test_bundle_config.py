@@ -1,11 +1,17 @@
 import json
 
 import pytest
+import torch
+from monai import transforms
+from monai.data.meta_tensor import MetaTensor
 
 from pipeline.export.bundle_config import inference_config
+from pipeline.export.scripts import intensity
 from pipeline.inference import InferenceConfig
+from pipeline.manifest.scheme import SCHEMES
 from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
+from pipeline.transforms.preprocess import normalise
 
 CT = ChannelNormalisation(kind="ct", low=-200, high=400, mean=100, std=100)
 MR = ChannelNormalisation(kind="mr")
@@ -39,6 +45,21 @@ def test_has_the_keys_that_monai_looks_for(make_model):
 def test_each_channel_is_normalised_in_its_way(make_model, channels, expected):
     config = inference_config(make_model(channels=channels).description)
     assert targets(config["preprocessing"])[3:] == expected
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_each_scheme_is_that_of_the_pipeline(make_model, kind):
+    """What MONAI makes of the configuration, and what Trivox computes, to the last bit."""
+    image = torch.randn(1, 9, 8, 7).abs() * 40
+    image[:, :3] = 0
+    channel = ChannelNormalisation(kind=kind, low=5, high=60, mean=30, std=10)
+    config = inference_config(make_model(channels=(channel,)).description)
+    data = {"image": MetaTensor(image.clone())}
+    for step in config["preprocessing"]["transforms"][3:]:
+        target = step["_target_"]
+        kind_of = getattr(intensity if "scripts" in target else transforms, target.split(".")[-1])
+        data = kind_of(**{key: step[key] for key in step if key != "_target_"})(data)
+    assert torch.equal(data["image"].as_tensor()[0], normalise(image[0], channel))
 
 
 def test_windows_are_those_of_inference(make_model):

@@ -47,6 +47,19 @@ def test_facts_are_in_the_order_r_a_s(write_case, make_manifest):
     assert facts.size_mm == pytest.approx((7, 10, 18))
 
 
+def test_a_mask_where_an_image_should_be(write_case, make_manifest):
+    case = write_case("a")
+    rewrite(case.images[0], lambda data: (data > 0).astype(np.uint8))
+    config = StudyConfig(allow_label_maps=True)
+    _, (finding,) = examine_case(case, make_manifest(case), config)
+    assert finding.severity == "error"
+    assert "channel T1" in finding.found
+    assert "normalisation" in finding.remedy
+    for scheme in ("none", "zscore", "rescale_0_1"):
+        manifest = make_manifest(case, channels=(Channel("T1", "MR", scheme),))
+        assert examine_case(case, manifest, config)[1] == []
+
+
 def test_a_shifted_label_is_found(write_case, make_manifest):
     shifted = np.diag([1.0, 1.0, 2.0, 1.0])
     shifted[:3, 3] = 0.3, 0, 0.4

@@ -75,6 +75,26 @@ def test_test_cases_may_have_labels(raw, tmp_path):
     assert manifest.cases[2].label == tmp_path / "labelsTs/BRATS_485.nii.gz"
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("CT", Channel("CT", "CT", "ct")),
+        ("ct", Channel("ct", "CT", "ct")),
+        ("noNorm", Channel("noNorm", "other", "none")),
+        ("nonorm", Channel("nonorm", "other", "none")),
+        ("zscore", Channel("zscore", "other", "zscore")),
+        ("rescale_to_0_1", Channel("rescale_to_0_1", "other", "rescale_0_1")),
+        ("rgb_to_0_1", Channel("rgb_to_0_1", "other", "rgb_0_1")),
+        ("PET", Channel("PET", "other")),
+        ("CT venous", Channel("CT venous", "CT", "zscore")),
+    ],
+)
+def test_names_of_channels_mean_what_they_mean_to_nnunet(raw, name, expected):
+    channels = load_manifest(raw({"channel_names": {"0": name, "1": "T1w"}})).channels
+    assert channels == (expected, Channel("T1w", "MR"))
+    assert Channel("PET", "other").scheme == "zscore"
+
+
 def test_a_missing_channel_or_label_is_left_to_the_check(raw):
     files = [file for file in FILES if file not in ("imagesTr/BRATS_001_0000.nii.gz", FILES[7])]
     first = load_manifest(raw(files=files)).cases[0]

@@ -110,6 +110,17 @@ def test_a_manifest_over_a_decathlon_file(manifest_path, write_text, tmp_path, c
     assert manifest.cases[0].images == (tmp_path / "set/data/part/a.nii",)
 
 
+@pytest.mark.parametrize(("said", "scheme"), [("", "none"), (", normalisation: zscore", "zscore")])
+def test_the_scheme_of_an_nnunet_channel_is_kept_unless_another_is_said(
+    manifest_path, write_text, said, scheme
+):
+    write_text("set/data/dataset.json", NNUNET.replace('"y"', '"noNorm"'))
+    text = YAML.replace("cases.csv", "dataset.json")
+    manifest_path.write_text(text.replace("modality: other", f"modality: other{said}"))
+    ct, pet = load_manifest(manifest_path).channels
+    assert (ct.scheme, pet.scheme) == ("ct", scheme)
+
+
 def test_the_number_of_channels_must_agree(manifest_path, write_text):
     write_text("set/data/dataset.json", DECATHLON.replace(', "1": "y"', ""))
     manifest_path.write_text(YAML.replace("cases.csv", "dataset.json"))

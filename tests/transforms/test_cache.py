@@ -8,6 +8,7 @@ import SimpleITK
 import torch
 
 import pipeline.transforms.cache
+from pipeline.errors import StudyError
 from pipeline.hashes import TABLE
 from pipeline.manifest import Case
 from pipeline.study import Study, StudyConfig
@@ -55,6 +56,15 @@ def case(tmp_path):
     for name in ("image", "label"):
         (tmp_path / name).write_text(name)
     return Case("a", (tmp_path / "image",), tmp_path / "label", "a")
+
+
+def test_a_channel_of_one_value_is_refused(tmp_path, study, label_map):
+    settings = SETTINGS.model_copy(
+        update={"channels": (ChannelNormalisation(kind="ct", low=500, high=600),)}
+    )
+    with pytest.raises(StudyError, match=r"a: channel 1 has one value .*ct.*Declare another"):
+        write_case(study, label_map, settings, VALUES, tmp_path / "key")
+    assert not (tmp_path / "key").exists()
 
 
 def test_content_is_what_preprocessing_gives(tmp_path, study, label_map):
@@ -117,6 +127,8 @@ CHANGED_SETTINGS = [
     {"crop_margin_mm": 5},
     {"channels": (ChannelNormalisation(kind="ct"),)},
     {"channels": (ChannelNormalisation(kind="mr", low=0.5),)},
+    {"channels": (ChannelNormalisation(kind="zscore_robust"),)},
+    {"channels": (ChannelNormalisation(kind="mr", hounsfield=True),)},
 ]
 
 

@@ -55,6 +55,16 @@ def test_defaults_flip_nothing_since_labels_may_name_a_side():
     assert AugmentationConfig().flip_axes == ()
 
 
+def test_what_earlier_versions_called_mr():
+    """Their models hold `kind` and the four numbers of `ct`, and mean what they meant."""
+    old = '{"kind": "mr", "low": 0.0, "high": 1.0, "mean": 0.0, "std": 1.0}'
+    found = ChannelNormalisation.model_validate_json(old)
+    assert (found.kind, found.hounsfield) == ("zscore_nonzero", False)
+    old = '{"kind": "ct", "low": -9.0, "high": 1.0, "mean": 0.0, "std": 1.0}'
+    found = ChannelNormalisation.model_validate_json(old)
+    assert (found.kind, found.hounsfield, found.low) == ("ct", True, -9)
+
+
 def test_settings_survive_json():
     settings = Preprocessing(
         spacing_mm=(0.7, 0.7, 1 / 3),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pipeline.errors import ManifestError
 from pipeline.manifest import Channel
 from pipeline.transforms import (
     ChannelNormalisation,
@@ -164,17 +165,23 @@ def test_only_ct_has_absolute_units(two_channels):
         mean=found.mean,
         std=found.std,
     )
-    assert other == ChannelNormalisation(kind="mr")
+    assert other == ChannelNormalisation(kind="zscore")
 
 
-def test_constant_foreground_does_not_divide_by_zero():
+def test_units_and_scheme_are_apart(two_channels):
+    channels = [Channel("SUV", "other", "ct"), Channel("CT", "CT", "rescale_0_1")]
+    suv, ct = settle_preprocessing(PreprocessingConfig(), channels, two_channels).channels
+    assert (suv.kind, suv.hounsfield, ct.kind, ct.hounsfield) == ("ct", False, "rescale_0_1", True)
+    assert suv.mean == two_channels.channels[0].mean
+
+
+def test_a_constant_foreground_leaves_nothing():
     volume, label_map = case((4, 4, 4), np.eye(4))
     volume.data_CIJK[:] = 7
     fingerprint = take_fingerprint([(volume, label_map)], seed=0)
     assert fingerprint.channels[0].std == 0
-    (ct,) = settle_preprocessing(PreprocessingConfig(), [Channel("a", "CT")], fingerprint).channels
-    assert (ct.low, ct.high, ct.mean) == (7, 7, 7)
-    assert ct.std > 0
+    with pytest.raises(ManifestError, match=r"channel a: 99 % .* the value 7\. Declare"):
+        settle_preprocessing(PreprocessingConfig(), [Channel("a", "CT")], fingerprint)
 
 
 def test_channels_must_fit(two_channels):

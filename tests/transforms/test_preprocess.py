@@ -243,6 +243,49 @@ def test_mr_of_constant_or_empty_channel_is_zero():
     assert normalised([0, 0, 0], kind="mr") == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # Over 0, 2, 4, 6, 8: mean 4, variance 8.
+        ("zscore", [-(2**0.5), -(2**-0.5), 0, 2**-0.5, 2**0.5]),
+        ("rescale_0_1", [0, 0.25, 0.5, 0.75, 1]),
+        ("rgb_0_1", [0, 2 / 255, 4 / 255, 6 / 255, 8 / 255]),
+        ("none", [0, 2, 4, 6, 8]),
+    ],
+)
+def test_other_schemes_by_hand(kind, expected):
+    assert normalised([0, 2, 4, 6, 8], kind=kind) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["zscore", "rescale_0_1", "none"])
+def test_a_mask_keeps_its_two_values(kind):
+    mask = np.zeros((1, *SHAPE), np.float32)
+    mask[0, 2:4, 2:4, 2:4] = 1
+    channels = (ChannelNormalisation(kind=kind),)
+    settings = Preprocessing(spacing_mm=(1, 1, 1), crop_margin_mm=10, channels=channels)
+    found = preprocess(Volume(mask, np.eye(4)), settings).data_CIJK.numpy()
+    assert len(np.unique(found)) == 2
+    np.testing.assert_array_equal(found > found.min(), mask > 0)
+
+
+def test_none_leaves_values_to_float32():
+    data = np.random.default_rng(0).normal(0, 1e4, (1, *SHAPE)).astype(np.float32)
+    channels = (ChannelNormalisation(kind="none"),)
+    settings = Preprocessing(spacing_mm=(1, 1, 1), crop_margin_mm=0, channels=channels)
+    found = preprocess(Volume(data, np.eye(4)), settings).data_CIJK
+    np.testing.assert_array_equal(found.numpy(), data)
+    assert not np.shares_memory(found.numpy(), data)
+
+
+def test_air_is_told_by_units_and_not_by_the_scheme():
+    data = np.full((1, 8, 8, 8), -1000.0, np.float32)
+    data[0, 2, 2, 2] = 0
+    for hounsfield, size in ((True, 1), (False, 8)):
+        channel = ChannelNormalisation(kind="none", hounsfield=hounsfield)
+        settings = Preprocessing(spacing_mm=(1, 1, 1), crop_margin_mm=0, channels=(channel,))
+        assert preprocess(Volume(data, np.eye(4)), settings).data_CIJK.shape[1] == size
+
+
 def test_each_channel_has_its_own_scale():
     data = np.stack([np.full(SHAPE, 40.0), np.random.default_rng(0).normal(500, 9, SHAPE)]).astype(
         np.float32
