@@ -1,22 +1,20 @@
 """Write files so that a killed run never leaves one that looks finished; name files by content."""
 
 import hashlib
-import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from pipeline.ownership import PRIVATE, WRITTEN, make_folder, make_way
 
-PRIVATE = ".trivox"
-"""Folder in an output folder that only its owner may read: what a run must remember."""
-
-REPLACED = f"{PRIVATE}/replaced"
-"""What lay where something else was to be written, by the time at which it was moved."""
+_TEMPORARY = ".writing-"
+_MADE_HERE = re.compile(rf"{re.escape(_TEMPORARY)}\w{{8}}")
+_PART = re.compile(r"file(\..*)?|new|salt")
+"""What a temporary folder holds."""
 
 
 @contextmanager
@@ -25,17 +23,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The temporary file lies beside `target` and ends in the same suffixes, so that libraries which
     choose a format by suffix do the right thing. Its bytes are on disk before the rename. If the
-    block raises, the temporary file is removed and `target` stays as it was.
+    block raises, the temporary file is removed and `target` stays as it was. What lies there and
+    is not ours is set aside first, where a folder above records what is.
 
     Args:
         target: The file to write. Its folder is created.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent) as folder:
         temporary = Path(folder) / f"file{suffix}"
         yield temporary
         _to_disk(temporary)
+        make_way(target, temporary)
         temporary.replace(target)
 
 
@@ -47,8 +47,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target: The folder to write. One that is there already is kept: its name says its content,
             and another run may be reading it.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
+    make_folder(target.parent)
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent) as folder:
         temporary = Path(folder) / "new"
         temporary.mkdir()
         yield temporary
@@ -60,6 +60,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         except OSError:
             if not target.is_dir():
                 raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run was writing below a folder, where nobody writes any more."""
+    written = folder / WRITTEN
+    places = [folder / record.relative_to(written) for record in written.rglob("*/")]
+    for place in (folder, folder / PRIVATE, *places):
+        for found in place.glob(f"{_TEMPORARY}*"):
+            if not _MADE_HERE.fullmatch(found.name) or not found.is_dir():
+                continue
+            if all(_PART.fullmatch(each.name) for each in found.iterdir()):
+                shutil.rmtree(found, ignore_errors=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -79,44 +91,6 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
-
-
-def set_aside(paths: Iterable[Path], out: Path, why: str) -> Path | None:
-    """Move files out of the way, to `.trivox/replaced/<time>/` in their output folder.
-
-    Args:
-        paths: In `out`, at any depth; those that are not there are left out.
-        out: The output folder.
-        why: Put before their names in the one line of the log, such as "changed by somebody else".
-
-    Returns:
-        The folder that holds them now, under their paths in `out`; None if none was there.
-
-    Raises:
-        OSError: If they cannot be moved.
-    """
-    names = [path.relative_to(out) for path in paths if os.path.lexists(path)]
-    if not names:
-        return None
-    (out / PRIVATE).mkdir(mode=0o700, exist_ok=True)
-    folder = _new_folder(out / REPLACED / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(out / name, folder / name)
-    moved = ", ".join(map(str, names))
-    logger.warning("%s: %s; moved to %s", why, moved, folder.relative_to(out))
-    return folder
-
-
-def _new_folder(wanted: Path) -> Path:
-    """Make a folder of this name, or of this name and a number, and return it."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    folder, number = wanted, 1
-    while folder.exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    folder.mkdir()
-    return folder
 
 
 def sha256_of(*paths: Path) -> str:

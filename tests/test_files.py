@@ -1,5 +1,4 @@
 import hashlib
-import logging
 import os
 import signal
 import stat
@@ -12,7 +11,6 @@ from pipeline.files import (
     atomic_folder,
     atomic_path,
     link_or_copy,
-    set_aside,
     sha256_of,
     write_text,
 )
@@ -234,31 +232,3 @@ def test_a_linked_or_copied_file_has_the_content_and_outlives_the_first(
     link_or_copy(source, target)
     assert target.read_bytes() == b"second"
     assert visible(target.parent) == {"b.bin"}
-
-
-def test_what_is_set_aside_keeps_its_bytes_and_its_place(tmp_path, caplog):
-    kept = tmp_path / "sub-1" / "a.csv"
-    kept.parent.mkdir()
-    kept.write_bytes(b"mine")
-    with caplog.at_level(logging.WARNING):
-        folder = set_aside([kept, tmp_path / "none.csv"], tmp_path, "edited")
-    assert (folder / "sub-1" / "a.csv").read_bytes() == b"mine"
-    assert folder.parent == tmp_path / ".trivox" / "replaced"
-    assert not kept.exists()
-    (line,) = caplog.messages
-    assert "edited" in line
-    assert "sub-1/a.csv" in line
-    assert str(folder.relative_to(tmp_path)) in line
-
-
-def test_what_is_set_aside_twice_at_once_is_kept_twice(tmp_path):
-    folders = []
-    for content in (b"first", b"second"):
-        (tmp_path / "a.csv").write_bytes(content)
-        folders.append(set_aside([tmp_path / "a.csv"], tmp_path, "edited"))
-    assert [(folder / "a.csv").read_bytes() for folder in folders] == [b"first", b"second"]
-
-
-def test_nothing_to_set_aside_leaves_no_folder(tmp_path):
-    assert set_aside([tmp_path / "a.csv"], tmp_path, "edited") is None
-    assert not list(tmp_path.iterdir())

@@ -7,7 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "findings", "files", "hashes", "progress", "main_memory", "processes",
+    "errors", "volume", "findings",
+    "ownership", "files", "hashes", "progress", "main_memory", "processes",
     "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",

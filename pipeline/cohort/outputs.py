@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
+from pipeline.ownership import remove
 from pipeline.report import OutputKind
 
 
@@ -83,12 +84,12 @@ class Outputs:
         return self.folder / self.bids.folder / f"{self.bids.derived_stem}{bids_ending}"
 
     def remove(self) -> None:
-        """Remove what an earlier run left, the provenance first.
+        """Remove what an earlier run left, the provenance first; a person's files are set aside.
 
         Killed in between, what is left has no provenance and is not taken for a result.
         """
         for path in self.all():
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def make_output_folder(out: Path) -> None:

@@ -6,7 +6,6 @@ missing or has changed: the input, the model, the settings, or an output that is
 
 import os
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pipeline.cohort.outputs import make_output_folder
 from pipeline.cohort.request import Request
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.supervisor import ALREADY_COMPLETE, Supervisor
+from pipeline.files import sweep
 from pipeline.journal import Journal, Row, Status, only_run
 from pipeline.model import Model
 from pipeline.progress import make_progress
@@ -106,7 +106,7 @@ def run_cohort(
     """
     make_output_folder(request.out)
     with only_run(request.out):
-        _sweep(request.out)
+        sweep(request.out)
         prepare_derivative(request.out, studies, request.description.name, request.labels)
         journal = Journal(request.out)
         try:
@@ -116,9 +116,3 @@ def run_cohort(
                 return CohortResult(supervisor.run(start_workers))
         finally:
             journal.close()
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed run was writing."""
-    for folder in out.rglob(".writing-*"):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.files import PRIVATE
+from pipeline.ownership import PRIVATE
 
 JOURNAL = f"{PRIVATE}/journal.sqlite"
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
-from pipeline.journal.lock import make_private_folder
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
+from pipeline.ownership import make_private_folder
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import ConfigError
-from pipeline.files import PRIVATE
+from pipeline.ownership import PRIVATE, make_private_folder
 
 LOCK = f"{PRIVATE}/lock"
 ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
@@ -17,13 +17,6 @@ ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
 
 PATIENCE_S = 10.0
 """A run that was just ended may hold the lock for a moment longer."""
-
-
-def make_private_folder(out: Path) -> Path:
-    """Return the private folder of an output folder; the first call makes it."""
-    folder = out / PRIVATE
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 @contextmanager

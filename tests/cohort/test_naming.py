@@ -72,7 +72,7 @@ def test_a_damaged_salt_is_not_used(tmp_path):
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(ConfigError, match="Choose another folder with --out"):
+    with pytest.raises(ConfigError, match="Choose another folder"):
         load_salt(tmp_path / "out")
 
 

@@ -1,6 +1,7 @@
 """What happens to one study; the whole line of them is tested in test_run.py."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -126,8 +127,12 @@ def test_what_waits_to_be_written_holds_no_working_volume(model, study, out):
         assert segmented.held_bytes == segmented.grid.num_voxels + volume_bytes
 
 
-def test_an_earlier_result_that_cannot_be_removed_fails_one_study_only(job, out):
-    Outputs(out, "a").mask.mkdir()
+def test_an_earlier_result_that_cannot_be_removed_fails_one_study_only(job, out, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    Outputs(out, "a").mask.touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
     row = load(StudyInput("a", (), refusal="is a DICOM file"), job)
     assert row.status == "failed"
     assert row.reason.startswith("is a DICOM file An earlier result cannot be removed: ")
