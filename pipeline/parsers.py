@@ -73,20 +73,49 @@ def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "evaluate",
         parents=[common],
-        usage="trivox evaluate --predictions DIR --references DIR --out DIR "
-        "[nsd_tolerance_mm=N] [--verbose]",
+        usage="trivox evaluate --predictions DIR --references DIR --out DIR [--manifest FILE] "
+        "[key=value ...] [--verbose]",
         help="compare masks with reference masks",
         description="Compare masks with references of the same case name: Dice, IoU, HD95, ASSD, "
-        "NSD and volume error, with means and 95 % confidence intervals. BIDS masks "
-        "(sub-..._dseg), also in folders below, pair by the entities in their names: desc does not "
-        "count, and seg only where both have it.",
+        "NSD and volume error, with means and 95 % confidence intervals. Labels, regions that "
+        "overlap, the value of ignored voxels, the tolerance of NSD and what each case annotates "
+        "are as recorded beside the masks (<case>_seg.json). BIDS masks (sub-..._dseg), also in "
+        "folders below, pair by the entities in their names: desc does not count, and seg only "
+        "where both have it.",
+        epilog="key=value overrides what is recorded: nsd_tolerance_mm=2 (in mm), ignore_value=254 "
+        "(voxels of references that nobody annotated; null for none), num_resamples=2000.",
     )
     for name, kind, text in (
         ("predictions", to_read, "masks, <case>_seg.nii.gz or <case>.nii.gz, or a BIDS derivative"),
-        ("references", to_read, "expert masks, <case>.nii.gz, or a BIDS derivative"),
         ("out", to_write, "for scores.csv and summary.csv"),
     ):
         parser.add_argument(f"--{name}", type=kind, required=True, metavar="DIR", help=text)
+    parser.add_argument(
+        "--references",
+        type=to_read,
+        metavar="DIR",
+        help="expert masks, <case>.nii.gz, or a BIDS derivative; by default those of the manifest",
+    )
+    parser.add_argument(
+        "--manifest",
+        type=to_read,
+        metavar="FILE",
+        help="a data set that says what labels, regions and ignored voxels are; as for `check`",
+    )
+    parser.add_argument(
+        "--root", type=to_read, metavar="DIR", help="where the manifest's data lies"
+    )
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="the manifest may name files outside the folder that its data lies in",
+    )
+    parser.add_argument(
+        "--undeclared",
+        choices=("ask", "background", "label"),
+        default="ask",
+        help="what values are that references have, but no label names and no mask has",
+    )
     parser.set_defaults(verb=verbs.evaluate)
 
 

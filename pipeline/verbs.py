@@ -100,9 +100,23 @@ def evaluate(options: argparse.Namespace) -> int:
         summarise,
         write_scores,
     )
+    from pipeline.manifest import load_manifest
 
     config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
-    result = evaluate_folders(options.predictions, options.references, None, config)
+    manifest = options.manifest and load_manifest(
+        options.manifest, options.root, allow_outside=options.allow_outside
+    )
+    if manifest is None and (options.root is not None or options.allow_outside):
+        word = "--allow-outside" if options.root is None else "--root"
+        raise ConfigError(word, "there is no manifest to look for data of", "Leave it out.")
+    result = evaluate_folders(
+        options.predictions,
+        options.references,
+        None,
+        config,
+        manifest=manifest,
+        undeclared=options.undeclared,
+    )
     for problem in result.problems:
         CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
     if not result.scores:
@@ -111,7 +125,7 @@ def evaluate(options: argparse.Namespace) -> int:
             "those of BIDS (_dseg) by the entities in their names."
         )
         raise ConfigError(options.predictions, "no case could be scored", remedy)
-    summaries = summarise(result.scores, config)
+    summaries = summarise(result.scores, result.config)
     write_scores(result.scores, summaries, options.out)
     _results().print(format_table(summaries))
     text = f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}"

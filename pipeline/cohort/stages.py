@@ -201,6 +201,8 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         configuration_sha256=hash_settings(segmented.recipe.settings),
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
         labels=dict(labels),
+        regions=job.model.description.regions,
+        scoring=job.model.description.scoring,
         volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,

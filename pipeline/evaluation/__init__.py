@@ -12,6 +12,7 @@ from pipeline.evaluation.aggregate import (
     summarise,
 )
 from pipeline.evaluation.folders import FolderScores, Problem, evaluate_folders
+from pipeline.evaluation.rules import MaskRecord, ScoringRules
 from pipeline.evaluation.scope import mask_of, scored_structures, values_by_name, without_ignored
 from pipeline.evaluation.table import format_table, read_scores, write_scores
 
@@ -19,7 +20,9 @@ __all__ = [
     "EvaluationConfig",
     "FolderScores",
     "LabelScores",
+    "MaskRecord",
     "Problem",
+    "ScoringRules",
     "Summary",
     "evaluate_folders",
     "format_table",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from pipeline import __version__
 from pipeline.admission import AdmissionConfig
 from pipeline.errors import ModelError
+from pipeline.evaluation import ScoringRules
 from pipeline.inference import (
     Activation,
     FlipAxis,
@@ -56,6 +57,8 @@ class ModelDescription(BaseModel):
         label_change: Share of the foreground labels of validation cases that each precision changed
             against float32, where it was measured.
         admission: How studies are compared with the fingerprint before they are segmented.
+        scoring: How its masks were scored on validation cases: what their references ignore, and
+            tolerances. None in models older than this field.
         training: Where the model comes from, for people to read.
     """
 
@@ -77,6 +80,7 @@ class ModelDescription(BaseModel):
     postprocessing: PostprocessingConfig
     fingerprint: Fingerprint
     admission: AdmissionConfig = AdmissionConfig()
+    scoring: ScoringRules | None = None
     training: Mapping[str, Any]
 
     @model_validator(mode="after")

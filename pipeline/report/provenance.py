@@ -18,8 +18,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline import __version__
+from pipeline.evaluation import ScoringRules
 from pipeline.files import sha256_of, write_text
 from pipeline.findings import Finding
+from pipeline.manifest import Region
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture", "dicom_segmentation", "dicom_report"]
@@ -161,6 +163,14 @@ class Provenance(BaseModel):
     )
     outputs: dict[OutputKind, FileRecord] = Field(description="Files written, the mask always.")
     labels: dict[str, int] = Field(description="Label name to the value it has in the mask.")
+    regions: tuple[Region, ...] | None = Field(
+        default=None,
+        description="What the model learned in place of the labels; None in earlier versions.",
+    )
+    scoring: ScoringRules | None = Field(
+        default=None,
+        description="How the model was scored, and so how its masks are; None in earlier versions.",
+    )
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
     grid: GridRecord = Field(description="Grid of input and mask.")
     warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")

@@ -150,6 +150,8 @@ def _join_validations(
         scores += read_scores(of_fold.path)
         for case in prepared.split.validation:
             link_or_copy(of_fold.mask(case), joined.mask(case))
+            if of_fold.record(case).is_file():  # Earlier versions left none.
+                link_or_copy(of_fold.record(case), joined.record(case))
             if keeps_probabilities:
                 link_or_copy(of_fold.probabilities(case), joined.probabilities(case))
     description = load_model(folder.model, torch.device("cpu")).description

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from pipeline.errors import ManifestError, PipelineError
+from pipeline.evaluation import ScoringRules
 from pipeline.manifest import Case, Manifest, Split, Volumes, load_manifest, split_cases
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.phantom import make_cohort
@@ -17,6 +18,7 @@ from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.finetune import adopt_preprocessing
 from pipeline.training.folder import RunFolder
 from pipeline.training.through_crf import check_crf
+from pipeline.training.validation import config_for
 from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
 from pipeline.volume import LabelMap
 
@@ -161,6 +163,7 @@ def describe_run(
         postprocessing=config.postprocessing,
         fingerprint=prepared.fingerprint,
         admission=config.admission,
+        scoring=ScoringRules.of(config_for(manifest, config.evaluation)),
         training={
             "data": manifest.name,
             "seed": config.seed,

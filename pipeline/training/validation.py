@@ -1,5 +1,6 @@
 """Segment validation cases on the very path that users take, and score them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ import torch
 from pipeline.evaluation import (
     EvaluationConfig,
     LabelScores,
+    MaskRecord,
+    ScoringRules,
     Summary,
     mask_of,
     score_case,
@@ -20,6 +23,7 @@ from pipeline.evaluation import (
     without_ignored,
     write_scores,
 )
+from pipeline.files import write_text
 from pipeline.inference import native_precision
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription
@@ -45,6 +49,10 @@ class ValidationFolder:
     def mask(self, case: Case) -> Path:
         """Return where the mask of a case lies."""
         return self.path / f"{case.name}_seg.nii.gz"
+
+    def record(self, case: Case) -> Path:
+        """Return where it says how the mask of a case is scored."""
+        return self.path / f"{case.name}_seg.json"
 
     def probabilities(self, case: Case) -> Path:
         """Return where the probabilities of a case lie, if they are kept."""
@@ -111,10 +119,25 @@ def validate(
                 sink = stack.enter_context(writer)
             labels_IJK = segment_study(study, segmenter, sink).labels_IJK
         write_mask(labels_IJK, study.header, folder.mask(case))
+        _record(case, description, folder, config)
         prediction = LabelMap(labels_IJK, study.volume.affine)
         structures = scored_structures(description.labels, description.regions, case.annotated)
         scores += score_case(case.name, prediction, reference, structures, config)
     return present_scores(scores, cases, description, folder, config)
+
+
+def _record(
+    case: Case, description: ModelDescription, folder: ValidationFolder, config: EvaluationConfig
+) -> None:
+    """Write what `trivox evaluate` needs to score a mask as it is scored here."""
+    record = MaskRecord(
+        labels=dict(description.labels),
+        regions=description.regions,
+        scoring=ScoringRules.of(config),
+        annotated=case.annotated,
+    )
+    content = {"case": case.name, **record.model_dump(mode="json", exclude={"model"})}
+    write_text(folder.record(case), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def config_for(manifest: Manifest, config: EvaluationConfig) -> EvaluationConfig:
@@ -140,6 +163,8 @@ def present_scores(
         folder: Holds the masks; takes the scores and pictures.
         config: Of the scores.
     """
+    # As `trivox evaluate` orders them: the intervals of means depend on it.
+    scores = sorted(scores, key=lambda score: score.case)
     summaries = summarise(scores, config)
     write_scores(scores, summaries, folder.path)
     by_name = {case.name: case for case in cases}

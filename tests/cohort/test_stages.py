@@ -12,6 +12,7 @@ from pipeline.cohort import SegmentOptions, StudyInput, stages
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
+from pipeline.evaluation import ScoringRules
 from pipeline.journal.table import Row
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.report import hash_settings, read_provenance
@@ -148,7 +149,9 @@ def test_the_provenance_tells_what_decided_the_mask(model, study, out):
     rules = [{"label": "liver", "keep_largest": 1}]
     clean_up = {"rules": rules, "largest_change": {"liver": 0.0, "lesion": 0.0}}
     config = PostprocessingConfig.model_validate(clean_up)
-    description = model.description.model_copy(update={"postprocessing": config})
+    scoring = ScoringRules(ignore_value=255, nsd_tolerance_mm=3)
+    changes = {"postprocessing": config, "scoring": scoring}
+    description = model.description.model_copy(update=changes)
     strict = replace(model, description=description)
     job = Job(strict, Segmenter(strict, CPU), out, SegmentOptions())
     write(segment(load(study, job), job, 0, ignore), job)
@@ -159,6 +162,7 @@ def test_the_provenance_tells_what_decided_the_mask(model, study, out):
     assert refusal in provenance.warnings
     assert "more than the 0.0% seen on validation" in refusal
     assert provenance.seeds.startswith("none: nothing")
+    assert (provenance.regions, provenance.scoring) == ((), scoring)
     assert provenance.environment["threads"] == torch.get_num_threads()
 
 

@@ -158,7 +158,7 @@ def test_without_names_each_value_is_a_label_in_each_case(folders):
     write(references / "a.nii.gz", value=10)
     write(predictions / "b.nii.gz", value=2)
     write(references / "b.nii.gz", value=3)
-    result = evaluate_folders(predictions, references)
+    result = evaluate_folders(predictions, references, undeclared="label")
     assert [(s.case, s.label) for s in result.scores] == [
         (case, label) for case in "ab" for label in ("2", "3", "10")
     ]
@@ -180,8 +180,8 @@ def test_an_image_is_not_taken_for_labels(folders):
     result = evaluate_folders(predictions, references)
     assert {s.case for s in result.scores} == {"a"}
     huge, image = result.problems
-    assert "this pair holds 2 values up to 70000, too many for labels" in huge.text
-    assert "this pair holds 1330 values up to 1330" in image.text
+    assert "holds 2 values up to 70000, too many for labels" in huge.text
+    assert "holds 1330 values up to 1330" in image.text
 
 
 @pytest.mark.parametrize("value", [0, -1, 65536])
@@ -192,13 +192,43 @@ def test_label_values_out_of_range_are_refused(folders, value):
         evaluate_folders(*folders, {"liver": value})
 
 
-def test_undeclared_values_are_reported(folders, caplog):
+def test_undeclared_values_of_masks_are_reported(folders, caplog):
     predictions, references = folders
-    write(predictions / "a.nii.gz", value=1)
-    write(references / "a.nii.gz", value=41)
+    write(predictions / "a.nii.gz", value=41)
+    write(references / "a.nii.gz", value=1)
     with caplog.at_level(logging.WARNING):
         evaluate_folders(predictions, references, {"liver": 1})
     assert "1 values without a name were not scored: [41]" in caplog.text
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_values_of_references_alone_are_asked_about(folders, named):
+    """Half of the organ was not annotated: 254 there. Each answer gives the Dice by hand."""
+    predictions, references = folders
+    write(predictions / "a_seg.nii.gz")
+    if named:
+        write_provenance(predictions, "a", {"liver": 1})
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[2:4, 2:6, 2:6], labels[4:6, 2:6, 2:6] = 1, 254
+    references.mkdir()
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), references / "a.nii.gz")
+    with pytest.raises(ConfigError, match=r"254.*ignore_value=254.*--undeclared.*--manifest"):
+        evaluate_folders(predictions, references)
+    for answer, expected in (
+        ({"config": EvaluationConfig(ignore_value=254)}, [1]),
+        ({"undeclared": "background"}, [pytest.approx(2 / 3)]),
+        ({"undeclared": "label"}, [pytest.approx(2 / 3), 0]),
+    ):
+        scores = evaluate_folders(predictions, references, **answer).scores
+        assert [score.dice for score in scores] == expected
+
+
+def test_no_question_about_masks_that_cannot_be_read(folders):
+    predictions, references = folders
+    write(predictions / "a.nii.gz")
+    write(references / "a.nii.gz", value=254)
+    (predictions / "a.nii.gz").write_bytes(b"")
+    assert len(evaluate_folders(predictions, references).problems) == 1
 
 
 def write_derived(folder, *words):

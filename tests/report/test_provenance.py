@@ -68,7 +68,7 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
     assert set(data) == {
         "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "admission",
         "timing", "memory_gb", "device", "arithmetic", "versions", "created_utc",
-        "configuration_sha256", "postprocessing", "seeds", "environment",
+        "configuration_sha256", "postprocessing", "seeds", "environment", "regions", "scoring",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],
@@ -90,6 +90,12 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
         "trivox", "torch", "monai", "numpy", "nibabel", "scipy", "connected-components-3d",
         "SimpleITK", "numba",
     }  # fmt: skip
+
+
+def test_what_earlier_versions_wrote_is_read(tmp_path, provenance):
+    data = json.loads(provenance.model_dump_json(exclude={"regions", "scoring"}))
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    assert read_provenance(tmp_path / "a.json") == provenance
 
 
 def test_equal_settings_have_equal_hashes():

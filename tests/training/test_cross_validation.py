@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Events
 
 from pipeline.errors import ConfigError
+from pipeline.evaluation import evaluate_folders, write_scores
 from pipeline.model import load_model
 from pipeline.training import RunFolder, arithmetic, cross_validate, run, train
 
@@ -54,6 +55,13 @@ def test_every_case_is_validated_once_by_the_member_that_never_saw_it(finished, 
         seen += cases
     assert sorted(seen) == sorted(case.name for case in manifest.cases)
     assert len(list(finished.validation.glob("*.png"))) == 3
+
+
+def test_evaluating_all_masks_gives_the_same_scores(finished, manifest):
+    scores = evaluate_folders(finished.validation, None, manifest=manifest).scores
+    write_scores(scores, (), finished.path / "again")
+    text = (finished.path / "again" / "scores.csv").read_text()
+    assert text == (finished.validation / "scores.csv").read_text()
 
 
 def test_probabilities_belong_to_the_masks(finished):

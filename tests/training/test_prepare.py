@@ -31,6 +31,14 @@ def test_a_single_run_looks_at_its_training_cases_only(make_config, tmp_path, fo
     assert describe_run(lenient, prepared).admission.mode == "warn"
 
 
+def test_the_description_says_how_masks_are_scored(make_config, tmp_path):
+    config = make_config(tmp_path, "evaluation.nsd_tolerance_mm=3")
+    prepared = prepare_run(config, RunFolder(tmp_path))
+    ignoring = dataclasses.replace(prepared.manifest, ignore_value=99)
+    scoring = describe_run(config, dataclasses.replace(prepared, manifest=ignoring)).scoring
+    assert (scoring.nsd_tolerance_mm, scoring.ignore_value) == (3, 99)
+
+
 def test_codes_of_labels_go_into_the_model(make_config, tmp_path, folder):
     config = make_config(tmp_path)
     prepared = prepare_run(config, folder)

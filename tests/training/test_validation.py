@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.cli import main
 from pipeline.errors import ManifestError
-from pipeline.evaluation import EvaluationConfig, evaluate_folders
+from pipeline.evaluation import EvaluationConfig
 from pipeline.inference import InferenceConfig
-from pipeline.manifest import Case, Channel, Manifest
+from pipeline.manifest import Case, Channel, Manifest, Region
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig
@@ -202,19 +203,47 @@ def test_masks_lie_on_the_grid_of_their_studies(folder, manifest):
         assert np.array_equal(np.asarray(mask.dataobj), seen_IJK)
 
 
-def test_scores_are_those_of_evaluating_the_masks(folder, manifest, model):
-    references = manifest.cases[0].label.parent
-    result = evaluate_folders(folder, references, LABELS, CONFIG)
-    assert not result.problems
+class RegionReader(torch.nn.Module):
+    """Finds all that is brighter than air, and of that what is as bright as a lesion."""
+
+    def forward(self, image_BCIJK):
+        return torch.cat([1000 * (image_BCIJK - 0.05), 1000 * (image_BCIJK - 0.3)], dim=1)
+
+
+REGIONS = (Region("all", ("organ", "lesion"), "organ"), Region("lesion", ("lesion",), "lesion"))
+
+
+def changed(manifest, model, kind):
+    """Return what a data set and a model of one kind are."""
+    if kind == "regions":
+        description = model.description.model_copy(update={"regions": REGIONS})
+        return replace(manifest, regions=REGIONS), Model(description, (RegionReader(),))
+    if kind == "ignored":
+        with_ignored_miss(manifest)
+        return replace(manifest, ignore_value=255), model
+    if kind == "partly annotated":
+        first, *others = manifest.cases
+        return replace(manifest, cases=(*others, replace(first, annotated=("organ",)))), model
+    return replace(manifest, cases=manifest.cases[::-1]), model
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions", "ignored", "partly annotated"])
+def test_evaluating_the_masks_gives_the_same_files(manifest, model, tmp_path, capsys, kind):
+    manifest, model = changed(manifest, model, kind)
+    folder, config = tmp_path / "masks", EvaluationConfig(num_resamples=10, nsd_tolerance_mm=2)
+    validate(manifest.cases, manifest, model, ValidationFolder(folder), device=CPU, config=config)
+    words = [f"--predictions={folder}", f"--references={tmp_path / 'labels'}"]
+    assert main(["evaluate", *words, f"--out={tmp_path / 'scores'}"]) == 0
+    for name in ("scores.csv", "summary.csv"):
+        assert (tmp_path / "scores" / name).read_text() == (folder / name).read_text()
     scores = read_scores(folder)
-    assert len(result.scores) == len(scores) == 6
-    for score in result.scores:
-        row = scores[score.case, score.label]
-        for metric in ("dice", "hd95_mm", "assd_mm", "volume_error_ml"):
-            expected = float(row[metric]) if row[metric] else np.nan
-            assert getattr(score, metric) == pytest.approx(expected, nan_ok=True)
-    defined = [score.dice for score in result.scores if not np.isnan(score.dice)]
-    assert quick_dice(manifest.cases, model, CPU) == pytest.approx(np.mean(defined))
+    if kind == "regions":
+        assert {label for _, label in scores} == {"all", "lesion"}
+    if kind == "ignored":
+        assert float(scores["half", "organ"]["dice"]) == 1
+    if kind == "partly annotated":
+        assert ("good", "lesion") not in scores
+        assert len(scores) == 5
 
 
 def test_worst_median_and_best_are_drawn(folder, manifest, model):
