@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
+from scipy import ndimage
 
 from pipeline import __version__
 from pipeline.errors import StudyError
@@ -29,7 +30,7 @@ from pipeline.transforms.config import Preprocessing
 from pipeline.transforms.preprocess import preprocess, preprocess_labels
 from pipeline.volume import LabelMap
 
-FORMAT = 2
+FORMAT = 3
 """Of the files in a case's folder; part of the key, so that older ones are not misread."""
 
 FILES = ("facts.json", "image.npy", "label.npy", "locations.npy")
@@ -175,12 +176,23 @@ def write_arrays(
 
 
 def sample_locations(label_IJK: torch.Tensor, num_classes: int) -> list[npt.NDArray[np.int32]]:
-    """Take up to `MAX_LOCATIONS` voxels of each foreground class, evenly over the volume."""
+    """Take up to `MAX_LOCATIONS` voxels of each foreground class, evenly over the volume.
+
+    The voxels of a class, in memory order, are cut into runs of equal length, and one is drawn from
+    each run. A fixed place in each would fall in step with the rows, and leave out whole slices.
+    """
     labels = label_IJK.numpy()
     locations = []
-    for index in range(1, num_classes):
-        found = np.flatnonzero(labels == index)
-        chosen = found[:: max(1, math.ceil(len(found) / MAX_LOCATIONS))]
-        position = np.stack(np.unravel_index(chosen, labels.shape), axis=1)
-        locations.append(position.astype(np.int32))
+    for box in ndimage.find_objects(labels, max_label=max(1, num_classes - 1))[: num_classes - 1]:
+        if box is None:
+            locations.append(np.empty((0, 3), np.int32))
+            continue
+        part = labels[box]
+        found = np.flatnonzero(part == len(locations) + 1)
+        length = math.ceil(len(found) / MAX_LOCATIONS)
+        first = np.arange(0, len(found), length)
+        drawn = np.random.default_rng(len(found)).integers(0, length, len(first))
+        chosen = found[np.minimum(first + drawn, len(found) - 1)]
+        position = np.stack(np.unravel_index(chosen, part.shape), axis=1)
+        locations.append((position + [along.start for along in box]).astype(np.int32))
     return locations

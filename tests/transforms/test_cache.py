@@ -154,7 +154,7 @@ def test_key_changes_with_how_studies_are_read(case, change):
 def test_key_changes_with_label_values_version_and_format(case, monkeypatch):
     key = cache_key(case, SETTINGS, StudyConfig(), VALUES)
     assert cache_key(case, SETTINGS, StudyConfig(), [0, 5]) != key
-    for name, value in (("__version__", "next"), ("FORMAT", 3)):
+    for name, value in (("__version__", "next"), ("FORMAT", 0)):
         with monkeypatch.context() as changed:
             changed.setattr(pipeline.transforms.cache, name, value)
             assert cache_key(case, SETTINGS, StudyConfig(), VALUES) != key
@@ -195,8 +195,25 @@ def test_locations_are_few_and_spread(num_found):
     assert first.dtype == np.int32
     if num_found:
         flat = np.ravel_multi_index(first.T, label.shape)
-        assert flat.min() == 0
-        assert num_found - flat.max() <= np.ceil(num_found / MAX_LOCATIONS)
+        length = np.ceil(num_found / MAX_LOCATIONS)
+        np.testing.assert_array_equal(flat // length, np.arange(len(flat)))
+
+
+@pytest.mark.parametrize(("radius", "depth"), [(62.95, 80), (50, 60), (64, 100), (25, 200)])
+@pytest.mark.parametrize("axis", range(3))
+def test_locations_lie_in_all_slices_of_a_cylinder(radius, depth, axis):
+    disc = np.add.outer(*[np.square(np.arange(-64, 65))] * 2) <= radius**2
+    cylinder = np.moveaxis(np.repeat(disc[..., None], depth, axis=2), 2, axis)
+    (found,) = sample_locations(torch.from_numpy(cylinder.astype(np.int16)), 2)
+    assert len(np.unique(found, axis=0)) == len(found) > MAX_LOCATIONS / 2
+    for along in range(3):
+        others = tuple(other for other in range(3) if other != along)
+        voxels = cylinder.sum(axis=others)
+        drawn = np.bincount(found[:, along], minlength=len(voxels))
+        assert np.count_nonzero(drawn) >= 0.95 * np.count_nonzero(voxels)
+        # As many in each part as its share of the volume says, up to chance.
+        expected = voxels * len(found) / voxels.sum()
+        assert (np.abs(drawn - expected) <= 5 * np.sqrt(expected) + 1).all()
 
 
 def test_no_foreground_gives_no_locations(tmp_path, study, label_map):
