@@ -182,7 +182,7 @@ def sample_locations(label_IJK: torch.Tensor, num_classes: int) -> list[npt.NDAr
     each run. A fixed place in each would fall in step with the rows, and leave out whole slices.
     """
     labels = label_IJK.numpy()
-    locations = []
+    locations: list[npt.NDArray[np.int32]] = []
     for box in ndimage.find_objects(labels, max_label=max(1, num_classes - 1))[: num_classes - 1]:
         if box is None:
             locations.append(np.empty((0, 3), np.int32))

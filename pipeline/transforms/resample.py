@@ -144,7 +144,7 @@ def resample_labels(
         is_tied[target] &= lead <= TIE
         is_tied[target] |= (lead.abs() <= TIE) & (share > TIE)
         best[target] = torch.maximum(best[target], share)
-    for voxels in is_tied.nonzero().split(MAX_TIES):
+    for voxels in torch.split(is_tied.nonzero(), MAX_TIES):
         winner[tuple(voxels.T)] = settle_ties(labels_IJK, inside, voxels)
     return winner
 
