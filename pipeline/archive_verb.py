@@ -93,11 +93,26 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
         choices=("binary", "labelmap"),
         help="every archive takes binary (default); labelmap is smaller",
     )
+    add_replace(parser)
     add("--keep", action="store_true", help="keep pulled files in OUT/.trivox/incoming")
     add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_hung_after(parser)
     parser.set_defaults(verb=pacs)
+
+
+def add_replace(parser: argparse.ArgumentParser) -> None:
+    """Add what lets masks that a person or another model made be replaced."""
+    parser.add_argument(
+        "--replace",
+        nargs="?",
+        const="",
+        default=[],
+        action="append",
+        metavar="CASE",
+        help="make new masks where there are corrected ones, or those of another model, which move "
+        "to OUT/.trivox/replaced: of all studies, or of CASE only (may be given several times)",
+    )
 
 
 def pacs(options: argparse.Namespace) -> int:
@@ -154,7 +169,7 @@ def _connect_to(
 def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
     """Return what segments a study, and a text that names its model and settings."""
     from pipeline.archive.cohort_segmenter import CohortSegmenter
-    from pipeline.cohort import RemoteJob, Request, SegmentOptions, dicom_options
+    from pipeline.cohort import RemoteJob, Replace, Request, SegmentOptions, dicom_options
     from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
     from pipeline.dicom_out import DicomOutputConfig
@@ -166,6 +181,7 @@ def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
     wanted = SegmentOptions(
         dicom=DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+        replace=Replace.of(options.replace),
     )
     out, folder = options.out, options.model
     request = Request(description, hash_model(folder), out, wanted, folder)

@@ -9,7 +9,7 @@ Verdict = Literal["warn", "reject"]
 CheckName = Literal[
     "modality", "shear", "spacing", "field_of_view", "orientation", "flip", "slices", "empty",
     "units", "scale", "inverted", "padding", "saturation", "noise", "texture", "likeness",
-    "fingerprint",
+    "fingerprint", "volume",
 ]  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.archive_verb import add_replace
 from pipeline.errors import ConfigError
 from pipeline.paths import to_read, to_write
 from pipeline.processes import add_hung_after
@@ -23,7 +24,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
         "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
         "[--dicom-seg [KIND]] [--max-memory SIZE] [--device DEVICE] [--cluster ADDRESS|YAML] "
-        "[--hung-after MINUTES] [key=value ...] [--verbose]",
+        "[--hung-after MINUTES] [--replace [CASE]] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
         description="Segment studies; each mask lies on exactly the grid its study came in on. "
         "A journal in the output folder says what became of each, so that the same command does "
@@ -33,6 +34,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
     )
     add_words(parser)
+    add_replace(parser)
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS|YAML",
@@ -109,6 +111,7 @@ def segment(options: argparse.Namespace) -> int:
         BidsChoice,
         DataRoot,
         RemoteJob,
+        Replace,
         Request,
         SegmentOptions,
         dicom_options,
@@ -118,6 +121,7 @@ def segment(options: argparse.Namespace) -> int:
     )
     from pipeline.config import override_settings
     from pipeline.dicom_out import DicomOutputConfig
+    from pipeline.journal import counts_in_words
     from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
 
@@ -132,23 +136,33 @@ def segment(options: argparse.Namespace) -> int:
         bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
         dicom=dicom_options(options.series, description.channels[0].modality, options.out),
     )
+    _check_replace(options.replace, [study.case for study in studies])
     write_key(options.out, studies)
     wanted = SegmentOptions(
         probabilities=options.probabilities,
         pictures=options.pictures,
         dicom=options.dicom_seg and DicomOutputConfig(kind=options.dicom_seg),
         max_bytes=options.max_memory and round(1e9 * parse_memory(options.max_memory)),
+        replace=Replace.of(options.replace),
     )
     folder = options.model
     request = Request(description, hash_model(folder), options.out, wanted, folder)
     remote = RemoteJob(request, options.device)
     log_level = logging.DEBUG if options.verbose else logging.INFO
     result = run_cohort(studies, request, _workers(remote, options, log_level))
-    counts = ", ".join(f"{number} {status}" for status, number in result.counts.items())
+    counts = counts_in_words(result.counts.items(), result.num_warned)
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
     print_lines([text])
     return DONE if result.all_done else SOME_FAILED
+
+
+def _check_replace(words: Sequence[str], cases: Sequence[str]) -> None:
+    """Make sure that `--replace` names studies of this run: an input behind it is none."""
+    unknown = sorted(set(words) - {""} - set(cases))
+    if unknown:
+        remedy = "Name a study as in cohort.csv; for all of them, put --replace at the end."
+        raise ConfigError("--replace", f"no study of this run is called {unknown[0]}", remedy)
 
 
 def _workers(
@@ -176,9 +190,9 @@ def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="say where a run of `segment` or `pacs` stands",
         description="Read the journal of an output folder, also while a run writes to it: how many "
-        "studies are queued, running (of `pacs`: pulled, segmented), done (pushed), rejected and "
-        "failed, what is being done now, how long it will still take, and why studies were not "
-        "done.",
+        "studies are queued, running (of `pacs`: pulled, segmented), done (pushed), corrected, "
+        "rejected and failed, what is being done now, how long it will still take, what was odd, "
+        "and why studies were not done.",
         epilog="Exit code 1 if a study was rejected or failed, or the run was killed. "
         "Example: trivox status masks/",
     )

@@ -7,7 +7,17 @@ whoever looks at a warning loses a minute.
 from pipeline.admission.admit import admit
 from pipeline.admission.candidate import rejection
 from pipeline.admission.config import Action, AdmissionConfig
+from pipeline.admission.volumes import check_volumes
 from pipeline.findings import Finding, Verdict
 from pipeline.manifest import Modality
 
-__all__ = ["Action", "AdmissionConfig", "Finding", "Modality", "Verdict", "admit", "rejection"]
+__all__ = [
+    "Action",
+    "AdmissionConfig",
+    "Finding",
+    "Modality",
+    "Verdict",
+    "admit",
+    "check_volumes",
+    "rejection",
+]

@@ -28,6 +28,12 @@ Where the latter average to three standard deviations, these lie 3.75 and 4.5 be
 LIKENESS_FLOOR = 0.1
 """Least that a correlation with the mean picture may fall below that of all training cases."""
 
+_REORIENT = "Correct the header's orientation, for example by converting from DICOM again."
+_LOOK_FIRST = (
+    "Look at it: a volume that is blank in part, or cut off, can seem so. If it is whole, correct "
+    "the header's orientation, for example by converting from DICOM again."
+)
+
 _OPPOSITE = {"R": "L", "A": "P", "S": "I", "L": "R", "P": "A", "I": "S"}
 _SIDES = {"R": "left and right", "A": "front and back", "S": "head and feet"}
 
@@ -114,7 +120,7 @@ def _flipped(
         found=f"{_in_words(code)}: the volume lies as if its axes ran to {', '.join(code)} where "
         f"the header says {', '.join(RIGHT)} (vote {vote:.2f}, training cases "
         f"{template.votes[code].mean:.2f} with deviation {template.votes[code].std:.2f})",
-        remedy="Correct the header's orientation, for example by converting from DICOM again.",
+        remedy=_REORIENT if sure else _LOOK_FIRST,
     )
     return finding, matches[code]
 

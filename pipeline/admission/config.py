@@ -44,6 +44,7 @@ class AdmissionConfig(BaseModel):
     texture: Action = _check("One axis is coarser or finer, against the others, than in training.")
     likeness: Action = _check("The volume as a whole looks unlike the training cases.")
     fingerprint: Action = _check("The model is too old to know what its cases looked like.")
+    volume: Action = _check("A label is much smaller or larger than in training (in the mask).")
     slack: float = Field(default=0.5, ge=0, description="Beyond the training range, in its widths.")
     slack_of_few: float = Field(
         default=5.0, ge=0, description="More of it, divided by the number of training cases."
@@ -57,7 +58,8 @@ class AdmissionConfig(BaseModel):
     size_warn_factor: float = Field(
         default=1.3,
         ge=1,
-        description="Times beyond the training range, along one axis; slack_of_few / cases more.",
+        description="Times beyond the training range, along one axis, or of a label's volume; "
+        "slack_of_few / cases more.",
     )
     volume_reject_factor: float = Field(
         default=12.0, ge=1, description="Times beyond the training range, of the whole volume."

@@ -70,8 +70,11 @@ class CohortSegmenter:
         # A refused study has all its series as sources; none of them is the one to blame.
         is_one = isinstance(source, DicomSeries) and len(study.sources) == 1
         uid = source.uid if isinstance(source, DicomSeries) and is_one else ""
-        if row.status != "done":
+        if row.status == "rejected" or row.status == "failed":
             return Result(row.case, uid, row.status, row.reason)
+        if row.status == "corrected":
+            # The DICOM files beside it are those of the mask that it was before.
+            return Result(row.case, uid, "done")
         wanted = self._request.options.wanted(study, self._request.out)
         products = tuple(path for kind, path in wanted.items() if kind.startswith("dicom"))
         return Result(row.case, uid, "done", products=products)

@@ -1,8 +1,9 @@
 """Segment many studies: find them in what the user named, and let no bad one stop the rest.
 
-A journal says where each study stands: studies in = done + rejected + failed, whatever killed the
-run on the way. A result counts when its provenance file, which is written last, matches its input,
-the model, the settings and the bytes of its outputs.
+A journal says where each study stands: studies in = done + corrected + rejected + failed, whatever
+killed the run on the way. A result counts when its provenance file, which is written last, matches
+its input, the model, the settings and the bytes of its outputs; and a mask that a person corrected
+counts as it is.
 """
 
 from pipeline.cohort.bids import BidsChoice
@@ -11,7 +12,7 @@ from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
 from pipeline.cohort.events import Event, Lost, Workers
 from pipeline.cohort.inputs import DataRoot, find_studies
 from pipeline.cohort.naming import load_salt, write_key
-from pipeline.cohort.options import SegmentOptions
+from pipeline.cohort.options import Replace, SegmentOptions
 from pipeline.cohort.request import RemoteJob, Request
 from pipeline.cohort.run import CohortResult, run_cohort, segment_cohort
 from pipeline.cohort.study_input import StudyInput
@@ -25,6 +26,7 @@ __all__ = [
     "Event",
     "Lost",
     "RemoteJob",
+    "Replace",
     "Request",
     "Row",
     "SegmentOptions",

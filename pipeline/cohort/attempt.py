@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput, one_line, without_folder
-from pipeline.errors import StudyError
+from pipeline.errors import PipelineError, StudyError
 from pipeline.inference import NotEnoughMemory
 from pipeline.journal import Cause, Row, Status
 
@@ -30,16 +30,17 @@ def attempt(
             return stage()
         status, reason = _reject(study, out, study.refusal)
     except StudyError as error:
-        status, reason, cause = "rejected", str(error), cause_of(error.__cause__)
-        # No mask may stay beside a rejection; but a share that went away takes none with it.
+        status, cause = "rejected", cause_of(error.__cause__)
+        reason = _with_notes(str(error), error)
+        # No mask of ours stays beside a rejection; but a share that went away takes none with it.
         if not isinstance(error.__cause__, OSError):
             status, reason = _reject(study, out, reason)
     except Exception as error:
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
         logger.debug("%s failed", study.case, exc_info=True)
-        status, reason = "failed", f"{type(error).__name__}: {error}"
+        status, reason = "failed", _with_notes(_in_words(error), error)
         cause = cause_of(error)
-    reason = one_line(without_folder(study.anonymous(reason), out))
+    reason = study.nameless(one_line(without_folder(study.anonymous(reason), out)))
     logger.warning("%s %s: %s", study.case, status, reason)
     total_s = time.perf_counter() - start + sum(taken.values())
     return Row(study.case, status, reason, total_s=total_s, cause=cause)
@@ -53,9 +54,19 @@ def cause_of(error: BaseException | None) -> Cause:
 
 
 def _reject(study: StudyInput, out: Path, reason: str) -> tuple[Status, str]:
-    """Remove what an earlier run left of a study; if that fails, say that it is still there."""
+    """Set aside what an earlier run left of a study, and say where; or that it is still there."""
     try:
-        Outputs.of(out, study).remove()
+        kept = Outputs.of(out, study).set_aside()
     except OSError as error:
-        return "failed", f"{reason} An earlier result cannot be removed: {error.strerror}."
-    return "rejected", reason
+        return "failed", f"{reason} An earlier result cannot be moved: {error.strerror}."
+    return "rejected", f"{reason} {kept}".strip()
+
+
+def _in_words(error: Exception) -> str:
+    """Return what went wrong; an error that is not of our making is told by its kind too."""
+    return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+
+
+def _with_notes(reason: str, error: BaseException) -> str:
+    """Add what became of an earlier result, where that was noted."""
+    return " ".join([reason, *getattr(error, "__notes__", ())])

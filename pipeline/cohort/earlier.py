@@ -1,13 +1,19 @@
-"""Studies of earlier runs: those that are gone, and those whose names are taken by others."""
+"""Studies of earlier runs: those gone, those whose names others have, those of other models."""
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.outputs import Outputs
-from pipeline.journal import PRIVATE, Entry
+from pipeline.cohort.previous import CHOOSE_REPLACE
+from pipeline.cohort.request import Request
+from pipeline.cohort.study_input import StudyInput
+from pipeline.errors import ConfigError
+from pipeline.journal import PRIVATE, Entry, Journal
+from pipeline.ownership import REPLACED
+from pipeline.report import read_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,46 @@ def warn_of_namesakes(known: Mapping[str, Entry], sources: Mapping[str, list[str
         )
 
 
+def refuse_other_model(studies: Sequence[StudyInput], request: Request, journal: Journal) -> None:
+    """Make sure that a folder holds no results of another model, unless they may be replaced.
+
+    Nothing is read as long as all runs into the folder were of this model.
+
+    Args:
+        studies: That the run is about.
+        request: What to do with them.
+        journal: Of the output folder, before this run is entered.
+
+    Raises:
+        ConfigError: If it holds some.
+    """
+    last = journal.last_run()
+    if request.options.replace.is_all or journal.models() == {request.sha256}:
+        return
+    asked = {study.case: [Outputs.of(request.out, study)] for study in studies}
+    earlier: dict[str, list[Outputs]] = {}
+    if not request.options.replace.cases and last and last.request.get("sha256") != request.sha256:
+        earlier = {entry.name: list(_places(entry, request.out)) for entry in journal.entries()}
+    names = [
+        name
+        for case, places in (earlier | asked).items()
+        if not request.options.replace.covers(case)
+        for name in _models(places)
+        if name[1] != request.sha256
+    ]
+    if names:
+        found = f"holds {len(names)} masks of another model ({names[0][0]}, {names[0][1][:12]})"
+        raise ConfigError(request.out, found, f"{CHOOSE_REPLACE}{request.out / REPLACED}.")
+
+
+def _models(places: Iterable[Outputs]) -> Iterator[tuple[str, str]]:
+    """Yield name and hash of the model that each mask at some places is of, as far as known."""
+    for outputs in places:
+        previous = read_provenance(outputs.provenance) if os.path.lexists(outputs.mask) else None
+        if previous is not None:
+            yield previous.recipe.model.name, previous.recipe.model.sha256
+
+
 def _has_input(entry: Entry, out: Path) -> bool:
     places = [Path(place) for place in entry.sources]
     pulled = out.absolute() / PRIVATE
@@ -57,6 +103,12 @@ def _has_input(entry: Entry, out: Path) -> bool:
 
 
 def _has_result(entry: Entry, out: Path) -> bool:
+    places = _places(entry, out)
+    return any(each.provenance.exists() or each.mask.exists() for each in places)
+
+
+def _places(entry: Entry, out: Path) -> Iterator[Outputs]:
+    """Yield where the results of a study can lie."""
     # The journal does not say whether a study came from a BIDS data set; names do.
-    names = {None, *(BidsName.parse(Path(place)) for place in entry.sources)}
-    return any(Outputs(out, entry.name, name).provenance.exists() for name in names)
+    for name in {None, *(BidsName.parse(Path(place)) for place in entry.sources)}:
+        yield Outputs(out, entry.name, name)

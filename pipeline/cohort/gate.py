@@ -1,8 +1,9 @@
-"""The gate between reading a study and segmenting it."""
+"""The gates between reading a study and segmenting it, and before its mask is written."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from pipeline.admission import Finding, admit, rejection
+from pipeline.admission import Finding, admit, check_volumes, rejection
 from pipeline.model import ModelDescription
 from pipeline.study import Study
 
@@ -35,3 +36,19 @@ def pass_gate(study: Study, description: ModelDescription) -> tuple[Study, tuple
         raise refusal
     warnings = tuple(str(finding) for finding in findings)
     return replace(study, warnings=study.warnings + warnings), findings
+
+
+def look_at_volumes(
+    case: str, volumes_ml: Mapping[str, float], description: ModelDescription
+) -> tuple[Finding, ...]:
+    """Return what is odd about the volumes of a study's labels.
+
+    Raises:
+        StudyError: If its mask must not be written for it.
+    """
+    labels, config = description.labels, description.admission
+    findings = check_volumes(volumes_ml, labels, description.fingerprint, config)
+    refusal = rejection(case, findings)
+    if refusal is not None:
+        raise refusal
+    return findings

@@ -1,13 +1,40 @@
 """What a user asks of a cohort's segmentation, beside the masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.dicom_out import DicomOutputConfig
 from pipeline.report import OutputKind
 from pipeline.study import DicomSeries
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Studies whose masks may be replaced although a person or another model made them.
+
+    Attributes:
+        cases: Their names.
+        is_all: Whether that holds for all studies.
+    """
+
+    cases: frozenset[str] = frozenset()
+    is_all: bool = False
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> Self:
+        """Return what the words behind each `--replace` stand for; an empty one: all."""
+        return cls(frozenset(words) - {""}, "" in words)
+
+    def covers(self, case: str) -> bool:
+        """Tell whether a study is one of them."""
+        return self.is_all or case in self.cases
+
+
+_NOTHING = Replace()
 
 
 @dataclass(frozen=True)
@@ -19,12 +46,14 @@ class SegmentOptions:
         pictures: Write a picture of each mask.
         dicom: Write DICOM SEG and SR of DICOM studies, and how; None: do not.
         max_bytes: Of main memory that the process may take; None: all that is free.
+        replace: Masks that are not left alone although a person or another model made them.
     """
 
     probabilities: bool = False
     pictures: bool = False
     dicom: DicomOutputConfig | None = None
     max_bytes: int | None = None
+    replace: Replace = _NOTHING
 
     @property
     def kinds(self) -> list[OutputKind]:

@@ -1,5 +1,6 @@
 """Where the results of a study lie."""
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
-from pipeline.ownership import remove
-from pipeline.report import OutputKind
+from pipeline.ownership import is_ours, remove, set_aside
+from pipeline.report import FileRecord, OutputKind, Provenance, read_provenance
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,51 @@ class Outputs:
             return self.folder / f"{self.case}{ending}"
         return self.folder / self.bids.folder / f"{self.bids.derived_stem}{bids_ending}"
 
-    def remove(self) -> None:
-        """Remove what an earlier run left, the provenance first; a person's files are set aside.
+    def remove(self, model_sha256: str) -> None:
+        """Remove what an earlier run left, the provenance first.
 
-        Killed in between, what is left has no provenance and is not taken for a result.
+        What is not ours, and what is of another model, is set aside. Killed in between, what is
+        left has no provenance and is not taken for a result.
+
+        Args:
+            model_sha256: Of the model whose results may go.
         """
+        previous = read_provenance(self.provenance)
+        if previous is not None and previous.recipe.model.sha256 != model_sha256:
+            self.set_aside()
         for path in self.all():
-            remove(path)
+            if self._is_ours(path, previous):
+                path.unlink()
+            else:
+                remove(path)
+
+    def set_aside(self) -> str:
+        """Move what an earlier run left to `.trivox/replaced`; what is not ours stays.
+
+        Returns:
+            A sentence that says what became of the mask; empty if there was none.
+
+        Raises:
+            OSError: If a file cannot be moved.
+        """
+        previous = read_provenance(self.provenance)
+        ours = [path for path in self.all() if self._is_ours(path, previous)]
+        kept = {path: set_aside(path, self.folder) for path in ours}
+        if self.mask in kept:
+            place = kept[self.mask].relative_to(self.folder)
+            return f"Its earlier mask was moved to {place}."
+        if os.path.lexists(self.mask):
+            return f"{self.mask.name} is not the mask that Trivox wrote: it was left where it is."
+        return ""
+
+    def _is_ours(self, path: Path, previous: Provenance | None) -> bool:
+        """Tell whether a file is what Trivox wrote, by its records or those of earlier versions."""
+        if previous is None or path.is_symlink() or not path.is_file():
+            return is_ours(path)
+        if path == self.provenance:
+            return True
+        recorded = {record.sha256 for record in previous.outputs.values()}
+        return is_ours(path) or FileRecord.of(path).sha256 in recorded
 
 
 def make_output_folder(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Segment a cohort: every study ends as done, rejected or failed, whatever ends the process.
+"""Segment a cohort: every study ends with a mask or a reason, whatever ends the process.
 
 The journal of the output folder says where each study stands. The same call again does only what is
 missing or has changed: the input, the model, the settings, or an output that is no longer there.
@@ -10,18 +10,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from pipeline.cohort.bids_derivative import prepare_derivative
+from pipeline.cohort.earlier import refuse_other_model
 from pipeline.cohort.events import Workers
 from pipeline.cohort.here import Here
 from pipeline.cohort.job import Job
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.outputs import make_output_folder
+from pipeline.cohort.previous import ALREADY_COMPLETE
 from pipeline.cohort.request import Request
 from pipeline.cohort.study_input import StudyInput
-from pipeline.cohort.supervisor import ALREADY_COMPLETE, Supervisor
+from pipeline.cohort.supervisor import Supervisor
 from pipeline.files import sweep
 from pipeline.journal import Journal, Row, Status, only_run
 from pipeline.model import Model
@@ -41,13 +44,18 @@ class CohortResult:
     @property
     def all_done(self) -> bool:
         """Whether every study has its mask."""
-        return all(row.status == "done" for row in self.rows)
+        return all(row.has_mask for row in self.rows)
 
     @property
     def counts(self) -> dict[Status, int]:
         """Number of studies of each status."""
         found = Counter(row.status for row in self.rows)
-        return {status: found[status] for status in ("done", "rejected", "failed")}
+        return {status: found[status] for status in get_args(Status)}
+
+    @property
+    def num_warned(self) -> int:
+        """Number of studies that were done with warnings."""
+        return sum(row.status == "done" and bool(row.warnings) for row in self.rows)
 
     @property
     def num_skipped(self) -> int:
@@ -101,15 +109,17 @@ def run_cohort(
         start_workers: Starts those who do it.
 
     Raises:
-        ConfigError: If the output folder cannot be written to, or another run writes to it.
+        ConfigError: If the output folder cannot be written to, another run writes to it, or it
+            holds results of another model that are not to be replaced.
         PipelineError: If the disk is full, or the workers cannot be started.
     """
     make_output_folder(request.out)
     with only_run(request.out):
         sweep(request.out)
-        prepare_derivative(request.out, studies, request.description.name, request.labels)
         journal = Journal(request.out)
         try:
+            refuse_other_model(studies, request, journal)
+            prepare_derivative(request.out, studies, request.description.name, request.labels)
             run = journal.begin_run(platform.node(), os.getpid(), request.as_record())
             with make_progress() as progress:
                 supervisor = Supervisor(studies, request, journal, run, progress)

@@ -6,16 +6,18 @@ study, the others go on.
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
 from pipeline.cohort.dicom_outputs import check_dicom, write_dicom
-from pipeline.cohort.gate import pass_gate
+from pipeline.cohort.gate import look_at_volumes, pass_gate
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
+from pipeline.cohort.previous import keep_previous, row_of
+from pipeline.cohort.recipe import describe_clean_up, device_name, make_recipe
 from pipeline.cohort.study_input import StudyInput
 from pipeline.findings import Finding
 from pipeline.journal import Row
@@ -29,6 +31,7 @@ from pipeline.report import (
     Recipe,
     Timing,
     environment,
+    hash_labels,
     hash_settings,
     read_provenance,
     volumes_ml,
@@ -41,8 +44,6 @@ from pipeline.study import GeometryHeader, extent_of, read_study
 from pipeline.volume import Grid, LabelMap, Volume
 
 logger = logging.getLogger(__name__)
-
-ALREADY_COMPLETE = "already complete"
 
 LARGE_BYTES = 2**28
 """Of a study whose voxels, once they are done with, are returned to the system at once."""
@@ -106,15 +107,15 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     recipe = make_recipe(study, job.model, job.options.dicom)
     job.alive()
     previous = read_provenance(outputs.provenance)
-    wanted = job.options.wanted(study, job.out)
-    if previous is not None and is_current(previous, recipe, wanted):
-        return _row(previous, time.perf_counter() - start, ALREADY_COMPLETE)
+    row = keep_previous(study, previous, recipe, job)
+    if row is not None:
+        return replace(row, total_s=time.perf_counter() - start)
     try:
         return _read(study, recipe, job)
-    except Exception:
+    except Exception as error:
         if previous is not None and previous.recipe != recipe:
             # A mask of another input or model must not stay for one of these.
-            outputs.remove()
+            error.add_note(outputs.set_aside())
         raise
 
 
@@ -145,7 +146,7 @@ def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
     study, sink = loaded.prepared, None
     outputs = Outputs.of(job.out, loaded.input)
-    outputs.remove()
+    outputs.remove(loaded.recipe.model.sha256)
     with ExitStack() as stack:
         if job.options.probabilities:
             num_outputs = job.model.description.num_outputs
@@ -168,6 +169,8 @@ def _write(segmented: Segmented, job: Job) -> Row:
     study, segmentation = segmented.input, segmented.segmentation
     outputs = Outputs.of(job.out, study)
     seconds = dict(segmentation.seconds)
+    volumes = volumes_ml(segmentation.labels_IJK, segmented.grid, job.model.description.labels)
+    odd = look_at_volumes(study.case, volumes, job.model.description)
     with timed(seconds, "write"):
         if segmented.volume is not None:
             labels = job.model.description.labels
@@ -179,18 +182,25 @@ def _write(segmented: Segmented, job: Job) -> Row:
             label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
             write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
             job.alive()
-    warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
-    segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
-    provenance = _describe(segmented, segmentation, job)
+    texts = (*segmentation.warnings, *map(str, odd))
+    segmentation = replace(
+        segmentation,
+        seconds=seconds,
+        warnings=tuple(study.anonymous(text) for text in texts),
+        admission=(*segmentation.admission, *odd),
+    )
+    provenance = _describe(segmented, segmentation, volumes, job)
     sidecar = write_sidecars(outputs, job.model.description.output_names)
     write_provenance(provenance, outputs.provenance, sidecar)
     logger.info("%s: %s", study.case, provenance.timing.in_words())
     for warning in provenance.warnings:
         logger.warning("%s: %s", study.case, warning)
-    return _row(provenance, sum(seconds.values()))
+    return row_of(provenance, sum(seconds.values()))
 
 
-def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
+def _describe(
+    segmented: Segmented, segmentation: Segmentation, volumes: Mapping[str, float], job: Job
+) -> Provenance:
     labels, grid = job.model.description.labels, segmented.grid
     clean_up = job.model.description.postprocessing
     wanted = job.options.wanted(segmented.input, job.out)
@@ -200,10 +210,11 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         recipe=segmented.recipe,
         configuration_sha256=hash_settings(segmented.recipe.settings),
         outputs={kind: FileRecord.of(path) for kind, path in wanted.items()},
+        mask_voxels_sha256=hash_labels(segmentation.labels_IJK),
         labels=dict(labels),
         regions=job.model.description.regions,
         scoring=job.model.description.scoring,
-        volumes_ml=volumes_ml(segmentation.labels_IJK, grid, labels),
+        volumes_ml=dict(volumes),
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
         admission=segmentation.admission,
@@ -213,15 +224,4 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         environment=environment(),
         device=device_name(job.segmenter.device),
         arithmetic=segmentation.arithmetic,
-    )
-
-
-def _row(provenance: Provenance, total_s: float, reason: str = "") -> Row:
-    return Row(
-        case=provenance.case,
-        status="done",
-        reason=reason,
-        seconds=provenance.timing.seconds,
-        total_s=total_s,
-        volumes_ml=provenance.volumes_ml,
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.study import DicomSeries, Source, case_name
 
-_LONGEST_REASON = 400
-_LONGEST_REMEDY = 150
+_LONGEST_FOREIGN = 400
+_LONGEST_END = 150
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ class StudyInput:
             return source.name
         return f"{self.case}_{index:04d}{source.name[len(stem) :]}"
 
+    def nameless(self, text: str) -> str:
+        """Return what was found about the study without its name in front, which is said before."""
+        return text.removeprefix(f"{self.case}: ")
+
     def anonymous(self, text: str) -> str:
         """Return `text` without the folders and other names of the study's files."""
         for index, source in enumerate(self.sources):
@@ -101,9 +105,12 @@ def without_folder(text: str, folder: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as a cell of a table can hold it."""
+    """Return a text as a cell of a table can hold it.
+
+    Our own stays whole, since its last sentence says what to do; of a long one that is no sentence,
+    an error's of a library, begin and end stay.
+    """
     line = " ".join(text.split())
-    if len(line) <= _LONGEST_REASON:
+    if len(line) <= _LONGEST_FOREIGN or line.endswith("."):
         return line
-    # The remedy stands at the end.
-    return f"{line[: _LONGEST_REASON - _LONGEST_REMEDY]}... {line[-_LONGEST_REMEDY:]}"
+    return f"{line[: _LONGEST_FOREIGN - _LONGEST_END]}... {line[-_LONGEST_END:]}"

@@ -13,9 +13,9 @@ from pipeline.cohort.attempt import cause_of
 from pipeline.cohort.earlier import find_gone, warn_of_namesakes
 from pipeline.cohort.events import Began, Event, Lost, Steps, Workers
 from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.previous import ALREADY_COMPLETE
 from pipeline.cohort.request import Request
 from pipeline.cohort.signature import Stamp, sign, stamp, stamp_input
-from pipeline.cohort.stages import ALREADY_COMPLETE as ALREADY_COMPLETE
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.journal import Entry, Journal, Row, write_tables
@@ -108,6 +108,8 @@ class Supervisor:
         row = entry.row
         if row is None or row.status == "failed" or row.cause or not entry.signature:
             return None
+        if row.status == "corrected" and self._request.options.replace.covers(study.case):
+            return None
         if entry.signature != self._sign(study, row, stamp_input(study)):
             return None
         return replace(row, reason=ALREADY_COMPLETE) if row.status == "done" else row
@@ -177,13 +179,15 @@ class Supervisor:
             self._write_tables()
 
     def _sign(self, study: StudyInput, row: Row, inputs: Stamp | None) -> str:
-        """Return what a result is known by; a rejected study has no outputs."""
-        if row.status != "done":
-            return sign(self._gate, inputs, [])
+        """Return what a result is known by; a mask that is not ours can lie beside a rejection."""
         out = self._request.out
-        files = [Outputs.of(out, study).provenance]
-        files += self._request.options.wanted(study, out).values()
-        return sign(self._method, inputs, stamp(files))
+        outputs = Outputs.of(out, study)
+        if row.status == "done":
+            wanted = self._request.options.wanted(study, out).values()
+            return sign(self._method, inputs, stamp([outputs.provenance, *wanted]))
+        if row.status == "corrected":
+            return sign(self._method, inputs, stamp([outputs.mask]))
+        return sign(self._gate, inputs, stamp([outputs.mask]) or [])
 
     def _write_tables(self) -> None:
         entries = [entry for entry in self._journal.entries() if entry.name not in self._gone]
@@ -218,7 +222,7 @@ class _Display:
 
     def ended(self, row: Row) -> None:
         """Count a study."""
-        self._num_bad += row.status != "done"
+        self._num_bad += not row.has_mask
         self._progress.advance(self._cohort)
         self._note()
 

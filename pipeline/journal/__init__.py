@@ -10,6 +10,7 @@ from pipeline.journal.records import Entry, RunRecord, Stage, State
 from pipeline.journal.status import (
     CohortStatus,
     Line,
+    counts_in_words,
     in_words,
     lines_of_reasons,
     read_status,
@@ -32,6 +33,7 @@ __all__ = [
     "Stage",
     "State",
     "Status",
+    "counts_in_words",
     "damage_named",
     "has_table",
     "in_words",

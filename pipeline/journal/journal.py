@@ -1,9 +1,9 @@
 """The journal of an output folder: what became of every study, whatever became of the process.
 
 One SQLite file, written by one process; others read it while it is written (write-ahead log). A
-study is `queued`, `running`, or has ended as `done`, `rejected` or `failed`. What was `running`
-when the process was killed is found as such by the next one. The file can be read by its owner
-only: it knows where studies lie, and paths can hold patients' names.
+study is `queued`, `running`, or has ended as `done`, `corrected`, `rejected` or `failed`. What was
+`running` when the process was killed is found as such by the next one. The file can be read by its
+owner only: it knows where studies lie, and paths can hold patients' names.
 """
 
 import json
@@ -35,9 +35,12 @@ CREATE TABLE IF NOT EXISTS studies (
     attempts INTEGER NOT NULL DEFAULT 0,
     seconds TEXT NOT NULL DEFAULT '{}', total_s REAL NOT NULL DEFAULT 0,
     volumes_ml TEXT NOT NULL DEFAULT '{}',
-    signature TEXT NOT NULL DEFAULT '', sources TEXT NOT NULL DEFAULT '[]'
+    signature TEXT NOT NULL DEFAULT '', sources TEXT NOT NULL DEFAULT '[]',
+    warnings TEXT NOT NULL DEFAULT '[]'
 );
 """
+_ADD_WARNINGS = "ALTER TABLE studies ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'"
+"""For a journal of an earlier version."""
 
 
 class Journal:
@@ -64,6 +67,9 @@ class Journal:
             if not is_reader:
                 self._execute("PRAGMA synchronous=NORMAL")
                 self._database.executescript(_SCHEMA)
+                columns = self._execute("SELECT name FROM pragma_table_info('studies')")
+                if "warnings" not in {column["name"] for column in columns}:
+                    self._execute(_ADD_WARNINGS)
 
     def close(self) -> None:
         """Close the file."""
@@ -136,12 +142,13 @@ class Journal:
         """Enter what became of a study."""
         values = (
             row.status, row.reason, row.cause, json.dumps(dict(row.seconds)), row.total_s,
-            json.dumps(dict(row.volumes_ml)), signature, _now(), row.case,
+            json.dumps(dict(row.volumes_ml)), json.dumps(list(row.warnings)), signature, _now(),
+            row.case,
         )  # fmt: skip
         with self._changes():
             self._execute(
                 "UPDATE studies SET state=?, reason=?, cause=?, seconds=?, total_s=?, "
-                "volumes_ml=?, signature=?, since_utc=?, stage='' WHERE name=?",
+                "volumes_ml=?, warnings=?, signature=?, since_utc=?, stage='' WHERE name=?",
                 values,
             )
             self._execute("UPDATE runs SET seen_utc=? WHERE id=?", (_now(), run))
@@ -152,6 +159,12 @@ class Journal:
         with self._damage_named():
             found = self._execute(f"SELECT * FROM studies {where} ORDER BY position", values)
             return [Entry.of(each) for each in found]
+
+    def models(self) -> set[str]:
+        """Return the hash of each model that a run was begun with."""
+        with self._damage_named():
+            found = self._execute("SELECT DISTINCT json_extract(request, '$.sha256') FROM runs")
+            return {str(each[0]) for each in found}
 
     def last_run(self) -> RunRecord | None:
         """Return the newest run."""

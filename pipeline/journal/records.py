@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.journal.table import Row, Status
 
 Stage = Literal["load", "segment", "write"]
-State = Literal["queued", "running", "done", "rejected", "failed"]
+State = Literal["queued", "running", "done", "corrected", "rejected", "failed"]
 
 
 @dataclass(frozen=True)
@@ -96,4 +96,6 @@ def _row(status: Status, found: Mapping[str, Any]) -> Row:
         total_s=found["total_s"],
         volumes_ml=json.loads(found["volumes_ml"]),
         cause=found["cause"],
+        # Journals of earlier versions have no such column as long as they are only read.
+        warnings=tuple(json.loads(dict(found).get("warnings", "[]"))),
     )

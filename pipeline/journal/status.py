@@ -21,7 +21,7 @@ Line: TypeAlias = str | Table
 SHOWN_REASONS = 20
 """Of studies that were not done; a table has all of them."""
 
-STATES: tuple[State, ...] = ("queued", "running", "done", "rejected", "failed")
+STATES: tuple[State, ...] = ("queued", "running", "done", "corrected", "rejected", "failed")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class CohortStatus:
 
     def lines(self) -> Sequence[Line]:
         """Return what there is to say, to be printed."""
-        counts = ", ".join(f"{number} {state}" for state, number in self.counts.items())
+        counts = counts_in_words(self.counts.items(), len(self._warned()))
         lines: list[Line] = [f"{len(self.entries)} studies: {counts}", self._of_the_run()]
         if self.remaining is not None:
             lines.append(f"about {in_words(self.remaining)} to go")
@@ -81,7 +81,17 @@ class CohortStatus:
             for entry in self.entries
             if entry.row is not None and entry.state in ("rejected", "failed")
         ]
-        return [*lines, *lines_of_reasons(reasons, self.out / "cohort.csv")]
+        table = self.out / "cohort.csv"
+        lines += lines_of_reasons(self._warned(), table, heading="done with warnings")
+        return [*lines, *lines_of_reasons(reasons, table)]
+
+    def _warned(self) -> Sequence[tuple[str, str, str]]:
+        """Return name, state and warnings of what was done with some."""
+        return [
+            (entry.name, entry.state, " ".join(entry.row.warnings))
+            for entry in self.entries
+            if entry.row is not None and entry.row.has_mask and entry.row.warnings
+        ]
 
     def sources(self) -> Sequence[Line]:
         """Return where the input of each study lies."""
@@ -129,16 +139,29 @@ def table_of_running(entries: Iterable[Entry], now: datetime) -> Table:
     return table
 
 
-def lines_of_reasons(reasons: Sequence[tuple[str, str, str]], all_in: Path) -> Sequence[Line]:
+def counts_in_words(counts: Iterable[tuple[str, int]], num_warned: int) -> str:
+    """Return the number of studies in each state, those with warnings, and corrected if any are."""
+    warned = {"done": f" ({num_warned} with warnings)"} if num_warned else {}
+    return ", ".join(
+        f"{number} {state}{warned.get(state, '')}"
+        for state, number in counts
+        if number or state != "corrected"
+    )
+
+
+def lines_of_reasons(
+    reasons: Sequence[tuple[str, str, str]], all_in: Path, heading: str = "not done"
+) -> Sequence[Line]:
     """Return why studies were not done, as far as there is room.
 
     Args:
         reasons: Name, state and reason of each.
         all_in: The table that has all of them.
+        heading: What they have in common.
     """
     if not reasons:
         return []
-    table = Table("not done", "state", "reason", box=None)
+    table = Table(heading, "state", "reason", box=None)
     for name, state, reason in reasons[:SHOWN_REASONS]:
         table.add_row(escape(name), state, escape(reason))
     num_more = len(reasons) - SHOWN_REASONS

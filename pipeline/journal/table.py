@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.files import write_text
 
-Status = Literal["done", "rejected", "failed"]
+Status = Literal["done", "corrected", "rejected", "failed"]
 Cause = Literal["", "transient", "disk_full"]
 
 COHORT_TABLE, VOLUMETRY_TABLE = "cohort.csv", "volumetry.csv"
@@ -24,13 +24,15 @@ class Row:
 
     Attributes:
         case: Its name.
-        status: `done`; `rejected`, if the input is to blame; `failed`, if anything else is.
+        status: `done`; `corrected`, if the mask that counts is not Trivox's; `rejected`, if the
+            input is to blame; `failed`, if anything else is.
         reason: Why it was not done, or was not done anew; empty otherwise.
         seconds: Wall-clock time of each stage.
         total_s: Wall-clock time in all, in seconds.
         volumes_ml: Volume of each label, in ml.
         cause: Of a study that is not done: `transient`, if the same files may do another time;
             `disk_full`, if nothing can be written any more.
+        warnings: What was unusual about the input, or the mask.
     """
 
     case: str
@@ -40,6 +42,12 @@ class Row:
     total_s: float = 0.0
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     cause: Cause = ""
+    warnings: Sequence[str] = ()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether there is a mask that counts, by whomever."""
+        return self.status in ("done", "corrected")
 
     def cells(self) -> dict[str, str]:
         """Return the row's text by column."""
@@ -47,6 +55,7 @@ class Row:
             "case": self.case,
             "status": self.status,
             "reason": self.reason,
+            "warnings": " ".join(self.warnings),
             **{f"{stage}{_SECONDS_SUFFIX}": f"{s:.3f}" for stage, s in self.seconds.items()},
             "total_s": f"{self.total_s:.3f}",
             **{f"{_VOLUME_PREFIX}{name}": f"{ml:.4f}" for name, ml in self.volumes_ml.items()},
@@ -81,7 +90,7 @@ def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
     """Return all columns in use: the fixed ones, seconds by stage, total, volumes by label."""
     found = {column: None for cells in rows for column in cells}
     volumes = [column for column in found if column.startswith(_VOLUME_PREFIX)]
-    fixed = ["case", "status", "reason"]
+    fixed = ["case", "status", "reason", "warnings"]
     stages = [column for column in found if column not in (*fixed, "total_s", *volumes)]
     return [*fixed, *stages, "total_s", *volumes]
 

@@ -4,7 +4,7 @@ Every file appears only when it is complete. None repeats free text of the input
 patient's name may stand, nor the folders that the input came from.
 """
 
-from pipeline.report.mask import write_mask
+from pipeline.report.mask import hash_labels, write_mask
 from pipeline.report.picture import write_picture
 from pipeline.report.probabilities import ProbabilityWriter
 from pipeline.report.provenance import (
@@ -33,6 +33,7 @@ __all__ = [
     "Recipe",
     "Timing",
     "environment",
+    "hash_labels",
     "hash_settings",
     "read_provenance",
     "software_versions",

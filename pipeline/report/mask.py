@@ -8,6 +8,7 @@ Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the sta
 """
 
 import gzip
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from pipeline.files import atomic_path
 from pipeline.study import GeometryHeader
+from pipeline.volume import smallest_label_type
 
 GZIP_LEVEL = 3
 """As fast as level 1 on masks, and a third smaller; level 6 takes 2.5 times as long.
@@ -52,6 +54,20 @@ def write_mask(labels_IJK: npt.NDArray[Any], header: GeometryHeader, path: Path)
     with nifti_stream(path, header, labels_IJK.shape, label_type, slope=1.0) as stream:
         for start in range(0, labels_IJK.shape[2], SLAB_SLICES):
             append(stream, labels_IJK[:, :, start : start + SLAB_SLICES].astype(label_type))
+
+
+def hash_labels(labels_IJK: npt.NDArray[Any]) -> str:
+    """Return the SHA-256 of a label map's shape and voxels, whatever type they are stored as.
+
+    Args:
+        labels_IJK: `(I, J, K)` whole numbers from 0 up, in the input's voxel order.
+    """
+    digest = hashlib.sha256(str(labels_IJK.shape).encode())
+    label_type = smallest_label_type(int(labels_IJK.max())).newbyteorder("<")
+    for start in range(0, labels_IJK.shape[2], SLAB_SLICES):
+        slab_IJK = labels_IJK[:, :, start : start + SLAB_SLICES].astype(label_type)
+        digest.update(slab_IJK.tobytes(order="F"))
+    return digest.hexdigest()
 
 
 def _label_type(labels_IJK: npt.NDArray[Any]) -> np.dtype[Any]:

@@ -162,6 +162,11 @@ class Provenance(BaseModel):
         default="", description="Of the settings as JSON with sorted keys; equal settings, equal."
     )
     outputs: dict[OutputKind, FileRecord] = Field(description="Files written, the mask always.")
+    mask_voxels_sha256: str = Field(
+        default="",
+        description="Of the mask's shape and voxels, whatever header, type and compression they "
+        "are stored with; empty in earlier versions.",
+    )
     labels: dict[str, int] = Field(description="Label name to the value it has in the mask.")
     regions: tuple[Region, ...] | None = Field(
         default=None,

@@ -22,7 +22,12 @@ from pipeline.transforms.config import (
     PreprocessingConfig,
 )
 from pipeline.transforms.continuity import Continuity, SliceFault
-from pipeline.transforms.fingerprint import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.transforms.fingerprint import (
+    Fingerprint,
+    LabelStatistics,
+    settle_preprocessing,
+    take_fingerprint,
+)
 from pipeline.transforms.foreground import Shadows
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
@@ -55,6 +60,7 @@ __all__ = [
     "CohortLook",
     "Continuity",
     "Fingerprint",
+    "LabelStatistics",
     "Look",
     "PatchDataset",
     "Placement",

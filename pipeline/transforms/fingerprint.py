@@ -46,6 +46,8 @@ class LabelStatistics(BaseModel):
         value: Of the label in the label maps.
         num_cases: Cases that have it.
         volume_ml: 10th, 50th and 90th percentile of its volume in those cases, in ml.
+        range_ml: Its smallest and largest volume in those cases, in ml; None in models of earlier
+            versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +55,7 @@ class LabelStatistics(BaseModel):
     value: int
     num_cases: int
     volume_ml: tuple[float, float, float]
+    range_ml: tuple[float, float] | None = None
 
 
 class Fingerprint(BaseModel):
@@ -203,7 +206,12 @@ def _percentiles(rows: Sequence[tuple[float, ...]] | npt.NDArray[np.float64]) ->
 
 def _sizes(value: int, volumes_ml: list[float]) -> LabelStatistics:
     percentiles = np.percentile(volumes_ml, [10, 50, 90])
-    return LabelStatistics(value=value, num_cases=len(volumes_ml), volume_ml=_triple(percentiles))
+    return LabelStatistics(
+        value=value,
+        num_cases=len(volumes_ml),
+        volume_ml=_triple(percentiles),
+        range_ml=(round(min(volumes_ml), 6), round(max(volumes_ml), 6)),
+    )
 
 
 def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:

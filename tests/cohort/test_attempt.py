@@ -6,8 +6,10 @@ import pytest
 from pipeline.cohort import StudyInput
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.outputs import Outputs
-from pipeline.errors import StudyError
+from pipeline.errors import PipelineError, StudyError
+from pipeline.files import write_text
 from pipeline.inference import NotEnoughMemory
+from pipeline.ownership import claim
 
 
 def raising(error, cause=None):
@@ -46,11 +48,32 @@ def test_what_goes_well_is_handed_on(tmp_path, study):
     assert attempt(study, tmp_path, lambda: 5, {}) == 5
 
 
-def test_a_rejected_study_leaves_no_earlier_mask(tmp_path, study):
+def test_a_rejected_study_leaves_no_earlier_mask_but_that_of_a_person(tmp_path, study):
     outputs = Outputs(tmp_path, "a")
-    outputs.mask.write_bytes(b"mask")
-    attempt(study, tmp_path, raising(StudyError("a.nii", "is empty", "Copy it.")), {})
+    claim(tmp_path)
+    write_text(outputs.mask, "mask")
+    rejected = raising(StudyError("a", "is empty", "Copy it."))
+    row = attempt(study, tmp_path, rejected, {})
     assert not outputs.mask.exists()
+    (kept,) = tmp_path.glob(".trivox/replaced/*/a_seg.nii.gz")
+    assert kept.read_text() == "mask"
+    assert str(kept.relative_to(tmp_path)) in row.reason
+    outputs.mask.write_bytes(b"an expert's")
+    row = attempt(study, tmp_path, rejected, {})
+    assert outputs.mask.read_bytes() == b"an expert's"
+    assert "left where it is" in row.reason
+
+
+def test_the_name_of_the_case_stands_in_front_once(tmp_path, study, caplog):
+    remedy = "Take a model of the right body part. " * 20
+    row = attempt(study, tmp_path, raising(StudyError("a", "is a knee", remedy.strip())), {})
+    assert row.reason == f"is a knee. {remedy.strip()}", "whole"
+    assert caplog.messages == [f"a rejected: {row.reason}"]
+
+
+def test_errors_of_our_own_are_told_without_their_kind(tmp_path, study):
+    row = attempt(study, tmp_path, raising(PipelineError("m.nii", "is torn", "Mend it.")), {})
+    assert (row.status, row.reason) == ("failed", "m.nii: is torn. Mend it.")
 
 
 def test_an_interruption_is_no_failure(tmp_path, study):

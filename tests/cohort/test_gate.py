@@ -8,7 +8,7 @@ import torch
 
 from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions, StudyInput
-from pipeline.cohort.gate import look_over, pass_gate
+from pipeline.cohort.gate import look_at_volumes, look_over, pass_gate
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import load, segment, write
@@ -98,3 +98,24 @@ def test_provenance_keeps_findings_warnings_and_time(tmp_path, model, save_volum
     assert any(warning.startswith("spacing: ") for warning in provenance.warnings)
     assert provenance.timing.seconds["admission"] > 0
     assert list(STAGES[:3]) == ["load", "admission", "preprocess"]
+
+
+def test_a_mask_of_odd_volume_is_told_or_refused(tmp_path, model, save_volume):
+    path, out = save_volume(tmp_path / "in" / "a.nii.gz"), tmp_path / "out"
+    out.mkdir()
+    huge = {"value": 1, "num_cases": 100, "volume_ml": (5e5, 6e5, 7e5), "range_ml": (4e5, 8e5)}
+    seen = model.description.fingerprint.model_dump() | {"num_cases": 100, "labels": [huge]}
+    description = type(model.description).model_validate(
+        model.description.model_dump(mode="json") | {"fingerprint": seen}
+    )
+    odd = replace(model, description=description)
+    job = Job(odd, Segmenter(odd, torch.device("cpu")), out, SegmentOptions())
+    row = write(segment(load(StudyInput("a", (path,)), job), job, 0, lambda *_: None), job)
+    assert row.status == "done"
+    (warning,) = [text for text in row.warnings if text.startswith("volume: ")]
+    assert "liver" in warning
+    assert "400000 to 800000 ml" in warning
+    assert read_provenance(Outputs(out, "a").provenance).admission[-1].check == "volume"
+    strict = description.model_copy(update={"admission": AdmissionConfig(volume="reject")})
+    with pytest.raises(StudyError, match=r"liver.*admission\.volume=warn"):
+        look_at_volumes("a", row.volumes_ml, strict)

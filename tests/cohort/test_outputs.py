@@ -43,7 +43,7 @@ def test_remove_takes_the_provenance_first(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", killed_after_one)
     with contextlib.suppress(AssertionError):
-        outputs.remove()
+        outputs.remove("a" * 64)
     assert outputs.mask.exists()
     assert not outputs.provenance.exists()
 
@@ -52,5 +52,5 @@ def test_remove_leaves_other_cases(tmp_path):
     for case in ("a", "b"):
         for path in Outputs(tmp_path, case).all():
             path.touch()
-    Outputs(tmp_path, "a").remove()
+    Outputs(tmp_path, "a").remove("a" * 64)
     assert sorted(path.name[0] for path in tmp_path.iterdir()) == ["b"] * 6

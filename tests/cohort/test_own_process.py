@@ -39,7 +39,7 @@ def warm():
 
 def test_masks_are_those_of_this_process(remote, studies, tmp_path):
     result = run_cohort(studies, remote.request, lambda: OwnProcess(remote, logging.INFO))
-    assert result.counts == {"done": 3, "rejected": 0, "failed": 0}
+    assert result.counts == {"done": 3, "corrected": 0, "rejected": 0, "failed": 0}
     model = load_model(remote.request.folder, torch.device("cpu"))
     here = tmp_path / "here"
     segment_cohort(studies, model, here, remote.request.options, torch.device("cpu"))

@@ -10,8 +10,16 @@ import pytest
 import torch
 from pydicom.uid import MRImageStorage
 
-from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort, stages
+from pipeline.cohort import (
+    Replace,
+    SegmentOptions,
+    StudyInput,
+    find_studies,
+    segment_cohort,
+    stages,
+)
 from pipeline.errors import ConfigError
+from pipeline.ownership import REPLACED
 from pipeline.report import FileRecord, read_provenance
 from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import StudyConfig
@@ -65,7 +73,7 @@ def statuses(result):
 def test_each_study_ends_in_mask_provenance_and_row(segment, images, out):
     result = segment()
     assert result.all_done
-    assert result.counts == {"done": 3, "rejected": 0, "failed": 0}
+    assert result.counts == {"done": 3, "corrected": 0, "rejected": 0, "failed": 0}
     assert result.num_skipped == 0
     assert sorted(path.name for path in out.iterdir()) == [
         ".trivox", "a_seg.json", "a_seg.nii.gz", "b_seg.json", "b_seg.nii.gz", "c_seg.json",
@@ -81,7 +89,7 @@ def test_the_row_tells_time_by_stage_and_volume_by_label(segment, out):
     segment()
     row = read_table(out)["a"]
     assert list(row) == [
-        "case", "status", "reason", *(f"{stage}_s" for stage in STAGES), "total_s",
+        "case", "status", "reason", "warnings", *(f"{stage}_s" for stage in STAGES), "total_s",
         "volume_ml_liver", "volume_ml_lesion",
     ]  # fmt: skip
     assert (row["status"], row["reason"]) == ("done", "")
@@ -144,10 +152,7 @@ def empty(path):
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("b_seg.nii.gz", truncate),
-        ("b_seg.nii.gz", change_a_byte),
         ("b_seg.nii.gz", remove),
-        ("b_seg.nii.gz", empty),
         ("b_seg.json", truncate),
         ("b_seg.json", remove),
         ("b_seg.json", empty),
@@ -164,6 +169,23 @@ def test_torn_outputs_are_made_again(segment, out, name, damage):
     assert (out / "b_seg.nii.gz").read_bytes() == mask
 
 
+@pytest.mark.parametrize("damage", [truncate, change_a_byte, empty])
+def test_a_damaged_mask_is_kept_and_named_until_it_is_replaced(segment, out, options, damage):
+    segment()
+    mask, whole = out / "b_seg.nii.gz", (out / "b_seg.nii.gz").read_bytes()
+    damage(mask)
+    damaged = mask.read_bytes()
+    row = segment().rows[1]
+    assert row.status == "failed"
+    assert mask.name in row.reason
+    assert "--replace b" in row.reason
+    assert mask.read_bytes() == damaged
+    assert segment(options=replace(options, replace=Replace.of(["b"]))).all_done
+    assert mask.read_bytes() == whole
+    (kept,) = (out / REPLACED).glob(f"*/{mask.name}")
+    assert kept.read_bytes() == damaged
+
+
 def test_a_changed_input_is_segmented_again(segment, images, out, save_volume):
     segment()
     save_volume(images / "b.nii.gz", seed=9)
@@ -173,9 +195,29 @@ def test_a_changed_input_is_segmented_again(segment, images, out, save_volume):
     )
 
 
-def test_another_model_segments_all_again(segment, make_model):
+def test_another_model_is_refused_unless_results_may_be_replaced(segment, out, options, make_model):
     segment()
-    assert segment(model=make_model(sha256="b" * 64)).num_skipped == 0
+    before, other = snapshot(out, *"abc"), make_model(sha256="b" * 64)
+    for words in ([], ["a"]):
+        some = replace(options, replace=Replace.of(words))
+        with pytest.raises(ConfigError, match=r"masks of another model \(tiny.*--replace"):
+            segment(model=other, options=some)
+    assert snapshot(out, *"abc") == before
+    everything = replace(options, replace=Replace.of([""]))
+    assert segment(model=other, options=everything).num_skipped == 0
+    for name, (_, content) in before.items():
+        (kept,) = (out / REPLACED).glob(f"*/{name}")
+        assert kept.read_bytes() == content
+    assert segment(model=other).num_skipped == 3
+
+
+def test_a_study_beside_results_of_another_model_is_refused_too(
+    segment, out, options, make_model, tmp_path, save_volume
+):
+    segment()
+    study = StudyInput("z", (save_volume(tmp_path / "z.nii.gz"),))
+    with pytest.raises(ConfigError, match="3 masks of another model"):
+        segment_cohort([study], make_model(sha256="b" * 64), out, options, CPU)
 
 
 def test_other_settings_segment_all_again(segment, model):
@@ -208,7 +250,8 @@ def test_probabilities_and_pictures_on_request(segment, out, options):
 
 def test_results_of_another_model_do_not_stay(segment, out, options, make_model):
     segment(options=replace(options, probabilities=True))
-    segment(model=make_model(sha256="b" * 64))
+    anew = replace(options, replace=Replace.of([""]))
+    segment(model=make_model(sha256="b" * 64), options=anew)
     assert not list(out.glob("*_probabilities.nii.gz"))
 
 
@@ -220,7 +263,7 @@ def test_bad_studies_do_not_stop_good_ones(segment, images, out):
     (images / "dicom" / "0.dcm").write_bytes(b"x")
     result = segment()
     assert not result.all_done
-    assert result.counts == {"done": 3, "rejected": 4, "failed": 0}
+    assert result.counts == {"done": 3, "corrected": 0, "rejected": 4, "failed": 0}
     table = read_table(out)
     assert len(table) == 7
     (dicom,) = (case for case in table if case.startswith("dicom_"))
@@ -313,7 +356,7 @@ def test_an_interruption_loses_nothing_and_the_next_call_continues(segment, out,
 def test_killed_while_writing_leaves_no_result_that_looks_finished(
     segment, out, options, make_model, monkeypatch, step
 ):
-    pictures = replace(options, pictures=True)
+    pictures = replace(options, pictures=True, replace=Replace.of([""]))
     segment(options=pictures)
     other = make_model(sha256="b" * 64)
     complete = getattr(stages, step)
@@ -430,12 +473,18 @@ def test_an_output_folder_that_cannot_be_written_is_named_before_any_work(segmen
         segment()
 
 
-def test_a_rejection_leaves_no_mask_of_an_earlier_input(segment, images, out):
+def test_a_rejection_sets_the_mask_of_an_earlier_input_aside(segment, images, out):
     segment()
+    before = snapshot(out, "a")
     (images / "a.nii.gz").write_bytes(b"")
     result = segment()
     assert statuses(result)["a"] == "rejected"
     assert not list(out.glob("a_*"))
+    for name, (_, content) in before.items():
+        (kept,) = (out / REPLACED).glob(f"*/{name}")
+        assert kept.read_bytes() == content
+    assert f"moved to {kept.relative_to(out).parent}/a_seg.nii.gz" in result.rows[0].reason
+    assert segment().rows[0] == result.rows[0], "the row still says so"
     assert len(list(out.glob("b_*"))) == 2
 
 

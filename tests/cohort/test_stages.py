@@ -1,14 +1,14 @@
 """What happens to one study; the whole line of them is tested in test_run.py."""
 
+import errno
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, StudyInput, stages
+from pipeline.cohort import Replace, SegmentOptions, StudyInput, outputs, stages
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
@@ -17,6 +17,7 @@ from pipeline.journal.table import Row
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.report import hash_settings, read_provenance
 from pipeline.segmentation import Segmenter
+from pipeline.study import StudyConfig
 
 CPU = torch.device("cpu")
 
@@ -62,9 +63,12 @@ def test_a_complete_study_is_not_loaded_again(job, study):
     assert (row.status, row.reason) == ("done", "already complete")
 
 
-def test_old_results_stay_until_new_ones_are_begun(job, study, out, make_model):
+def test_old_results_stay_until_new_ones_are_begun(job, study, out):
     write(segment(load(study, job), job, 0, ignore), job)
-    other = make_model(sha256="b" * 64)
+    description = job.model.description.model_copy(
+        update={"study": StudyConfig(non_finite="repair")}
+    )
+    other = replace(job.model, description=description)
     job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
     loaded = load(study, job)
     assert Outputs(out, "a").provenance.is_file()
@@ -79,7 +83,7 @@ def test_no_mask_of_another_model_or_input_outlives_a_failure(
     write(segment(load(study, job), job, 0, ignore), job)
     if changed == "model":
         other = make_model(sha256="b" * 64)
-        job = Job(other, Segmenter(other, CPU), out, SegmentOptions())
+        job = Job(other, Segmenter(other, CPU), out, SegmentOptions(replace=Replace.of(["a"])))
     else:
         save_volume(study.sources[0], seed=7)
 
@@ -87,8 +91,15 @@ def test_no_mask_of_another_model_or_input_outlives_a_failure(
         raise MemoryError
 
     monkeypatch.setattr(stages, "read_study", exhaust)
-    assert load(study, job).status == "failed"
-    assert not list(out.iterdir())
+    row = load(study, job)
+    assert row.status == "failed"
+    assert [path.name for path in out.iterdir()] == [".trivox"]
+    assert {path.name for path in out.glob(".trivox/replaced/*/*")} == {
+        "a_seg.json",
+        "a_seg.nii.gz",
+    }
+    if changed == "input":
+        assert "moved to .trivox/replaced/" in row.reason
 
 
 def test_a_refused_study_is_a_row(job):
@@ -128,15 +139,17 @@ def test_what_waits_to_be_written_holds_no_working_volume(model, study, out):
         assert segmented.held_bytes == segmented.grid.num_voxels + volume_bytes
 
 
-def test_an_earlier_result_that_cannot_be_removed_fails_one_study_only(job, out, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
+def test_an_earlier_result_that_cannot_be_moved_fails_one_study_only(job, study, out, monkeypatch):
+    write(segment(load(study, job), job, 0, ignore), job)
 
-    Outputs(out, "a").mask.touch()
-    monkeypatch.setattr(Path, "unlink", refuse)
-    row = load(StudyInput("a", (), refusal="is a DICOM file"), job)
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(outputs, "set_aside", refuse)
+    row = load(replace(study, refusal="is a DICOM file."), job)
     assert row.status == "failed"
-    assert row.reason.startswith("is a DICOM file An earlier result cannot be removed: ")
+    assert row.reason == ("is a DICOM file. An earlier result cannot be moved: Permission denied.")
+    assert Outputs(out, "a").mask.is_file()
 
 
 def test_the_provenance_names_the_arithmetic(job, study, out):

@@ -38,6 +38,11 @@ def test_a_long_reason_keeps_its_remedy():
     assert one_line("a series; " * 80 + "Choose with --series.").endswith("Choose with --series.")
 
 
+def test_reasons_of_many_sentences_stay_whole():
+    text = "One axis is finer than in training. " * 30 + "Give the study anew from DICOM."
+    assert one_line(text) == text
+
+
 def test_texts_lose_folders_and_hidden_names():
     study = StudyInput("p1", (Path("/data/Doe/DOE_t1.nii"), Path("/data/Doe/DOE_t2.nii")))
     text = "/data/Doe/DOE_t1.nii differs from DOE_t2.nii"

@@ -51,11 +51,35 @@ def test_a_study_goes_from_queue_to_end(journal):
     journal.enter_stage("a", "segment")
     entry = journal.entries()[0]
     assert (entry.state, entry.stage, entry.attempts) == ("running", "segment", 1)
-    row = Row("a", "done", "", {"load": 0.5}, 1.25, {"liver": 2.5})
+    row = Row("a", "done", "", {"load": 0.5}, 1.25, {"liver": 2.5}, warnings=("odd", "small"))
     journal.put(run, row, "signature")
     entry = journal.entries()[0]
     assert (entry.row, entry.stage, entry.signature) == (row, "", "signature")
     assert entry.sources == ("/in/a.nii",)
+
+
+def test_a_journal_of_an_earlier_version_knows_no_warnings(journal, out):
+    run = journal.begin_run("host", 7, {})
+    journal.ask_for(run, {"a": []})
+    journal.put(run, Row("a", "done"), "s")
+    journal.close()
+    with sqlite3.connect(out / JOURNAL) as database:
+        database.execute("ALTER TABLE studies DROP COLUMN warnings")
+    database.close()
+    for is_reader in (True, False):
+        again = Journal(out, is_reader=is_reader)
+        assert again.entries()[0].row == Row("a", "done")
+        if not is_reader:
+            again.put(run, Row("a", "done", warnings=("odd",)), "s")
+            assert again.entries()[0].row.warnings == ("odd",)
+        again.close()
+
+
+def test_it_knows_the_models_of_all_runs(journal):
+    assert journal.models() == set()
+    for sha256 in ("a", "b", "a"):
+        journal.begin_run("host", 7, {"sha256": sha256})
+    assert journal.models() == {"a", "b"}
 
 
 def test_a_run_that_ends_leaves_nothing_running(journal):

@@ -22,8 +22,10 @@ def ago(seconds):
     return (NOW - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
-def entry(name, state, since_s=10.0, reason="", stage=""):
-    row = Row(name, state, reason) if state in ("done", "rejected", "failed") else None
+def entry(name, state, since_s=10.0, reason="", stage="", warnings=()):
+    row = None
+    if state not in ("queued", "running"):
+        row = Row(name, state, reason, warnings=warnings)
     return Entry(name, row, state, stage, ago(since_s), 1, "", (f"/in/{name}.nii",))
 
 
@@ -45,7 +47,14 @@ def test_it_counts_and_foretells(tmp_path):
         tmp_path, entry("a", "done"), entry("b", "failed", reason="out of memory"),
         entry("c", "running", stage="segment"), entry("d", "queued"), entry("e", "queued"),
     )  # fmt: skip
-    assert found.counts == {"queued": 2, "running": 1, "done": 1, "rejected": 0, "failed": 1}
+    assert found.counts == {
+        "queued": 2,
+        "running": 1,
+        "done": 1,
+        "corrected": 0,
+        "rejected": 0,
+        "failed": 1,
+    }
     assert found.remaining == timedelta(seconds=150)
     text = text_of(found)
     assert "5 studies: 2 queued, 1 running, 1 done, 0 rejected, 1 failed" in text
@@ -76,6 +85,17 @@ def test_many_reasons_are_cut(tmp_path):
     assert "s19" in text
     assert "s20" not in text
     assert "and 5 more; see" in text
+
+
+def test_what_was_odd_about_done_studies_and_what_was_corrected_is_told(tmp_path):
+    found = make(
+        tmp_path, entry("a", "done"), entry("b", "done", warnings=("volume: small.", "flip: so.")),
+        entry("c", "corrected"), is_running=False, ended=ago(5),
+    )  # fmt: skip
+    text = text_of(found)
+    assert "3 studies: 0 queued, 0 running, 2 done (1 with warnings), 1 corrected, 0 rej" in text
+    assert "volume: small. flip: so." in text
+    assert found.is_well
 
 
 def test_sources_only_on_request(tmp_path):

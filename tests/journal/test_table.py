@@ -9,12 +9,14 @@ def test_columns_stand_in_their_order(tmp_path):
     rows = [
         Row("bad", "rejected", "x.nii: file is empty. Copy it again.", total_s=0.5),
         Row("good", "done", "", {"read": 1.25, "network": 2}, 3.5, {"liver": 1500.25}),
+        Row("odd", "done", total_s=1.0, warnings=("flip: so it seems.", "volume: small.")),
     ]
     write_tables(rows, {"liver": 1}, tmp_path)
     assert (tmp_path / "cohort.csv").read_text() == (
-        "case,status,reason,read_s,network_s,total_s,volume_ml_liver\n"
-        "bad,rejected,x.nii: file is empty. Copy it again.,,,0.500,\n"
-        "good,done,,1.250,2.000,3.500,1500.2500\n"
+        "case,status,reason,warnings,read_s,network_s,total_s,volume_ml_liver\n"
+        "bad,rejected,x.nii: file is empty. Copy it again.,,,,0.500,\n"
+        "good,done,,,1.250,2.000,3.500,1500.2500\n"
+        "odd,done,,flip: so it seems. volume: small.,,,1.000,\n"
     )
 
 
@@ -40,4 +42,4 @@ def test_text_comes_back_as_it_was(tmp_path):
 
 def test_no_study_makes_tables_of_their_heads(tmp_path):
     write_tables([], {}, tmp_path)
-    assert (tmp_path / "cohort.csv").read_text() == "case,status,reason,total_s\n"
+    assert (tmp_path / "cohort.csv").read_text() == "case,status,reason,warnings,total_s\n"

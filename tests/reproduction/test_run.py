@@ -172,7 +172,7 @@ def test_channels_are_given_in_their_order(made, save_scan, save_tiny_model):
     paths = [made.folder / "two" / name for name in ("x_0000.nii.gz", "x_0001.nii.gz")]
     for seed, path in enumerate(paths):
         save_scan(path, seed)
-    model, out = load_model(made.model, CPU), made.folder / "masks"
+    model, out = load_model(made.model, CPU), made.folder / "masks of two"
     studies = find_studies([made.folder / "two"], num_channels=2, out=out)
     assert segment_cohort(studies, model, out, SegmentOptions(), CPU).all_done
     others = [path.rename(path.with_name(f"{'ba'[i]}.nii.gz")) for i, path in enumerate(paths)]

@@ -105,6 +105,8 @@ def test_label_sizes_are_in_ml_over_the_cases_that_have_the_label():
     one, five = take_fingerprint(cases, seed=0).labels
     assert (one.value, one.num_cases, one.volume_ml) == (1, 3, (27, 27, 27))
     assert (five.value, five.num_cases, five.volume_ml[1]) == (5, 2, 3)
+    assert one.range_ml == (27, 27)
+    assert five.range_ml == (2, 4)
 
 
 def test_ignored_voxels_count_for_nothing():

@@ -1,0 +1,218 @@
+"""What becomes of the masks that a run finds: the acceptance of U07 and U08, in one process."""
+
+import csv
+import logging
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from pipeline.cohort import Replace, SegmentOptions, StudyInput, segment_cohort
+from pipeline.cohort.outputs import Outputs
+from pipeline.journal import read_status
+from pipeline.ownership import REPLACED
+from pipeline.report import read_provenance
+from pipeline.study import StudyConfig
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def study(tmp_path, save_volume):
+    return StudyInput("a", (save_volume(tmp_path / "in" / "a.nii.gz"),))
+
+
+@pytest.fixture
+def segment(study, out, model):
+    def segment_with(*words, model=model, **options):
+        options = SegmentOptions(replace=Replace.of(words), **options)
+        return segment_cohort([study], model, out, options, CPU)
+
+    return segment_with
+
+
+def correct(path, number=8):
+    """Draw `number` voxels of label 1 and none else; a voxel is 0.003 ml."""
+    image = nib.load(path)
+    labels_IJK = np.zeros(image.shape, np.uint8)
+    labels_IJK.ravel()[:number] = 1
+    nib.save(nib.Nifti1Image(labels_IJK, image.affine), path)
+    return path.read_bytes()
+
+
+def table(out, name="cohort.csv"):
+    with (out / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_corrected_mask_counts_and_stays_whatever_is_run_again(
+    segment, out, study, model, save_volume
+):
+    segment()
+    mask = Outputs(out, "a").mask
+    content = correct(mask)
+    settings = {"study": StudyConfig(non_finite="repair")}
+    other = replace(model, description=model.description.model_copy(update=settings))
+    for options in ({}, {"pictures": True}, {"model": other}, {}):
+        result = segment(**options)
+        assert result.all_done
+        assert result.counts == {"done": 0, "corrected": 1, "rejected": 0, "failed": 0}
+        assert mask.read_bytes() == content
+        (row,) = table(out)
+        assert (row["status"], row["volume_ml_liver"]) == ("corrected", "0.0240")
+        assert [row["volume_ml"] for row in table(out, "volumetry.csv")] == ["0.0240", "0.0000"]
+    status = read_status(out)
+    assert status.is_well
+    assert "1 corrected" in status.lines()[0]
+    save_volume(study.sources[0], seed=9)
+    (row,) = segment().rows
+    assert row.status == "corrected"
+    assert "input has changed" in " ".join(row.warnings)
+    assert mask.read_bytes() == content
+
+
+def test_an_unchanged_corrected_mask_is_not_read_again(segment, out, monkeypatch):
+    segment()
+    correct(Outputs(out, "a").mask)
+    (row,) = segment().rows
+    monkeypatch.setattr("pipeline.cohort.supervisor.Supervisor._work", None)
+    (again,) = segment().rows
+    assert again == row
+
+
+@pytest.mark.parametrize("words", [[""], ["a"]])
+def test_on_request_a_new_mask_is_made_and_the_corrected_one_kept(segment, out, words):
+    segment()
+    mask = Outputs(out, "a").mask
+    ours, corrected = mask.read_bytes(), correct(mask)
+    segment()
+    assert segment("b").counts["corrected"] == 1, "another case"
+    result = segment(*words)
+    assert result.counts["done"] == 1
+    assert mask.read_bytes() == ours
+    (kept,) = (out / REPLACED).glob(f"*/{mask.name}")
+    assert kept.read_bytes() == corrected
+    stamp = mask.stat().st_mtime_ns
+    assert segment(*words).num_skipped == 1, "nothing is left to replace"
+    assert mask.stat().st_mtime_ns == stamp
+
+
+def test_an_experts_mask_that_was_there_first_counts(segment, out, study):
+    out.mkdir()
+    mask = Outputs(out, "a").mask
+    shutil.copy(study.sources[0], mask)
+    expert = correct(mask, 5)
+    for _ in range(2):
+        result = segment()
+        assert result.counts["corrected"] == 1
+        assert mask.read_bytes() == expert
+    assert table(out)[0]["volume_ml_liver"] == "0.0150"
+    assert not Outputs(out, "a").provenance.exists()
+
+
+def test_an_experts_mask_beside_a_rejection_is_seen_in_the_next_run(segment, out, study):
+    whole = study.sources[0].read_bytes()
+    study.sources[0].write_bytes(b"")
+    assert segment().counts["rejected"] == 1
+    assert segment().counts["rejected"] == 1
+    study.sources[0].write_bytes(whole)
+    mask = Outputs(out, "a").mask
+    shutil.copy(study.sources[0], mask)
+    correct(mask)
+    study.sources[0].write_bytes(b"")
+    (row,) = segment().rows
+    assert row.status == "rejected"
+    assert "left where it is" in row.reason
+    study.sources[0].write_bytes(whole)
+    assert segment().counts["corrected"] == 1
+
+
+def test_voxels_saved_by_a_viewer_stay_done(segment, out):
+    segment()
+    mask = Outputs(out, "a").mask
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj).astype(np.float32), image.affine), mask)
+    saved = mask.read_bytes()
+    for _ in range(2):
+        assert segment().num_skipped == 1
+        assert mask.read_bytes() == saved
+
+
+def test_a_mask_that_was_removed_is_made_again(segment, out):
+    segment()
+    mask = Outputs(out, "a").mask
+    ours = mask.read_bytes()
+    mask.unlink()
+    assert segment().counts["done"] == 1
+    assert mask.read_bytes() == ours
+
+
+def test_files_of_a_persons_in_the_place_of_other_outputs_survive(segment, out):
+    out.mkdir()
+    outputs = Outputs(out, "a")
+    others = [path for path in outputs.all() if path != outputs.mask]
+    for path in others:
+        path.write_text(f"mine: {path.name}")
+    assert segment(pictures=True, probabilities=True).all_done
+    for path in others:
+        found = [path, *(out / REPLACED).glob(f"*/{path.name}")]
+        assert f"mine: {path.name}".encode() in [
+            each.read_bytes() for each in found if each.exists()
+        ]
+
+
+@pytest.mark.parametrize("name", ["cohort.csv", "volumetry.csv"])
+def test_a_table_that_a_person_edited_is_kept(segment, out, name, caplog):
+    segment()
+    ours = (out / name).read_bytes()
+    (out / name).write_bytes(edited := b"\xef\xbb\xbf" + ours.replace(b",", b";"))
+    caplog.clear()
+    assert segment().all_done
+    assert (out / name).read_bytes() == ours
+    (kept,) = (out / REPLACED).glob(f"*/{name}")
+    assert kept.read_bytes() == edited
+    assert sum(name in line for line in caplog.messages) == 1
+    assert segment().all_done
+    assert len(list((out / REPLACED).glob(f"*/{name}"))) == 1
+
+
+def test_other_settings_replace_our_own_mask_and_say_so(segment, out, model, caplog):
+    segment()
+    settings = {"study": StudyConfig(non_finite="repair")}
+    other = replace(model, description=model.description.model_copy(update=settings))
+    with caplog.at_level(logging.INFO):
+        assert segment(model=other).num_skipped == 0
+    assert sum("settings changed" in line for line in caplog.messages) == 1
+    assert not (out / REPLACED).exists()
+
+
+def test_the_provenance_knows_the_voxels(segment, out):
+    segment()
+    assert len(read_provenance(Outputs(out, "a").provenance).mask_voxels_sha256) == 64
+
+
+def test_warnings_are_told_in_table_status_and_later_runs(segment, out, study, monkeypatch):
+    """A header in metres: nibabel writes it, and the reader warns."""
+    image = nib.load(study.sources[0])
+    image.header.set_xyzt_units("meter")
+    metres = image.affine.copy()
+    metres[:3] /= 1000
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), metres, image.header), study.sources[0])
+    for _ in range(2):
+        result = segment()
+        assert (result.counts["done"], result.num_warned) == (1, 1)
+        (row,) = table(out)
+        assert row["status"] == "done"
+        assert "multiplied by 1000" in row["warnings"]
+        assert "does not know" not in row["warnings"], "that is the model's, whatever the study"
+        status = read_status(out)
+        assert status.is_well
+        assert "1 done (1 with warnings)" in status.lines()[0]
