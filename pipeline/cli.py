@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.disk import FULL
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.parsers import build_parser
 from pipeline.verbs import INTERRUPTED, SOME_FAILED, WRONG_USAGE
@@ -41,11 +42,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(str(error), SOME_FAILED)
     except OSError as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
-        where = error.filename or "a file"
-        found = error.strerror or type(error).__name__
-        return _report(f"{where}: {found}. Check the path, its permissions, the disk.", SOME_FAILED)
+        return _report(
+            _explain(error, next(word for word in words if word not in overrides)), SOME_FAILED
+        )
     except KeyboardInterrupt:
         return _report("stopped; run the same command again to go on", INTERRUPTED)
+
+
+def _explain(error: OSError, verb: str) -> str:
+    """Say in one line what the system refused."""
+    where = error.filename or f"trivox {verb}"
+    found = error.strerror or str(error) or "the system refused to read or write"
+    remedy = "Check the path, its permissions, the disk."
+    if error.errno in FULL:
+        again = " with --resume" if verb == "train" else ""
+        remedy = f"Free space there, and run the same command again{again}."
+    return f"{where}: {found}. {remedy}"
 
 
 def set_up_logging(*, verbose: bool) -> None:

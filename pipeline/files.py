@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.disk import errors_named
 from pipeline.ownership import PRIVATE, WRITTEN, make_folder, make_way
 
 _TEMPORARY = ".writing-"
@@ -28,11 +29,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     Args:
         target: The file to write. Its folder is created.
+
+    Raises:
+        OSError: With the path of `target`, if it cannot be written.
     """
-    make_folder(target.parent)
-    suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent) as folder:
-        temporary = Path(folder) / f"file{suffix}"
+    with _folder_beside(target) as folder:
+        suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
+        temporary = folder / f"file{suffix}"
         yield temporary
         _to_disk(temporary)
         make_way(target, temporary)
@@ -46,10 +49,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Args:
         target: The folder to write. One that is there already is kept: its name says its content,
             and another run may be reading it.
+
+    Raises:
+        OSError: With the path of `target`, if it cannot be written.
     """
-    make_folder(target.parent)
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent) as folder:
-        temporary = Path(folder) / "new"
+    with _folder_beside(target) as folder:
+        temporary = folder / "new"
         temporary.mkdir()
         yield temporary
         for written in temporary.rglob("*"):
@@ -72,6 +77,15 @@ def sweep(folder: Path) -> None:
                 continue
             if all(_PART.fullmatch(each.name) for each in found.iterdir()):
                 shutil.rmtree(found, ignore_errors=True)
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[Path]:
+    with errors_named(target):
+        make_folder(target.parent)
+        folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent)
+    with folder as name, errors_named(target, Path(name)):
+        yield Path(name)
 
 
 def write_text(target: Path, text: str) -> None:

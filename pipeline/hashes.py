@@ -30,7 +30,7 @@ def noted_path(target: Path) -> Iterator[Path]:
     """Do what `atomic_path` does, and enter the new file's hash in the table beside it."""
     with atomic_path(target) as temporary:
         yield temporary
-        _enter(target.parent, {target.name: sha256_of(temporary)})
+        _enter(target.parent, {target.name: [sha256_of(temporary)]})
 
 
 def write_noted(target: Path, text: str) -> None:
@@ -41,14 +41,19 @@ def write_noted(target: Path, text: str) -> None:
 
 def link_noted(source: Path, target: Path) -> None:
     """Do what `link_or_copy` does, and enter the file's hash."""
-    _enter(target.parent, {target.name: sha256_of(source)})
+    try:
+        # Not computed: a copy of a damaged file is damaged.
+        known = _read(source.parent).get(source.name)
+    except ValueError:
+        known = None
+    _enter(target.parent, {target.name: known or [sha256_of(source)]})
     link_or_copy(source, target)
 
 
 def note_all(folder: Path) -> None:
     """Enter the hashes of all files that lie in a folder, as they are."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != TABLE)
-    _enter(folder, {path.name: sha256_of(path) for path in paths})
+    _enter(folder, {path.name: [sha256_of(path)] for path in paths})
 
 
 def state_of(path: Path) -> State:
@@ -62,13 +67,23 @@ def state_of(path: Path) -> State:
     return "whole" if path.is_file() and sha256_of(path) in known else "damaged"
 
 
-def check_whole(path: Path, kind: type[PipelineError], remedy: str) -> None:
+def damaged_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not what was written, or gone; or its torn table."""
+    try:
+        names = _read(folder)
+    except ValueError:
+        return [folder / TABLE]
+    return [folder / name for name in names if state_of(folder / name) == "damaged"]
+
+
+def check_whole(path: Path, kind: type[PipelineError], remedy: str, what: str = "the file") -> None:
     """Refuse a file that is not what was written.
 
     Args:
         path: The file.
         kind: Of error to raise.
         remedy: What helps if the file is damaged.
+        what: The file holds.
 
     Raises:
         PipelineError: Of that kind, if the file, or the table that it is in, is damaged.
@@ -81,8 +96,8 @@ def check_whole(path: Path, kind: type[PipelineError], remedy: str) -> None:
     except ValueError as error:
         help_ = "Restore it, or remove it: the files in its folder are then taken as they are."
         raise kind(table, "the table of hashes is damaged", help_) from error
-    found = "the file is damaged: its hash does not fit" if path.exists() else "the file is missing"
-    raise kind(path, found, remedy)
+    how = "damaged: its hash does not fit" if path.exists() else "missing"
+    raise kind(path, f"{what} is {how}", remedy)
 
 
 def _read(folder: Path) -> Hashes:
@@ -105,14 +120,13 @@ def _read(folder: Path) -> Hashes:
     return hashes
 
 
-def _enter(folder: Path, found: Mapping[str, str]) -> None:
+def _enter(folder: Path, found: Mapping[str, list[str]]) -> None:
     try:
         hashes = _read(folder)
     except ValueError:
         hashes = {}
-    for name, sha256 in found.items():
-        known = [each for each in hashes.get(name, ()) if each != sha256]
-        hashes[name] = [sha256, *known][:KEPT]
+    for name, new in found.items():
+        hashes[name] = list(dict.fromkeys([*new, *hashes.get(name, ())]))[:KEPT]
     content = {"files": hashes, "sha256": _hash(hashes)}
     write_text(folder / TABLE, json.dumps(content, indent=1))
 

@@ -1,3 +1,4 @@
+import errno
 import logging
 import signal
 from pathlib import Path
@@ -79,3 +80,23 @@ def test_trouble_with_files_is_one_line(run_with, tmp_path, capsys):
 
     assert run_with(read) == 1
     assert f"trivox: {tmp_path / 'none'}: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(), ["trivox check: "]),
+        (OSError("5 requested and 2 written"), ["trivox check: ", "5 requested"]),
+        (OSError(errno.ENOSPC, "the disk is full", "/out"), ["/out: the disk is full", "Free"]),
+        (BlockingIOError(errno.EAGAIN, "try again"), ["trivox check: ", "try again"]),
+    ],
+)
+def test_trouble_of_the_system_names_a_place_and_no_type(run_with, capsys, error, expected):
+    def fail(options):
+        raise error
+
+    assert run_with(fail) == 1
+    text = capsys.readouterr().err
+    assert all(part in text for part in expected)
+    assert "Error" not in text
+    assert "a file:" not in text

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "findings",
-    "ownership", "files", "hashes", "progress", "main_memory", "processes",
+    "disk", "ownership", "files", "hashes", "lock", "progress", "main_memory", "processes",
     "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",

@@ -5,7 +5,6 @@ Needs nothing that takes long to import, so that looking at a run costs no time.
 
 from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
 from pipeline.journal.journal import Journal
-from pipeline.journal.lock import ARCHIVE_LOCK, is_locked, only_run
 from pipeline.journal.records import Entry, RunRecord, Stage, State
 from pipeline.journal.status import (
     CohortStatus,
@@ -17,6 +16,7 @@ from pipeline.journal.status import (
     table_of_running,
 )
 from pipeline.journal.table import Cause, Row, Status, write_tables
+from pipeline.lock import ARCHIVE_LOCK, is_locked, only_run
 from pipeline.ownership import PRIVATE, make_private_folder
 
 __all__ = [

@@ -26,7 +26,8 @@ import torch
 
 from pipeline import __version__
 from pipeline.errors import ModelError
-from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
+from pipeline.files import sha256_of
+from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, write_noted
 from pipeline.model.description import ModelDescription, parse_description
 from pipeline.network import build_network
 
@@ -60,7 +61,7 @@ def save_model(model: Model, folder: Path) -> None:
     _remove_model(folder)
     for path, network in zip(weight_files(len(model.networks)), model.networks, strict=True):
         weights = {name: weight.detach().contiguous() for name, weight in named_weights(network)}
-        with atomic_path(folder / path) as temporary:
+        with noted_path(folder / path) as temporary:
             safetensors.torch.save_file(weights, temporary)
     save_description(
         model.description.model_copy(update={"num_members": len(model.networks)}), folder
@@ -69,7 +70,7 @@ def save_model(model: Model, folder: Path) -> None:
 
 def save_description(description: ModelDescription, folder: Path) -> None:
     """Describe the model in a folder anew; its weights stay as they are."""
-    write_text(folder / METADATA, json.dumps(metadata(description), indent=2))
+    write_noted(folder / METADATA, json.dumps(metadata(description), indent=2))
 
 
 def load_model(folder: Path, device: torch.device) -> Model:
@@ -92,9 +93,13 @@ def copy_model(folder: Path, target: Path) -> None:
     """
     description = read_description(folder)
     _remove_model(target)
-    evidence = [path.relative_to(folder) for path in sorted((folder / EVIDENCE).glob("*.*"))]
+    evidence = [
+        path.relative_to(folder)
+        for path in sorted((folder / EVIDENCE).glob("*.*"))
+        if path.name != TABLE
+    ]
     for path in (*weight_files(description.num_members), *evidence, METADATA):
-        link_or_copy(folder / path, target / path)
+        link_noted(folder / path, target / path)
 
 
 def hash_model(folder: Path) -> str:
@@ -163,6 +168,7 @@ def _load_weights(network: torch.nn.Module, path: Path) -> None:
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
         found = "the weights cannot be read or do not fit the network"
         raise ModelError(path, found, "Copy the folder anew, or train again.") from error
+    check_whole(path, ModelError, "Copy the whole model folder anew, or train again.")
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -175,7 +181,10 @@ def read_description(folder: Path) -> ModelDescription:
     if not path.is_file():
         remedy = "Give the folder `model` of a finished run, for example runs/phantom_ct/model."
         raise ModelError(folder, "no model here (configs/metadata.json is missing)", remedy)
-    return parse_description(path)
+    description = parse_description(path)
+    help_ = f"Copy the whole folder anew; if it was changed on purpose, remove {TABLE} beside it."
+    check_whole(path, ModelError, help_)
+    return description
 
 
 def metadata(description: ModelDescription) -> dict[str, Any]:

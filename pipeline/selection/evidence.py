@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ModelError
 from pipeline.files import atomic_path, write_text
+from pipeline.hashes import check_whole, write_noted
 from pipeline.model import ModelDescription, save_description
 from pipeline.model.folder import EVIDENCE
 from pipeline.postprocessing import PostprocessingConfig
@@ -84,7 +85,7 @@ def store_decision(decision: Decision, description: ModelDescription, folder: Pa
     if decision.candidates:
         with atomic_path(folder / PICTURE) as temporary:
             draw_decision(decision.candidates, decision.structures, decision.reason, temporary)
-    write_text(folder / DECISION, decision.model_dump_json(indent=2))
+    write_noted(folder / DECISION, decision.model_dump_json(indent=2))
     described = description.model_copy(update={"postprocessing": decision.postprocessing})
     save_description(described, folder)
 
@@ -98,6 +99,7 @@ def read_decision(folder: Path) -> Decision | None:
     path = folder / DECISION
     if not path.is_file():
         return None
+    check_whole(path, ModelError, "Run `trivox postprocess-search` again.")
     try:
         return Decision.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:

@@ -1,7 +1,6 @@
 """A finished run, read back: its cases, and of each case the member that never saw it."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ManifestError, ModelError
 from pipeline.evaluation import EvaluationConfig
+from pipeline.hashes import check_whole
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.model import ModelDescription, read_description
 from pipeline.training import RunConfig, RunFolder
@@ -98,6 +98,7 @@ def open_run(model: Path, overrides: Sequence[str] = ()) -> FinishedRun:
         found = "the model lies in no run's folder, so its validation cases are not known"
         remedy = "Give the folder `model` in the folder of its run, such as runs/liver/model."
         raise ModelError(model, found, remedy)
+    check_whole(folder.config, ConfigError, "Restore it from a copy, or train again.")
     config = load_config(RunConfig, folder.config, overrides)
     manifest = open_manifest(config)
     members = _find_members(folder, config, manifest)
@@ -140,7 +141,7 @@ def _find_members(folder: RunFolder, config: RunConfig, manifest: Manifest) -> t
         if not of_fold.split.is_file():
             found = "this fold of the cross-validation is missing"
             raise ConfigError(of_fold.path, found, "Restore its folder, or train again.")
-        names = json.loads(of_fold.split.read_text("utf-8"))["validation"]
+        names = of_fold.read_split().validation
         unknown = [name for name in names if name not in case_of]
         if unknown:
             found = (

@@ -19,7 +19,8 @@ import torch
 
 from pipeline import __version__
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, sha256_of
+from pipeline.files import sha256_of
+from pipeline.hashes import noted_path, state_of
 from pipeline.manifest import Case
 from pipeline.model import load_model
 from pipeline.model.folder import weight_files
@@ -203,7 +204,7 @@ def _key(case: Case, member: _LoadedMember, settings: Sequence[CrfConfig]) -> st
 
 
 def _is_done(path: Path, key: str) -> bool:
-    if not path.is_file():
+    if state_of(path) != "whole":
         return False
     with np.load(path, allow_pickle=False) as stored:
         return str(stored["key"]) == key
@@ -221,7 +222,7 @@ def _write(segmented: SegmentedCase, key: str, path: Path) -> None:
         arrays[f"voxel_{number}"] = change.voxel_N
         arrays[f"old_{number}"] = change.old_N
         arrays[f"new_{number}"] = change.new_N
-    with atomic_path(path) as temporary:
+    with noted_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 

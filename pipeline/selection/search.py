@@ -12,6 +12,7 @@ import torch
 
 from pipeline import __version__
 from pipeline.inference import NotEnoughMemory
+from pipeline.lock import RUN_LOCK, only_run
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.selection.candidates import Candidates, make_candidates, setting_in_words
@@ -48,13 +49,21 @@ def search_postprocessing(
     Raises:
         PipelineError: If the run, its members or its data cannot be read.
     """
-    started = time.monotonic()
     run = open_run(model, overrides)
+    again = "Wait for it or stop it, and run the same command again."
+    with only_run(run.folder.path, remedy=again, lock=RUN_LOCK):
+        decision = _decide(run, refine, device or torch.device("cpu"))
+    logger.info("post-processing of %s: %s", model, decision.reason)
+    return decision
+
+
+def _decide(run: FinishedRun, refine: Refine | None, device: torch.device) -> Decision:
+    """Choose, and store the decision."""
+    started = time.monotonic()
     candidates = make_candidates(run.description)
     if reason := why_off(run.fold_N):
         decision = _record(run, Verdict(IDENTITY, IDENTITY, reason), candidates, None, started)
     else:
-        device = device or torch.device("cpu")
         refine = refine or _random_field(device)
         store = segment_cases(run, candidates.settings, refine, device)
         measure = StoreMeasure(store, run.description, candidates, run.evaluation)
@@ -62,7 +71,6 @@ def search_postprocessing(
         decision = _record(run, verdict, candidates, measure, started)
     store_decision(decision, run.description, run.folder.model)
     run.remove_selection()
-    logger.info("post-processing of %s: %s", model, decision.reason)
     return decision
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.files import write_text
+from pipeline.hashes import write_noted
 from pipeline.inference import Precision, autocast_type, is_out_of_memory
 from pipeline.main_memory import give_back_freed
 from pipeline.training.backend import torch_settings
 from pipeline.training.config import Layout, TrainingConfig
 from pipeline.training.distributed import Ranks
+from pipeline.training.recorded import read_whole
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def settle_arithmetic(
     with ranks.main_first():
         chosen = _read(path, ranks.device) or _choose(network, num_channels, config, ranks)
         if ranks.is_main:
-            write_text(path, chosen.model_dump_json(indent=2))
+            write_noted(path, chosen.model_dump_json(indent=2))
     network.to(memory_format=memory_format(chosen.layout))  # type: ignore[call-overload]
     return config.model_copy(update={"precision": chosen.precision, "layout": chosen.layout})
 
@@ -86,7 +87,8 @@ def _read(path: Path, device: torch.device) -> Arithmetic | None:
     """Return what a run was begun with, unless it goes on on another kind of device."""
     if not path.is_file():
         return None
-    kept = Arithmetic.model_validate_json(path.read_text("utf-8"))
+    remedy = "Restore it from a copy, or remove it: precision and layout are then chosen anew."
+    kept = read_whole(path, Arithmetic.model_validate_json, remedy)
     return kept if kept.device == device.type else None
 
 

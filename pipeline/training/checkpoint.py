@@ -8,8 +8,11 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.errors import TrainingError
-from pipeline.files import atomic_path
+from pipeline.hashes import check_whole, link_noted, noted_path, state_of
 from pipeline.postprocessing.crf.layer import CrfLayer
+
+BEFORE = "previous.pt"
+"""Beside a checkpoint, the one that was there before it."""
 
 
 @dataclass
@@ -49,7 +52,7 @@ class TrainingState:
         return torch.nn.ModuleList([self.network, *([] if self.crf is None else [self.crf])])
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, atomically."""
+        """Write a checkpoint, atomically; the one before it is kept, unless it is damaged."""
         content: dict[str, Any] = {
             "network": self.network.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
@@ -61,15 +64,19 @@ class TrainingState:
         }
         if self.crf is not None:
             content["crf"] = self.crf.state_dict()
-        with atomic_path(path) as temporary:
+        with noted_path(path) as temporary:
             torch.save(content, temporary)
+            if path.is_file() and state_of(path) != "damaged":
+                link_noted(path, path.with_name(BEFORE))
 
     def load(self, path: Path) -> None:
         """Read a checkpoint back, without executing anything in it.
 
         Raises:
-            TrainingError: If it cannot be read or belongs to another network.
+            TrainingError: If it is damaged, cannot be read or belongs to another network.
         """
+        remedy = _what_helps(path)
+        check_whole(path, TrainingError, remedy, "the checkpoint")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(content["network"])
@@ -86,5 +93,12 @@ class TrainingState:
             self.epoch_losses = content["epoch_losses"]
         except Exception as error:  # torch raises many kinds for a torn or foreign file
             found = f"the checkpoint cannot be resumed from ({type(error).__name__})"
-            remedy = "Remove the run's folder to train from the start, or choose another name=..."
             raise TrainingError(path, found, remedy) from error
+
+
+def _what_helps(path: Path) -> str:
+    """Return what to do about a damaged checkpoint: the one before it is offered if it is whole."""
+    before = path.with_name(BEFORE)
+    if path != before and before.is_file() and state_of(before) != "damaged":
+        return f"The one before it is whole: remove {path.name} to go on from {before.name}."
+    return "Remove the run's folder to train from the start, or choose another name=..."

@@ -15,8 +15,10 @@ import torch
 
 from pipeline.evaluation import LabelScores, Summary, read_scores
 from pipeline.files import link_or_copy, write_text
+from pipeline.hashes import damaged_in, link_noted, note_all
 from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
+from pipeline.model.folder import METADATA, WEIGHTS
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import adopt_settings, keep_source, open_source
@@ -43,12 +45,13 @@ def cross_validate(
         source: Folder of a model that each fold starts from.
 
     Raises:
-        ConfigError: If it exists and `resume` is not set, or it was started differently.
+        ConfigError: If it exists and `resume` is not set, it was started differently, or another
+            process is at work in its folder.
         PipelineError: If the data cannot be used or training cannot go on.
     """
-    with distributed(config.device) as ranks:
+    folder = RunFolder(config.folder)
+    with distributed(config.device) as ranks, folder.held(enabled=ranks.is_main):
         ranks.share_of(config.training.batch_size)
-        folder = RunFolder(config.folder)
         with ranks.main_first():
             # The other ranks find it begun.
             folds = _begin(config, folder, source, ranks, resume=resume)
@@ -85,10 +88,8 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
     settings = _config_of(config, fold)
     folder = RunFolder(settings.folder)
     marker = json.dumps(settings.model_dump(mode="json"), indent=2)
-    # Every rank looks before the main one may write.
-    (is_done,) = ranks.from_main(
-        float(folder.finished.is_file() and folder.finished.read_text("utf-8") == marker)
-    )
+    # No rank goes on before the main one has looked.
+    (is_done,) = ranks.from_main(float(ranks.is_main and _is_finished(folder, marker)))
     if is_done:
         return True
     logger.info("fold %d of %d, in %s", fold, config.data.folds, folder.path)
@@ -96,17 +97,32 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
     first = RunFolder(_config_of(config, 0).folder)
     if ranks.is_main and first.arithmetic.is_file() and not folder.arithmetic.is_file():
         # All members compute as the first: another measurement might choose otherwise.
-        link_or_copy(first.arithmetic, folder.arithmetic)
-    result = train_fold(
-        settings,
-        ranks,
-        resume=True,
-        source=source if source.is_dir() else None,
-        prepared=prepared,
-    )
+        link_noted(first.arithmetic, folder.arithmetic)
+    with folder.held(enabled=ranks.is_main):
+        result = train_fold(
+            settings,
+            ranks,
+            resume=True,
+            source=source if source.is_dir() else None,
+            prepared=prepared,
+        )
     if result.is_finished and ranks.is_main:
+        note_all(folder.validation)
         write_text(folder.finished, marker)
     return result.is_finished
+
+
+def _is_finished(folder: RunFolder, marker: str) -> bool:
+    """Tell whether a fold was finished with these settings; what is damaged is renamed first."""
+    if not folder.finished.is_file() or folder.finished.read_bytes() != marker.encode():
+        return False
+    kept = (folder.model / METADATA.parent, folder.model / WEIGHTS.parent, folder.validation)
+    damaged = [path for each in kept for path in damaged_in(each)]
+    for path in damaged:
+        logger.warning("%s is damaged and is made again; it is kept as *.damaged", path)
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.damaged"))
+    return not damaged
 
 
 def _config_of(config: RunConfig, fold: int) -> RunConfig:

@@ -12,7 +12,15 @@ from pipeline.manifest import Case, Manifest, Split, check_channels
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, place_labels, read_label_map, read_study
 from pipeline.training.config import RunConfig
-from pipeline.transforms import CachedCase, Preprocessing, cache_key, is_whole, write_case
+from pipeline.training.room import check_room
+from pipeline.transforms import (
+    CachedCase,
+    Fingerprint,
+    Preprocessing,
+    cache_key,
+    is_whole,
+    write_case,
+)
 from pipeline.volume import LabelMap
 
 MOST_ODD_CASES = 10
@@ -94,8 +102,21 @@ def cache_cases(
     settings: Preprocessing,
     values: list[int],
     config: RunConfig,
+    fingerprint: Fingerprint | None = None,
 ) -> list[CachedCase]:
-    """Preprocess the cases that are not in the cache yet, or damaged there, and return all."""
+    """Preprocess the cases that are not in the cache yet, or damaged there, and return all.
+
+    Args:
+        cases: To return.
+        manifest: That lists them.
+        settings: Of the preprocessing.
+        values: Label value of each class.
+        config: The experiment.
+        fingerprint: Of the cases, to see before whether the disk has room for them.
+
+    Raises:
+        PipelineError: If a case cannot be used, or the disk has no room.
+    """
     ignored = manifest.ignore_value
     folders = {
         case.name: config.data.cache / cache_key(case, settings, config.study, values, ignored)
@@ -103,6 +124,8 @@ def cache_cases(
     }
     missing = [case for case in cases if not _is_cached(case, folders[case.name])]
     if missing:
+        if fingerprint is not None:
+            check_room(config.data.cache, len(missing), fingerprint, settings)
         for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
             write_case(study, label_map, settings, values, folders[case.name], ignored)
     return [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]

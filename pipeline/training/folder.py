@@ -2,10 +2,10 @@
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import monai
 import numpy as np
@@ -14,9 +14,12 @@ import yaml
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
+from pipeline.hashes import state_of, write_noted
+from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split, Volumes
+from pipeline.training.checkpoint import BEFORE
 from pipeline.training.config import RunConfig
+from pipeline.training.recorded import RecordedSplit, flatten, read_whole
 from pipeline.transforms import Fingerprint
 
 MAY_CHANGE = {
@@ -46,6 +49,9 @@ MAY_CHANGE = {
 }
 """Settings that a resumed run may change, all below them included: they do not touch what was
 learnt so far."""
+
+
+_ASK_FOR_COPY = "Restore it from a copy, or choose another name=... for a new run."
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,12 @@ class RunFolder:
         return self.path / "checkpoints" / "last.pt"
 
     @property
+    def state(self) -> Path | None:
+        """What to resume from: the checkpoint, or the one before if that was removed; or None."""
+        before = self.checkpoint.with_name(BEFORE)
+        return next((path for path in (self.checkpoint, before) if path.is_file()), None)
+
+    @property
     def model(self) -> Path:
         """The finished model."""
         return self.path / "model"
@@ -117,7 +129,24 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether a run was begun here, so that it can only be resumed."""
-        return self.config.is_file()
+        return self.config.is_file() or state_of(self.config) == "damaged" or self.state is not None
+
+    @contextmanager
+    def held(self, *, enabled: bool = True) -> Iterator[None]:
+        """Keep other runs out of the folder for the length of a block.
+
+        Args:
+            enabled: Of several processes of one run, one holds the folder for all.
+
+        Raises:
+            ConfigError: If another one is at work in it.
+        """
+        if not enabled:
+            yield
+            return
+        remedy = "Wait for it, stop it, or choose another name=... for a new run."
+        with only_run(self.path, remedy=remedy, lock=RUN_LOCK):
+            yield
 
     def check_settings(self, config: RunConfig, *, resume: bool) -> None:
         """Refuse settings that do not fit what is here already.
@@ -125,14 +154,15 @@ class RunFolder:
         Raises:
             ConfigError: If a run was begun here, and `resume` is not set or settings that cannot
                 change differ.
+            TrainingError: If its settings cannot be read.
         """
         if not self.is_begun:
             return
         if not resume:
             remedy = "Add --resume to go on with it, or choose another name=... for a new run."
             raise ConfigError(self.path, "this run exists already", remedy)
-        old = _flatten(yaml.safe_load(self.config.read_text("utf-8")))
-        new = _flatten(config.model_dump(mode="json"))
+        old = read_whole(self.config, lambda text: flatten(yaml.safe_load(text)), _ASK_FOR_COPY)
+        new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key) and not _may_change(key):
                 found = f"the run was started with {key}={old.get(key)}, now {new.get(key)}"
@@ -144,11 +174,12 @@ class RunFolder:
 
         Raises:
             ConfigError: If a case was added, removed or moved since the run was begun.
+            TrainingError: If the cases of the run cannot be read.
         """
-        old = json.loads(self.split.read_text("utf-8"))
+        old = self.read_split()
         changed = sorted(
-            (set(old["train"]) ^ set(_names(split.train)))
-            | (set(old["validation"]) ^ set(_names(split.validation)))
+            (set(old.train) ^ set(_names(split.train)))
+            | (set(old.validation) ^ set(_names(split.validation)))
         )
         if changed:
             found = (
@@ -174,18 +205,25 @@ class RunFolder:
             "validation": _names(split.validation),
             "volumes_ml": volumes_ml,
         }
-        write_text(self.split, json.dumps(content, indent=2))
-        write_text(self.fingerprint, fingerprint.model_dump_json(indent=2))
+        write_noted(self.split, json.dumps(content, indent=2))
+        write_noted(self.fingerprint, fingerprint.model_dump_json(indent=2))
         self.record_settings(config)
 
     def read_fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of a run that was begun."""
-        return Fingerprint.model_validate_json(self.fingerprint.read_text("utf-8"))
+        """Return the fingerprint of a run that was begun.
 
-    def read_volumes(self) -> Volumes:
-        """Return the volumes that the split of a run that was begun followed from."""
-        recorded: Volumes = json.loads(self.split.read_text("utf-8")).get("volumes_ml", {})
-        return recorded
+        Raises:
+            TrainingError: If it cannot be read.
+        """
+        return read_whole(self.fingerprint, Fingerprint.model_validate_json, _ASK_FOR_COPY)
+
+    def read_split(self) -> RecordedSplit:
+        """Return the cases of a run that was begun.
+
+        Raises:
+            TrainingError: If they cannot be read.
+        """
+        return read_whole(self.split, RecordedSplit.model_validate_json, _ASK_FOR_COPY)
 
     def record_settings(self, config: RunConfig) -> None:
         """Write the configuration, and the versions it runs with."""
@@ -199,8 +237,8 @@ class RunFolder:
             "monai": monai.__version__,
             "numpy": np.__version__,
         }
-        write_text(self.path / "environment.json", json.dumps(environment, indent=2))
-        write_text(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_noted(self.path / "environment.json", json.dumps(environment, indent=2))
+        write_noted(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _names(cases: Sequence[Case]) -> list[str]:
@@ -209,14 +247,3 @@ def _names(cases: Sequence[Case]) -> list[str]:
 
 def _may_change(key: str) -> bool:
     return any(key == setting or key.startswith(f"{setting}.") for setting in MAY_CHANGE)
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested settings into dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

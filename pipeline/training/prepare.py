@@ -58,7 +58,7 @@ def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
         logger.warning(
             "data.fold=%d is not used: the manifest says which cases validate", data.fold
         )
-    volumes = folder.read_volumes() if folder.is_begun else _read_volumes(manifest)
+    volumes = folder.read_split().volumes_ml if folder.is_begun else _read_volumes(manifest)
     split = split_cases(
         manifest, folds=data.folds, fold=data.fold, seed=config.seed, volumes_ml=volumes
     )
@@ -96,7 +96,7 @@ def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
     check_crf(config.training.crf, manifest)
     if folder.is_begun:
         folder.check_split(everything)
-        fingerprint, volumes = folder.read_fingerprint(), folder.read_volumes()
+        fingerprint, volumes = folder.read_fingerprint(), folder.read_split().volumes_ml
     else:
         # Before the long reading: whether there are enough subjects, and labels of all.
         split_cases(manifest, folds=data.folds, fold=0, seed=config.seed)

@@ -1,12 +1,15 @@
 """What a run leaves to look at while it runs: metrics.csv, curves.png and TensorBoard."""
 
 import csv
+import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ignite.handlers import TensorboardLogger
 
 from pipeline.files import atomic_path
+from pipeline.hashes import noted_path
+from pipeline.training.recorded import read_whole
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class EpochMetrics:
     loss: float
     wait_share: float
     validation_dice: float | None
+
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = [field.name for field in fields(EpochMetrics)]
 
 
 class Recorder:
@@ -61,10 +69,10 @@ class Recorder:
             return
         self._rows = [*(old for old in self._rows if old.iteration < row.iteration), row]
         with (
-            atomic_path(self._folder / "metrics.csv") as temporary,
+            noted_path(self._folder / "metrics.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, [field.name for field in fields(EpochMetrics)])
+            writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(asdict(row) for row in self._rows)
         for name in ("loss", "learning_rate", "wait_share", "validation_dice"):
@@ -78,26 +86,41 @@ class Recorder:
             return
         self._tensorboard.close()
         if self._rows:
-            draw_curves(self._rows, self._folder / "curves.png")
+            try:
+                draw_curves(self._rows, self._folder / "curves.png")
+            except OSError as error:
+                # They are to look at, and may come after an error that is the one to know of.
+                logger.warning("%s: %s", error.filename, error.strerror)
 
 
 def read_metrics(path: Path) -> list[EpochMetrics]:
-    """Read metrics.csv back; no rows if there is none yet."""
+    """Read metrics.csv back; no rows if there is none yet.
+
+    Raises:
+        TrainingError: If it is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            EpochMetrics(
-                epoch=int(row["epoch"]),
-                iteration=int(row["iteration"]),
-                elapsed_s=float(row["elapsed_s"]),
-                learning_rate=float(row["learning_rate"]),
-                loss=float(row["loss"]),
-                wait_share=float(row["wait_share"]),
-                validation_dice=float(row["validation_dice"]) if row["validation_dice"] else None,
-            )
-            for row in csv.DictReader(file)
-        ]
+    remedy = "Restore it from a copy, or rename it: its rows then begin where the run goes on."
+    return read_whole(path, _parse, remedy)
+
+
+def _parse(text: str) -> list[EpochMetrics]:
+    reader = csv.DictReader(text.splitlines())
+    if reader.fieldnames != _COLUMNS:
+        raise ValueError(f"columns {reader.fieldnames}")
+    return [
+        EpochMetrics(
+            epoch=int(row["epoch"]),
+            iteration=int(row["iteration"]),
+            elapsed_s=float(row["elapsed_s"]),
+            learning_rate=float(row["learning_rate"]),
+            loss=float(row["loss"]),
+            wait_share=float(row["wait_share"]),
+            validation_dice=float(row["validation_dice"]) if row["validation_dice"] else None,
+        )
+        for row in reader
+    ]
 
 
 def draw_curves(rows: list[EpochMetrics], path: Path) -> None:

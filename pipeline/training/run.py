@@ -79,10 +79,12 @@ def train(config: RunConfig, *, resume: bool = False, source: Path | None = None
         source: Folder of a model to start from. A run that was begun remembers its own.
 
     Raises:
-        ConfigError: If the run exists and `resume` is not set, or it was started differently.
+        ConfigError: If the run exists and `resume` is not set, it was started differently, or
+            another process is at work in its folder.
         PipelineError: If the data cannot be used or training cannot go on.
     """
-    with distributed(config.device) as ranks:
+    folder = RunFolder(config.folder)
+    with distributed(config.device) as ranks, folder.held(enabled=ranks.is_main):
         return train_fold(config, ranks, resume=resume, source=source)
 
 
@@ -132,7 +134,8 @@ def train_fold(
         if not loop.is_finished or state.epoch_losses:
             settings, values = description.preprocessing, description.label_values
             with ranks.main_first():
-                cases = cache_cases(split.train, begun.prepared.manifest, settings, values, config)
+                manifest, looks = begun.prepared.manifest, description.fingerprint
+                cases = cache_cases(split.train, manifest, settings, values, config, looks)
             loader = build_loader(cases, config, settings.spacing_mm, ranks, state.iteration)
             meter = ResourceMeter(ranks.device)
             meter.attach(trainer)
@@ -183,8 +186,6 @@ def _begin(
         if ranks.is_main:
             folder.record_settings(config)
     else:
-        # What an earlier attempt left that was killed before it had begun.
-        folder.checkpoint.unlink(missing_ok=True)
         keep_source(folder, given_source)
         folder.begin(config, prepared.split, prepared.fingerprint, prepared.volumes_ml)
     return _Begun(config, prepared, description, source)
@@ -197,7 +198,7 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
     network = build_network(
         config.network, len(description.channels), description.num_outputs, description.patch_size
     )
-    if source is not None and not folder.checkpoint.is_file():
+    if source is not None and folder.state is None:
         theirs = source.description
         channels = match_channels(description.channels, theirs)
         transfer = transfer_weights(source.networks[0], theirs, network, description, channels)
@@ -209,9 +210,9 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
     head = axes_that_follow(description, "outputs")
     crf = build_crf(training.crf, description)
     state = build_state(network, training, ranks.device, config.seed, head, crf)
-    if folder.checkpoint.is_file():
-        state.load(folder.checkpoint)
-        logger.info("resuming at iteration %d", state.iteration)
+    if folder.state is not None:
+        state.load(folder.state)
+        logger.info("resuming at iteration %d, from %s", state.iteration, folder.state.name)
     loss = build_loss(
         config.loss,
         len(description.label_values),

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import pickle
-import shutil
 
 import pytest
 import safetensors.torch
@@ -137,6 +136,30 @@ def test_metadata_says_what_each_network_was_trained_on(folder, ensemble):
     assert words[1] == "3 networks (unet), each trained by Trivox on a part of 2 cases"
 
 
+def rewrite(path, content):
+    """Change a file as a person does who means it."""
+    path.write_text(json.dumps(content), encoding="utf-8")
+    path.with_name("hashes.json").unlink()
+
+
+def hashes(folder):
+    tables = sorted(folder.rglob("hashes.json"))
+    return [json.loads(path.read_text())["files"] for path in tables]
+
+
+@pytest.mark.parametrize("part", [METADATA, WEIGHTS])
+def test_a_bit_that_changed_is_noticed(folder, part):
+    path = folder / part
+    content = path.read_bytes()
+    # Of a setting, of a weight: what is read is valid.
+    place = content.index(b'"overlap": 0.5') + 13 if part == METADATA else len(content) - 1
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ModelError, match=rf"{part.name}: the file is damaged: its hash.*opy the"):
+        load_model(folder, CPU)
+    path.with_name("hashes.json").unlink()
+    load_model(folder, CPU)
+
+
 # --- Several members ---
 
 
@@ -154,14 +177,15 @@ def test_members_are_restored_in_their_order(ensemble):
         assert torch.equal(outputs(network), outputs(make_model(seed).networks[0]))
         assert not network.training
     assert {path.name for path in (ensemble / "models").iterdir()} == {
-        "member_0.safetensors", "member_1.safetensors", "member_2.safetensors",
+        "hashes.json", "member_0.safetensors", "member_1.safetensors", "member_2.safetensors",
     }  # fmt: skip
 
 
 def test_hash_follows_every_member(ensemble):
     before = load_model(ensemble, CPU).sha256
     assert hash_model(ensemble) == before
-    shutil.copy(ensemble / "models/member_0.safetensors", ensemble / "models/member_2.safetensors")
+    members = make_model(0).networks + make_model(1).networks + make_model(0).networks
+    save_model(Model(describe(), members), ensemble)
     assert hash_model(ensemble) == load_model(ensemble, CPU).sha256 != before
 
 
@@ -175,7 +199,7 @@ def test_a_missing_member_is_named(ensemble):
 def test_replacing_a_model_leaves_no_members_of_the_old_one(tmp_path, first, then):
     for number in (first, then):
         save_model(Model(describe(), make_model().networks * number), tmp_path)
-    assert len(list((tmp_path / "models").iterdir())) == then
+    assert len(list((tmp_path / "models").glob("*.safetensors"))) == then
     assert len(load_model(tmp_path, CPU).networks) == then
 
 
@@ -185,7 +209,7 @@ def test_a_folder_from_before_there_were_members_loads(folder):
         del metadata["trivox"][key]
     metadata["trivox"]["network"] = {"features": [2, 4, 4], "dropout": 0.0}
     del metadata["trivox"]["inference"]["mirror"]
-    (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+    rewrite(folder / METADATA, metadata)
     loaded = load_model(folder, CPU)
     assert loaded.description == describe()
     assert torch.equal(outputs(loaded.networks[0]), outputs(make_model().networks[0]))
@@ -196,7 +220,8 @@ def test_a_copy_is_the_same_model_without_what_else_lies_there(ensemble, tmp_pat
     (ensemble / "notes.txt").write_text("nor this")
     copy_model(ensemble, tmp_path / "copy")
     assert hash_model(tmp_path / "copy") == hash_model(ensemble)
-    assert len([path for path in (tmp_path / "copy").rglob("*") if path.is_file()]) == 4
+    assert len([path for path in (tmp_path / "copy").rglob("*") if path.is_file()]) == 4 + 2
+    assert hashes(tmp_path / "copy") == hashes(ensemble)
     with pytest.raises(ModelError, match="no model here"):
         copy_model(tmp_path / "nowhere", tmp_path / "copy")
 
@@ -316,7 +341,7 @@ def test_an_absurd_description_is_refused_before_it_costs_anything(folder, key, 
     for part in key[:-1]:
         target = target[part]
     target[key[-1]] = value
-    (folder / METADATA).write_text(json.dumps(content), encoding="utf-8")
+    rewrite(folder / METADATA, content)
     with pytest.raises(ModelError, match=found):
         load_model(folder, CPU)
 
@@ -358,7 +383,7 @@ def test_killed_while_replacing_leaves_no_mixture(folder, monkeypatch):
     def kill(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.model.folder.write_text", kill)
+    monkeypatch.setattr("pipeline.model.folder.write_noted", kill)
     with pytest.raises(KeyboardInterrupt):
         save_model(make_model(seed=1, name="other"), folder)
     with pytest.raises(ModelError, match="no model here"):

@@ -33,7 +33,7 @@ def run(finished_run, tmp_path):
 
 def test_cases_are_stored_as_their_own_member_segments_them(run):
     store = segment_cases(run, SETTINGS, shrink, CPU)
-    assert sorted(path.stem for path in store.folder.iterdir()) == sorted(
+    assert sorted(path.stem for path in store.folder.glob("*.npz")) == sorted(
         case.name for case in run.cases
     )
     for index in (0, 5, 11):
@@ -67,12 +67,12 @@ def test_the_box_leaves_a_voxel_around_what_matters(run):
 
 def test_finished_cases_are_kept_while_nothing_changes(run):
     store = segment_cases(run, SETTINGS, shrink, CPU)
-    times = {path.name: path.stat().st_mtime_ns for path in store.folder.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in store.folder.glob("*.npz")}
 
     def rewritten():
         segment_cases(run, SETTINGS, shrink, CPU)
         return {
-            path.name for path in store.folder.iterdir()
+            path.name for path in store.folder.glob("*.npz")
             if path.stat().st_mtime_ns != times[path.name]
         }  # fmt: skip
 
@@ -81,7 +81,21 @@ def test_finished_cases_are_kept_while_nothing_changes(run):
     content = json.loads(metadata.read_text())
     content["trivox"]["inference"]["overlap"] = 0.25
     metadata.write_text(json.dumps(content))
+    metadata.with_name("hashes.json").unlink()
     assert rewritten() == {f"{case.name}.npz" for case in run.members[1].cases}
+
+
+@pytest.mark.parametrize("content", [b"", b"once upon a time", None])
+def test_a_damaged_case_is_segmented_again(run, content):
+    store = segment_cases(run, SETTINGS, shrink, CPU)
+    path = sorted(store.folder.glob("*.npz"))[0]
+    whole = path.read_bytes()
+    half = whole[: len(whole) // 2]
+    path.write_bytes(half + bytes([whole[len(half)] ^ 1]) + whole[len(half) + 1 :])
+    if content is not None:
+        path.write_bytes(content)
+    segment_cases(run, SETTINGS, shrink, CPU)
+    assert path.read_bytes() == whole
 
 
 def test_other_settings_are_tried_anew(run):

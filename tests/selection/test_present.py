@@ -128,6 +128,7 @@ def test_a_decision_that_is_not_in_effect_is_told_apart(folder, description):
     content = json.loads(path.read_text())
     content["trivox"]["postprocessing"] = {"rules": [{"label": "inner", "keep_largest": 1}]}
     path.write_text(json.dumps(content))
+    path.with_name("hashes.json").unlink()
     text = printed(describe_model(folder))
     assert "is not the one that was decided on" in text
     assert "refused: a gain by chance" in text

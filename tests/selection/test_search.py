@@ -75,7 +75,7 @@ def test_the_model_uses_it_from_then_on_and_keeps_its_weights(searched, finished
     assert after.sha256 != before.sha256
     assert read_decision(run / "model") == decision
     assert {path.name for path in (run / "model" / "postprocessing").iterdir()} == {
-        "decision.json", "candidates.csv", "decision.png",
+        "decision.json", "candidates.csv", "decision.png", "hashes.json",
     }  # fmt: skip
     assert not (run / "selection").exists()
 
@@ -113,6 +113,7 @@ def with_old(run):
     metadata = json.loads(path.read_text())
     metadata["trivox"]["postprocessing"] = OLD
     path.write_text(json.dumps(metadata))
+    path.with_name("hashes.json").unlink()
     return PostprocessingConfig.model_validate(OLD)
 
 

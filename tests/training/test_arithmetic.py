@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.hashes import write_noted
 from pipeline.training import TrainingConfig, arithmetic
 from pipeline.training.arithmetic import settle_arithmetic
 from pipeline.training.distributed import Ranks
@@ -76,7 +77,7 @@ def test_a_resumed_run_keeps_its_choice(tmp_path, seconds):
 def test_another_kind_of_device_chooses_anew(tmp_path, seconds):
     settle(tmp_path)
     path = tmp_path / "arithmetic.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "cuda"}))
+    write_noted(path, json.dumps(json.loads(path.read_text()) | {"device": "cuda"}))
     seconds[0]["fp32 contiguous"] = 0.1
     assert settle(tmp_path).precision == "fp32"
 

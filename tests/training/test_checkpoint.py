@@ -76,7 +76,7 @@ def test_a_failed_save_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         make_state().save(path)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert {file.name for file in tmp_path.iterdir()} == {"last.pt", "hashes.json"}
 
 
 def torn(path):
@@ -99,7 +99,7 @@ def without_a_key(path):
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, spoil):
     path = tmp_path / "last.pt"
     spoil(path)
-    with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint cannot be resumed from.*na"):
+    with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint .*name=\.\.\."):
         make_state().load(path)
 
 
@@ -123,3 +123,54 @@ def test_a_run_may_move_between_devices_with_and_without_float16(tmp_path):
     for before, after in (("fp32", "fp16"), ("fp16", "fp32")):
         make_state(precision=before).save(path)
         make_state(precision=after).load(path)
+
+
+def flip_a_bit(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.7, 1])
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_offered(tmp_path, place):
+    path = tmp_path / "last.pt"
+    for iteration in (1, 2, 3):
+        state = make_state(seed=iteration)
+        state.iteration = iteration
+        state.save(path)
+    flip_a_bit(path, place)
+    offer = r"last\.pt: the checkpoint is damaged: its hash.* remove last\.pt .* previous\.pt\."
+    with pytest.raises(TrainingError, match=offer):
+        make_state().load(path)
+    before = make_state()
+    before.load(path.with_name("previous.pt"))
+    assert before.iteration == 2
+    flip_a_bit(path.with_name("previous.pt"), place)
+    with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint is damaged.*name=\.\.\."):
+        make_state().load(path)
+    with pytest.raises(TrainingError, match=r"previous\.pt: the checkpoint is damaged"):
+        make_state().load(path.with_name("previous.pt"))
+
+
+def test_a_checkpoint_that_was_damaged_since_takes_no_good_ones_place(tmp_path):
+    path = tmp_path / "last.pt"
+    for iteration in (1, 2):
+        state = make_state()
+        state.iteration = iteration
+        state.save(path)
+    flip_a_bit(path, 0.5)
+    state.save(path)
+    for name, iteration in (("last.pt", 2), ("previous.pt", 1)):
+        found = make_state()
+        found.load(path.with_name(name))
+        assert found.iteration == iteration
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
+    path = tmp_path / "last.pt"
+    make_state().save(path)
+    path.with_name("hashes.json").unlink()
+    make_state().load(path)
+    path.write_bytes(path.read_bytes()[: -(10**3)])
+    with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint cannot be resumed from"):
+        make_state().load(path)

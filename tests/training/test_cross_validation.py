@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import nibabel as nib
@@ -123,6 +124,26 @@ def test_stopped_in_a_fold_it_goes_on_there(finished, make_config, tmp_path, mon
     ours, theirs = (load_model(folder.model, CPU) for folder in (resumed.folder, finished))
     for mine, other in zip(ours.networks, theirs.networks, strict=True):
         assert all(torch.equal(v, other.state_dict()[k]) for k, v in mine.state_dict().items())
+
+
+def test_what_is_damaged_in_a_finished_fold_is_set_aside_and_made_again(
+    finished, make_config, tmp_path, caplog
+):
+    whole = results_of(finished)
+    shutil.copytree(finished.path, tmp_path / "tiny")
+    folder = RunFolder(tmp_path / "tiny")
+    for fold in range(3):
+        marker = fold_folder(folder, fold).finished
+        marker.write_text(marker.read_text().replace(str(finished.path), str(folder.path)))
+    mask = next(fold_folder(folder, 1).validation.glob("*_seg.nii.gz"))
+    weights = fold_folder(folder, 2).model / "models" / "model.safetensors"
+    for path in (mask, weights):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert cross_validate(make_config(tmp_path, *FOLDS), resume=True).is_finished
+    assert results_of(folder) == whole
+    for path in (mask, weights):
+        assert any(path.name in record.getMessage() for record in caplog.records)
+        assert path.with_name(f"{path.name}.damaged").read_bytes().endswith(b"?")
 
 
 def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(

@@ -239,6 +239,7 @@ def test_another_source_is_refused_and_the_same_is_not(stopped, source, tmp_path
     shutil.copytree(source, other)
     text = (other / "configs/metadata.json").read_text()
     (other / "configs/metadata.json").write_text(text.replace('"tiny"', '"huge"'))
+    (other / "configs/hashes.json").unlink()
     with pytest.raises(ConfigError, match=r"started from the model 'tiny' \(.*Leave --from out"):
         open_source(stopped, other)
 

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from pipeline.config import build_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError, TrainingError
+from pipeline.hashes import write_noted
 from pipeline.manifest import Split
 from pipeline.training import RunConfig, RunFolder
 from pipeline.transforms import Fingerprint
@@ -39,7 +40,7 @@ def test_a_new_run_is_recorded(folder, config, split, tmp_path):
     recorded = yaml.safe_load(folder.config.read_text())
     assert build_config(RunConfig, recorded, [], where="test") == config
     assert folder.read_fingerprint() == FINGERPRINT
-    assert folder.read_volumes() == VOLUMES
+    assert folder.read_split().volumes_ml == VOLUMES
     assert json.loads(folder.split.read_text()) == {
         "train": ["phantom_000", "phantom_001", "phantom_002"],
         "validation": ["phantom_003", "phantom_004"],
@@ -106,14 +107,14 @@ def test_budgets_device_and_workers_may_change(folder, make_config, tmp_path, wo
 def test_a_run_begun_before_there_were_rules_goes_on(folder, config):
     recorded = yaml.safe_load(folder.config.read_text())
     recorded["postprocessing"] = {"components": [{"label": "organ", "keep_largest": True}]}
-    folder.config.write_text(yaml.safe_dump(recorded))
+    write_noted(folder.config, yaml.safe_dump(recorded))
     folder.check_settings(config, resume=True)
 
 
 def test_only_whole_names_may_change(folder, make_config, tmp_path):
     recorded = yaml.safe_load(folder.config.read_text())
     recorded["estimated"] = 3
-    folder.config.write_text(yaml.safe_dump(recorded))
+    write_noted(folder.config, yaml.safe_dump(recorded))
     with pytest.raises(ConfigError, match="estimated=3, now None"):
         folder.check_settings(make_config(tmp_path), resume=True)
 
@@ -133,3 +134,50 @@ def test_other_cases_are_refused(folder, split):
         message = rf"split\.json: {number} cases were added, removed or moved.*'{name}'.*name="
         with pytest.raises(ConfigError, match=message):
             folder.check_split(changed)
+
+
+PARTS = ["config.yaml", "split.json", "fingerprint.json"]
+
+
+def go_on(folder, config, split):
+    folder.check_settings(config, resume=True)
+    folder.check_split(split)
+    folder.read_fingerprint()
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("content", [b"", b"{", b"once upon a time", b"\xff\x00", b"[]", None])
+@pytest.mark.parametrize("is_old", [False, True], ids=["with hashes", "of an earlier version"])
+def test_what_is_damaged_is_told_by_name(folder, config, split, part, content, is_old):
+    go_on(folder, config, split)
+    if is_old:
+        (folder.path / "hashes.json").unlink()
+        folder.checkpoint.parent.mkdir()
+        folder.checkpoint.touch()
+    (folder.path / part).unlink()
+    if content is not None:
+        (folder.path / part).write_bytes(content)
+    how = "damaged" if content is not None else "missing"
+    with pytest.raises(TrainingError, match=rf"{part}: the file is {how}.*name=\.\.\."):
+        go_on(folder, config, split)
+
+
+def test_any_digit_that_changed_is_noticed(folder, config, split):
+    for path in folder.path.glob("*.json"):
+        content = path.read_bytes()
+        for place in (n for n, byte in enumerate(content) if chr(byte).isdigit()):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            if path.name != "environment.json":  # It is for people.
+                with pytest.raises(PipelineError, match=rf"{path.name}: .* damaged"):
+                    go_on(folder, config, split)
+        path.write_bytes(content)
+    go_on(folder, config, split)
+
+
+def test_a_checkpoint_that_was_removed_leaves_the_one_before(folder):
+    assert folder.state is None
+    folder.checkpoint.parent.mkdir()
+    before = folder.checkpoint.with_name("previous.pt")
+    for path in (before, folder.checkpoint):
+        path.touch()
+        assert folder.state == path

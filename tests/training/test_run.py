@@ -17,9 +17,10 @@ from ignite.engine import Events
 
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import native_precision
+from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
-from pipeline.training import RunFolder, arithmetic, prepare, run, train
+from pipeline.training import RunFolder, arithmetic, cross_validate, prepare, run, train
 from pipeline.training.recorder import read_metrics
 
 CPU = torch.device("cpu")
@@ -98,9 +99,9 @@ def is_gone(pid):
 def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, split):
     folder = uninterrupted.path
     assert {path.name for path in folder.iterdir()} == {
-        "arithmetic.json", "checkpoints", "config.yaml", "curves.png", "environment.json",
-        "fingerprint.json", "metrics.csv", "model", "resources.json", "split.json", "tensorboard",
-        "validation",
+        ".lock", "arithmetic.json", "checkpoints", "config.yaml", "curves.png",
+        "environment.json", "fingerprint.json", "hashes.json", "metrics.csv", "model",
+        "resources.json", "split.json", "tensorboard", "validation",
     }  # fmt: skip
     masks = {path.name for path in uninterrupted.validation.glob("*.nii.gz")}
     assert masks == {f"{case.name}_seg.nii.gz" for case in split.validation}
@@ -269,6 +270,19 @@ def test_the_seed_decides(make_config, uninterrupted, outcome, tmp_path):
 def test_a_run_is_not_overwritten(make_config, uninterrupted):
     with pytest.raises(ConfigError, match=r"exists already.*--resume.*name="):
         train(make_config(uninterrupted.path.parent))
+
+
+@pytest.mark.parametrize("words", [[], ["data.fold=all", "data.folds=2"]])
+def test_a_second_training_in_a_folder_is_refused_and_told_of_the_first(
+    make_config, monkeypatch, tmp_path, words
+):
+    monkeypatch.setattr("pipeline.lock.PATIENCE_S", 0)
+    config = make_config(tmp_path, *words)
+    begin = cross_validate if words else train
+    first = rf"tiny: another run .*process {os.getpid()} on .*name="
+    with only_run(config.folder, lock=RUN_LOCK), pytest.raises(ConfigError, match=first):
+        begin(config)
+    assert not config.folder.exists()
 
 
 @pytest.mark.parametrize("overrides", [["training.max_epochs=1"], ["training.max_minutes=1e-6"]])

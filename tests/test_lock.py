@@ -1,5 +1,7 @@
 import errno
 import fcntl
+import re
+import socket
 import subprocess
 import sys
 
@@ -36,8 +38,13 @@ def holder(out):
     process.stdout.close()
 
 
-def test_a_second_run_is_refused(out, holder):
+def test_a_second_run_is_refused_and_told_which_is_the_first(out, holder):
     assert is_locked(out)
+    by_name = rf"another run .*\(process {holder.pid} on {re.escape(socket.gethostname())}\)"
+    with pytest.raises(ConfigError, match=by_name), only_run(out, 0):
+        pass
+    with pytest.raises(ConfigError, match=r"another run .*Do this\."), only_run(out, 0, "Do this."):
+        pass
     with (
         pytest.raises(ConfigError, match="another run is writing to this folder"),
         only_run(out, 0),
@@ -65,3 +72,18 @@ def test_a_file_system_without_locks_does_not_count_as_another_run(out, monkeypa
     monkeypatch.setattr(fcntl, "flock", refuse)
     with only_run(out, 0):
         pass
+
+
+def test_a_lock_that_its_holder_removed_counts_for_nobody(tmp_path, monkeypatch):
+    """Two that wait for a lock whose file goes must not both get it, one of them the old file."""
+    out = tmp_path / "new"
+    with only_run(out, 0):
+        held = (out / PRIVATE / "lock").open("a")
+    assert not out.exists(), "it holds nothing else"
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with only_run(out, 0):
+        (out / "kept").touch()
+        with pytest.raises(ConfigError), only_run(out, 0):
+            pass
+    held.close()
+    assert (out / "kept").exists()

@@ -1,0 +1,120 @@
+"""One run at a time in an output folder."""
+
+import contextlib
+import errno
+import os
+import shlex
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import ConfigError
+from pipeline.ownership import PRIVATE, make_private_folder
+
+LOCK = f"{PRIVATE}/lock"
+ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
+"""Held by a round trip to an archive, which consists of many runs."""
+
+RUN_LOCK = ".lock"
+"""Held in its folder by a training, and by what changes its model afterwards."""
+
+PATIENCE_S = 10.0
+"""A run that was just ended may hold the lock for a moment longer."""
+
+
+@contextmanager
+def only_run(
+    out: Path, patience_s: float | None = None, remedy: str = "", lock: str = LOCK
+) -> Iterator[None]:
+    """Keep other runs out of a folder for the length of a block.
+
+    The system frees the lock however the process ends. A folder that holds nothing else at the end
+    is removed.
+
+    Args:
+        out: The folder; made if it is not there.
+        patience_s: How long to wait for another run; `PATIENCE_S` by default.
+        remedy: What to do about another run, if not what helps where studies are segmented.
+        lock: The file in the folder that is locked.
+
+    Raises:
+        ConfigError: If another run has it, with the process and the machine that it runs on.
+    """
+    with _locked(out, lock, PATIENCE_S if patience_s is None else patience_s) as file:
+        if file is None:
+            found = f"another run is writing to this folder{_holder(out / lock)}"
+            look = f"trivox status {shlex.quote(str(out))}"
+            usual = f"Wait for it (`{look}`), stop it, or name another folder."
+            raise ConfigError(out, found, remedy or usual)
+        file.truncate(0)
+        file.write(f"{os.getpid()} {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            _remove_if_alone(out, out / lock)
+
+
+@contextmanager
+def _locked(out: Path, lock: str, patience_s: float) -> Iterator[IO[str] | None]:
+    """Give the locked file, or None if another process keeps it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        path = out / lock
+        if path.parent == out:
+            out.mkdir(parents=True, exist_ok=True)
+        else:
+            make_private_folder(out)
+        with path.open("a", encoding="utf-8") as file:
+            is_ours = _try(file)
+            # Unless its last holder has just removed it.
+            if is_ours and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                yield file
+                return
+        if time.monotonic() > deadline:
+            yield None
+            return
+        time.sleep(0.1)
+
+
+def _holder(path: Path) -> str:
+    """Say who holds the lock, as far as the file tells."""
+    try:
+        pid, _, host = path.read_text("utf-8").partition(" ")
+    except (OSError, ValueError):
+        return ""
+    return f" (process {pid} on {host})" if pid.isdecimal() and host else ""
+
+
+def _remove_if_alone(out: Path, lock: Path) -> None:
+    with contextlib.suppress(OSError):
+        if {*out.iterdir(), *lock.parent.iterdir()} <= {lock, lock.parent}:
+            lock.unlink()
+            if lock.parent != out:
+                lock.parent.rmdir()
+            out.rmdir()
+
+
+def is_locked(out: Path, lock: str = LOCK) -> bool:
+    """Tell whether a run is writing to a folder now, by the file that it locks."""
+    try:
+        with (out / lock).open("a") as file:
+            return not _try(file)
+    except OSError:
+        return False
+
+
+def _try(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks; the journal still holds one writer at a time.
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some network file systems (Lustre without `flock`) know no locks: nobody holds one then.
+        return error.errno in (errno.ENOSYS, errno.EOPNOTSUPP)
+    return True

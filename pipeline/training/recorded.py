@@ -1,0 +1,56 @@
+"""What a run's folder says, read back when the run goes on; or that a file of it is damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from pipeline.errors import TrainingError
+from pipeline.hashes import check_whole
+from pipeline.manifest import Volumes
+
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError)
+"""What reading a damaged file of a run may raise."""
+
+Parsed = TypeVar("Parsed")
+
+
+class RecordedSplit(BaseModel):
+    """What a run's folder says of its cases: their names, and the volumes that dealt them."""
+
+    train: list[str]
+    validation: list[str]
+    volumes_ml: Volumes = {}
+
+
+def read_whole(path: Path, parse: Callable[[str], Parsed], remedy: str) -> Parsed:
+    """Read a file of a run.
+
+    Args:
+        path: The file.
+        parse: Turns its text into what it says.
+        remedy: What helps if it is damaged.
+
+    Raises:
+        TrainingError: If it is damaged or is not there.
+    """
+    check_whole(path, TrainingError, remedy)
+    try:
+        return parse(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise TrainingError(path, "the file is missing", remedy) from error
+    except _DAMAGE as error:
+        raise TrainingError(path, "the file is damaged: it cannot be read", remedy) from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,65 @@
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.errors import TrainingError
+from pipeline.training import room
+from pipeline.training.room import check_room, expected_bytes
+from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms.fingerprint import ChannelStatistics, Percentiles
+
+MR = ChannelNormalisation(kind="mr")
+SETTINGS = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), crop_margin_mm=0, channels=(MR, MR))
+FLAT = ChannelStatistics(percentile_00_5=0, percentile_99_5=1, mean=0, std=1)
+SIZES = Percentiles(p10=(20.0, 20.0, 20.0), p50=(30.0, 20.0, 20.0), p90=(40.0, 20.0, 20.0))
+FINGERPRINT = Fingerprint(
+    num_cases=3,
+    spacing_mm=(1.0, 1.0, 1.0),
+    spacing_range_mm=((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+    shape=(20, 20, 20),
+    channels=(FLAT, FLAT),
+    size_percentiles_mm=SIZES,
+)
+# 10 x 10 x 10 and 20 x 10 x 10 voxels of two float32 and one int16.
+SMALL, LARGE = 10_000, 20_000
+
+
+def channel(lowest, air):
+    return SimpleNamespace(
+        share_lowest=SimpleNamespace(highest=lowest), share_air=SimpleNamespace(highest=air)
+    )
+
+
+@pytest.fixture
+def fingerprint():
+    """Half of the voxels of the fullest channel are empty."""
+    look = SimpleNamespace(channels=(channel(0.5, 0.2), channel(0.1, 0.8)))
+    return FINGERPRINT.model_copy(update={"look": look})
+
+
+@pytest.fixture
+def free(monkeypatch):
+    return lambda number: monkeypatch.setattr(room, "free_bytes", lambda _: number)
+
+
+def test_the_bytes_of_the_arrays(fingerprint):
+    assert expected_bytes(3, fingerprint, SETTINGS) == (3 * SMALL // 2, 3 * LARGE)
+    assert expected_bytes(3, FINGERPRINT, SETTINGS) == (0, 3 * LARGE)
+    old = FINGERPRINT.model_copy(update={"size_percentiles_mm": None})
+    assert expected_bytes(3, old, SETTINGS) == (0, 0)
+
+
+def test_too_little_room_is_refused_with_what_is_missing(tmp_path, fingerprint, free, caplog):
+    free(3 * SMALL // 2 - 1000)
+    text = r"cache: the disk is full: 3 .* 15\.0 kB, 14\.0 kB are free.*1\.0 kB.*data\.cache="
+    with pytest.raises(TrainingError, match=text):
+        check_room(tmp_path / "cache", 3, fingerprint, SETTINGS)
+    free(3 * SMALL // 2)
+    with caplog.at_level(logging.WARNING):
+        check_room(tmp_path / "cache", 3, fingerprint, SETTINGS)
+    assert "may become full" in caplog.text
+    caplog.clear()
+    free(3 * LARGE)
+    check_room(tmp_path / "cache", 3, fingerprint, SETTINGS)
+    assert not caplog.records
