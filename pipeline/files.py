@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.disk import errors_named
-from pipeline.ownership import PRIVATE, WRITTEN, make_folder, make_way
+from pipeline.ownership import PRIVATE, WRITTEN, make_folder, make_way, set_aside
 
 _TEMPORARY = ".writing-"
 _MADE_HERE = re.compile(rf"{re.escape(_TEMPORARY)}\w{{8}}")
@@ -60,6 +60,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         for written in temporary.rglob("*"):
             if written.is_file():
                 _to_disk(written)
+        if os.path.lexists(target) and not target.is_dir():
+            set_aside(target)
         try:
             temporary.rename(target)
         except OSError:

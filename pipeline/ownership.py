@@ -2,7 +2,7 @@
 
 A folder that Trivox writes into has a private folder. What is written below is recorded there:
 
-    FOLDER/.trivox/written/<path>            SHA-256 of what was written to FOLDER/<path>
+    FOLDER/.trivox/written/<path>.sha256     of what was written to FOLDER/<path>
     FOLDER/.trivox/replaced/<time>/<path>    what lay at FOLDER/<path> and was something else
 
 So a file that somebody put there, or changed, is moved aside before another one takes its name.
@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,16 +90,29 @@ def make_way(target: Path, new: Path) -> None:
         _record(home, target, [_digest_of(new), *_clear(target, home)])
 
 
-def set_aside(path: Path, folder: Path) -> Path:
+def check_free(paths: Iterable[Path], *, replace: bool) -> None:
+    """Refuse to write where something lies, unless that may be set aside.
+
+    Raises:
+        ConfigError: If something lies there and nobody said that it may be replaced.
+    """
+    for path in paths:
+        if not replace and os.path.lexists(path):
+            remedy = "Choose another name, or add --replace: what is there is kept in"
+            raise ConfigError(path, "exists already", f"{remedy} {REPLACED}/ then.")
+
+
+def set_aside(path: Path, folder: Path | None = None) -> Path:
     """Move a file or folder to `folder/.trivox/replaced/<time>/`, where nothing is ever removed.
 
     Args:
         path: What to move; a link is moved itself, not what it points to.
-        folder: Lies above it.
+        folder: Lies above it; without it, the nearest that records what is written, or its own.
 
     Returns:
         Where it is now.
     """
+    folder = folder or next(_homes(path), path.parent)
     kept = make_private_folder(folder) / Path(REPLACED).name
     name = path.absolute().relative_to(folder.absolute())
     time = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -139,7 +152,8 @@ def _homes(path: Path) -> Iterator[Path]:
 
 
 def _record_of(home: Path, path: Path) -> Path:
-    return home / WRITTEN / path.absolute().relative_to(home)
+    name = path.absolute().relative_to(home)
+    return home / WRITTEN / name.with_name(f"{name.name}.sha256")
 
 
 def _recorded(home: Path, path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_input_choices, add_segment, add_status
 from pipeline.slurm_verb import add_slurm
-from pipeline.verbs import Choices
+from pipeline.verbs import Choices, add_replace
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -165,7 +165,8 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-measure", action="store_true", help="judge the speed without running a few steps"
     )
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    add_replace(parser)
+    parser.add_argument("--force", dest="replace", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(verb=verbs.plan)
 
 

@@ -6,7 +6,7 @@ In a module of its own because it needs no model, unlike the other verbs that wr
 import argparse
 
 from pipeline.paths import to_read, to_write
-from pipeline.verbs import DONE, Choices, print_lines
+from pipeline.verbs import DONE, Choices, add_replace, print_lines
 
 _DESCRIPTION = """\
 Refine a segmentation that any tool or person made, by a fully connected
@@ -59,8 +59,8 @@ def add_refine(choices: Choices, common: argparse.ArgumentParser) -> None:
         "refine",
         parents=[common],
         usage="trivox refine --image IMAGE [IMAGE ...] (--labels FILE | --probabilities FILE) "
-        "--out FILE [--picture FILE] [--max-memory SIZE] [--device DEVICE] [key=value ...] "
-        "[--verbose]",
+        "--out FILE [--picture FILE] [--max-memory SIZE] [--device DEVICE] [--replace] "
+        "[key=value ...] [--verbose]",
         help="refine any segmentation by its image, without a model",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -98,6 +98,7 @@ def add_refine(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_replace(parser)
     parser.set_defaults(verb=refine)
 
 
@@ -115,7 +116,7 @@ def refine(options: argparse.Namespace) -> int:
     )
 
     config = build_config(RefinementConfig, {}, options.overrides, where="trivox refine")
-    outputs = Outputs(options.out, options.picture)
+    outputs = Outputs(options.out, options.picture, replace=options.replace)
     request = Request(
         images=tuple(options.image),
         segmentation=options.labels or options.probabilities,

@@ -76,6 +76,7 @@ def slurm(options: argparse.Namespace) -> int:
     from pipeline.cohort.outputs import make_output_folder
     from pipeline.config import build_config
     from pipeline.model import read_description
+    from pipeline.ownership import claim
 
     read_description(options.model)
     same = ("partition", "account", "workers", "gpus", "threads", "memory", "interface", "python")
@@ -87,6 +88,7 @@ def slurm(options: argparse.Namespace) -> int:
     }
     config = build_config(SlurmConfig, settings, (), where="trivox slurm")
     make_output_folder(options.out)
+    claim(options.out)
     verbose = ["--verbose"] * options.verbose
     words = [*_words_again(options), *options.overrides, *verbose]
     files = write_slurm_files(words, config, options.out)

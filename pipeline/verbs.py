@@ -101,6 +101,7 @@ def evaluate(options: argparse.Namespace) -> int:
         write_scores,
     )
     from pipeline.manifest import load_manifest
+    from pipeline.ownership import claim
 
     config = build_config(EvaluationConfig, {}, options.overrides, where="trivox evaluate")
     manifest = options.manifest and load_manifest(
@@ -126,10 +127,10 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         raise ConfigError(options.predictions, "no case could be scored", remedy)
     summaries = summarise(result.scores, result.config)
+    claim(options.out)
     write_scores(result.scores, summaries, options.out)
     _results().print(format_table(summaries))
-    text = f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}"
-    _results().print(text, soft_wrap=True, markup=False)
+    print_lines([f"scores: {options.out / 'scores.csv'}, {options.out / 'summary.csv'}"])
     return SOME_FAILED if result.problems else DONE
 
 
@@ -190,7 +191,7 @@ def plan(options: argparse.Namespace) -> int:
         "memory_gb": options.memory and planning.parse_memory(options.memory),
         "minutes": options.minutes,
         "measure": not options.no_measure,
-        "overwrite": options.force,
+        "replace": options.replace,
     }
     result = planning.plan(build_config(planning.PlanConfig, request, (), where="trivox plan"))
     print_lines(planning.summary_of(result))
@@ -235,6 +236,15 @@ def show(options: argparse.Namespace) -> int:
         raise ConfigError(options.overrides[0], "`show` takes no settings", "Leave it out.")
     print_lines(describe_model(options.model))
     return DONE
+
+
+def add_replace(parser: argparse.ArgumentParser) -> None:
+    """Add the word that lets a verb write where something lies."""
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="write where a file lies already; that one moves to .trivox/replaced/ in its folder",
+    )
 
 
 def print_lines(lines: "Sequence[Line]") -> None:

@@ -51,7 +51,7 @@ def test_ours_is_replaced_and_nothing_is_kept(home):
 
 def test_a_record_is_the_hash_of_the_content(home):
     write_text(home / "deep" / "a.txt", "content")
-    recorded = (home / WRITTEN / "deep" / "a.txt").read_text().split()
+    recorded = (home / WRITTEN / "deep" / "a.txt.sha256").read_text().split()
     assert recorded == [hashlib.sha256(b"content").hexdigest()]
 
 
@@ -93,10 +93,10 @@ def test_what_was_written_before_a_kill_is_ours(home):
 @pytest.mark.parametrize("damage", ["", "no hash at all", "0123"])
 def test_under_a_damaged_record_all_is_theirs(home, damage):
     write_text(home / "a.txt", "ours")
-    (home / WRITTEN / "a.txt").write_text(damage)
+    (home / WRITTEN / "a.txt.sha256").write_text(damage)
     write_text(home / "a.txt", "ours again")
     assert kept(home)["a.txt"] == ["ours"]
-    assert kept(home)[f"{WRITTEN}/a.txt"] == [damage]
+    assert kept(home)[f"{WRITTEN}/a.txt.sha256"] == [damage]
     assert is_ours(home / "a.txt")
 
 

@@ -54,7 +54,7 @@ class WorkFolders:
         for folder in (self.incoming.parent, self.incoming):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)
-        with (self.out / ARCHIVE_LOCK).open("w") as file:
+        with (self.out / ARCHIVE_LOCK).open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

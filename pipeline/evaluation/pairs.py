@@ -127,7 +127,8 @@ def _find_cases(folder: Path) -> dict[str, list[Path]]:
         raise ConfigError(folder, "no such folder", "Name a folder of label maps.")
     cases: dict[str, list[Path]] = {}
     for path in sorted({*folder.iterdir(), *folder.rglob(_BIDS_FILES)}):
-        if path.name.startswith(".") or not path.name.lower().endswith(VOLUME_SUFFIXES):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_hidden or not path.name.lower().endswith(VOLUME_SUFFIXES):
             continue
         name = case_name(path)
         if not name.endswith("_probabilities"):

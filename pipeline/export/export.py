@@ -1,6 +1,7 @@
 """Write a model in the format of another tool, all of it or nothing."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,9 +35,19 @@ def export_model(model: Model, to: str, out: Path) -> None:
     """
     if to not in FORMATS:
         raise ConfigError("--to", f"there is no format {to!r}", f"Use {' or '.join(FORMATS)}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(out, "exists already", "Choose another folder with --out, or remove it.")
-    with atomic_folder(out) as temporary:
+    _check_free(out)
+    # A link to an empty folder stays one.
+    with atomic_folder(out.resolve()) as temporary:
         FORMATS[to](model, temporary)
     for what in left_out(model.description):
         logger.warning("%s does not carry %s; see its README", out, what)
+
+
+def _check_free(out: Path) -> None:
+    remedy = "Choose a new folder with --out."
+    if out.is_dir():
+        first = next(out.iterdir(), None)
+        if first is not None:
+            raise ConfigError(first, "lies where the model would be written", remedy)
+    elif os.path.lexists(out):
+        raise ConfigError(out, "exists already", remedy)

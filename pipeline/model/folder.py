@@ -13,7 +13,6 @@ Source:
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from pipeline.files import sha256_of
 from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, write_noted
 from pipeline.model.description import ModelDescription, parse_description
 from pipeline.network import build_network
+from pipeline.ownership import remove
 
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.safetensors")
@@ -125,11 +125,11 @@ def named_weights(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]
 
 
 def _remove_model(folder: Path) -> None:
-    (folder / METADATA).unlink(missing_ok=True)
+    remove(folder / METADATA)
     for path in (folder / WEIGHTS).parent.glob("*.safetensors"):
-        path.unlink()
+        remove(path)
     # It is about the model that was there.
-    shutil.rmtree(folder / EVIDENCE, ignore_errors=True)
+    remove(folder / EVIDENCE)
 
 
 def _hash(folder: Path, description: ModelDescription) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_path, write_text
+from pipeline.ownership import claim, remove
 from pipeline.phantom import abdomen, head
 from pipeline.phantom.scanner import CT, MR, Scan, scan
 from pipeline.progress import track
@@ -78,7 +79,8 @@ def make_cohort(folder: Path, config: PhantomConfig) -> Path:
     if all(path.exists() for path in (*files, *tables)):
         logger.info("reusing the phantom cohort in %s", folder)
         return manifest
-    manifest.unlink(missing_ok=True)
+    claim(folder)
+    remove(manifest)
     for index, case in enumerate(track(cases, "Making phantom studies", len(cases))):
         _write_study(folder, case, make_study(config.kind, config.seed, index), config.kind)
     for path, text in tables.items():

@@ -31,7 +31,7 @@ class PlanConfig(BaseModel):
         default=None, gt=0, allow_inf_nan=False, description="Budget; a rule if not set."
     )
     measure: bool = Field(default=True, description="Run a few steps to learn the speed.")
-    overwrite: bool = Field(default=False, description="Replace a configuration that is there.")
+    replace: bool = Field(default=False, description="Set aside a configuration that is there.")
 
 
 def parse_memory(text: str) -> float:

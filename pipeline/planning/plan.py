@@ -8,6 +8,7 @@ import torch
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
 from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases
+from pipeline.ownership import check_free
 from pipeline.planning.compose import Choice, compose, round_to
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
@@ -38,9 +39,7 @@ def plan(config: PlanConfig) -> Plan:
     """
     if config.out.is_dir():
         raise ConfigError(config.out, "this is a folder", "Name a file: --out configs/mine.yaml.")
-    if config.out.exists() and not config.overwrite:
-        remedy = "Choose another --out, or add --force to replace it."
-        raise ConfigError(config.out, "this configuration exists already", remedy)
+    check_free([config.out], replace=config.replace)
     device = find_device(config)
     kind: Kind = "cpu" if device is not None and device.type == "cpu" else "cuda"
     memory_gb = available_gb(config, device)

@@ -177,8 +177,7 @@ def _write(loaded: _Loaded, class_IJK: Classes, request: Request) -> dict[Output
     """Write mask and picture; return what was written."""
     outputs, segmentation = request.outputs, loaded.segmentation
     labels_IJK = segmentation.labels(class_IJK)
-    # Killed from here on, no mask lies beside the record of another.
-    outputs.record.unlink(missing_ok=True)
+    outputs.make_way()
     files: dict[OutputKind, Path] = {"mask": outputs.mask}
     if outputs.picture is not None:
         given_IJK = segmentation.labels(segmentation.class_IJK)

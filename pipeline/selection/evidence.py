@@ -8,7 +8,6 @@ model/postprocessing/decision.png     the same as a picture
 import csv
 import io
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from pipeline.files import atomic_path, write_text
 from pipeline.hashes import check_whole, write_noted
 from pipeline.model import ModelDescription, save_description
 from pipeline.model.folder import EVIDENCE
+from pipeline.ownership import remove
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.plot import draw_decision
 from pipeline.selection.records import CandidateRecord, StructureRecord
@@ -80,7 +80,7 @@ def store_decision(decision: Decision, description: ModelDescription, folder: Pa
 
     The description goes last. Killed before, the model is used as it was.
     """
-    shutil.rmtree(folder / EVIDENCE, ignore_errors=True)
+    remove(folder / EVIDENCE)
     write_text(folder / CANDIDATES, _as_csv(decision))
     if decision.candidates:
         with atomic_path(folder / PICTURE) as temporary:

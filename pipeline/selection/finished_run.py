@@ -1,7 +1,6 @@
 """A finished run, read back: its cases, and of each case the member that never saw it."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.evaluation import EvaluationConfig
 from pipeline.hashes import check_whole
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.model import ModelDescription, read_description
+from pipeline.ownership import remove
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import check_trainable
 from pipeline.training.prepare import open_manifest
@@ -73,7 +73,7 @@ class FinishedRun:
 
     def remove_selection(self) -> None:
         """Free the disk after a search."""
-        shutil.rmtree(self.selection, ignore_errors=True)
+        remove(self.selection)
 
 
 def open_run(model: Path, overrides: Sequence[str] = ()) -> FinishedRun:

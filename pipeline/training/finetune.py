@@ -1,7 +1,6 @@
 """Start a run from a trained model: what it takes over, and what it refuses to."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.model import (
     hash_model,
     load_model,
 )
+from pipeline.ownership import remove
 from pipeline.progress import CONSOLE
 from pipeline.training.config import RunConfig
 from pipeline.training.folder import RunFolder
@@ -68,8 +68,8 @@ def keep_source(folder: RunFolder, given: Path | None) -> None:
     Raises:
         ModelError: If the folder is no model.
     """
-    shutil.rmtree(folder.source, ignore_errors=True)
-    folder.finetuning.unlink(missing_ok=True)
+    remove(folder.source)
+    remove(folder.finetuning)
     if given is not None:
         copy_model(given, folder.source)
 

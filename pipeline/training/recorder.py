@@ -9,6 +9,7 @@ from ignite.handlers import TensorboardLogger
 
 from pipeline.files import atomic_path
 from pipeline.hashes import noted_path
+from pipeline.ownership import make_folder
 from pipeline.training.recorded import read_whole
 
 
@@ -59,6 +60,7 @@ class Recorder:
         self._rows = [
             row for row in read_metrics(folder / "metrics.csv") if row.iteration <= resume_at
         ]
+        make_folder(folder / "tensorboard")
         self._tensorboard = TensorboardLogger(
             log_dir=str(folder / "tensorboard"), purge_step=resume_at + 1
         )

@@ -27,6 +27,7 @@ from pipeline.files import write_text
 from pipeline.inference import native_precision
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription
+from pipeline.ownership import remove
 from pipeline.report import ProbabilityWriter, write_mask, write_picture
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import read_label_map
@@ -171,7 +172,7 @@ def present_scores(
     for rank, name in _ranked(scores).items():
         # Those of an earlier validation of this run, which may have been of other cases.
         for picture in folder.path.glob(f"{rank}_*.png"):
-            picture.unlink()
+            remove(picture)
         _draw(by_name[name], description, folder, rank, config.ignore_value)
     return summaries
 

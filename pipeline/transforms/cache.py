@@ -8,6 +8,7 @@ that went into it; it appears under that name only when it is complete.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
 from pipeline.hashes import TABLE, note_all, state_of
 from pipeline.manifest import NORMALISE_OTHERWISE, Case
+from pipeline.ownership import set_aside
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.blocks import Blocks, write_blocks
 from pipeline.transforms.config import Preprocessing
@@ -124,7 +126,8 @@ def write_case(
 ) -> None:
     """Preprocess one case into `folder`, which appears only when it is complete.
 
-    A folder that is there already is taken for damaged: its files are replaced.
+    A folder that is there already is taken for damaged: its files are replaced, and those that
+    were not written here are set aside.
 
     Raises:
         StudyError: If the study cannot be preprocessed, or nothing is left of a channel.
@@ -141,6 +144,8 @@ def write_case(
         if folder.is_dir():
             # One by one, so that another run that reads the case finds all files at all times.
             for name in (*FILES, TABLE):
+                if os.path.lexists(folder / name) and state_of(folder / name) != "whole":
+                    set_aside(folder / name, folder.parent)
                 (temporary / name).replace(folder / name)
 
 

@@ -9,6 +9,7 @@ import torch
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import load_manifest
+from pipeline.ownership import REPLACED
 from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import PlanConfig, plan
 from pipeline.planning.memory import trace_cost
@@ -130,10 +131,12 @@ def test_too_little_memory_says_how_much_it_takes(phantom, tmp_path):
 def test_a_file_that_is_there_stays(phantom, tmp_path):
     out = tmp_path / "mine.yaml"
     out.write_text("precious")
-    with pytest.raises(ConfigError, match=r"exists already\. Choose another --out, or add --force"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: exists already.*--replace"):
         plan(request(phantom, out))
     assert out.read_text() == "precious"
-    plan(request(phantom, out, overwrite=True))
+    plan(request(phantom, out, replace=True))
+    (kept,) = (tmp_path / REPLACED).rglob("mine.yaml")
+    assert kept.read_text() == "precious"
     assert load_config(RunConfig, out).name == "mine"
 
 
@@ -178,7 +181,7 @@ def test_the_speed_is_measured_only_where_the_planned_size_fits(make_data, tmp_p
 
 def test_a_folder_is_no_place_for_a_plan(tmp_path):
     with pytest.raises(ConfigError, match=r"this is a folder\. Name a file"):
-        plan(request(tmp_path / "m.json", tmp_path, overwrite=True))
+        plan(request(tmp_path / "m.json", tmp_path, replace=True))
 
 
 def test_a_data_set_of_test_cases_is_refused(tmp_path):

@@ -46,7 +46,7 @@ class Case:
 
     def request(self, kind="labels", picture=None, **changes):
         """Return what refines this case."""
-        outputs = Outputs(self.folder / "out" / "refined.nii.gz", picture)
+        outputs = Outputs(self.folder / "out" / "refined.nii.gz", picture, replace=True)
         request = Request(
             images=(self.folder / "image.nii.gz",),
             segmentation=self.folder / f"{kind}.nii.gz",

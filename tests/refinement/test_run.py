@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, StudyError
+from pipeline.ownership import PRIVATE, REPLACED
 from pipeline.postprocessing.crf import Crf, CrfConfig
 from pipeline.refinement import Outputs, RefinementConfig, refine_files
 from pipeline.refinement.run import NO_LABEL
@@ -95,7 +96,7 @@ def test_same_input_same_bytes(case):
     assert first == second
 
 
-def test_stopped_while_writing_leaves_the_earlier_mask_without_a_record(case, monkeypatch):
+def test_stopped_while_writing_the_earlier_mask_and_its_record_are_kept(case, monkeypatch):
     request = case.request()
     request.outputs.mask.parent.mkdir()
     request.outputs.mask.write_bytes(b"earlier")
@@ -107,8 +108,22 @@ def test_stopped_while_writing_leaves_the_earlier_mask_without_a_record(case, mo
     monkeypatch.setattr("pipeline.report.mask.append", stop)
     with pytest.raises(KeyboardInterrupt):
         refine_files(request)
-    assert [path.name for path in request.outputs.mask.parent.iterdir()] == ["refined.nii.gz"]
-    assert request.outputs.mask.read_bytes() == b"earlier"
+    out = request.outputs.mask.parent
+    assert [path.name for path in out.iterdir()] == [PRIVATE]
+    kept = {path.name: path.read_bytes() for path in (out / REPLACED).glob("*/*")}
+    assert kept == {"refined.nii.gz": b"earlier", "refined.json": b"{}"}
+
+
+@pytest.mark.parametrize("taken", ["refined.nii.gz", "refined.json", "refined.png"])
+def test_what_lies_there_is_refused_by_name_before_any_work(case, taken):
+    request = case.request(picture=case.folder / "out" / "refined.png")
+    request = replace(request, outputs=replace(request.outputs, replace=False))
+    (case.folder / "out").mkdir()
+    (case.folder / "out" / taken).write_text("precious")
+    with pytest.raises(ConfigError, match=rf"{taken}: exists already.*--replace"):
+        refine_files(request)
+    assert [path.name for path in (case.folder / "out").iterdir()] == [taken]
+    assert (case.folder / "out" / taken).read_text() == "precious"
 
 
 def test_stopped_while_refining_leaves_nothing(case, monkeypatch):
