@@ -1,6 +1,7 @@
 """`plan()`: from a data set to a configuration, top to bottom."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
 from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases
-from pipeline.ownership import check_free
+from pipeline.ownership import check_free, set_aside
 from pipeline.planning.compose import Choice, compose, round_to
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
@@ -69,6 +70,8 @@ def plan(config: PlanConfig) -> Plan:
         device="a GPU elsewhere" if device is None else _describe_device(device),
         is_measured=pricer.device is not None,
     )
+    if os.path.lexists(config.out):
+        set_aside(config.out)
     write_plan(result, manifest, config.out)
     return result
 

@@ -1,6 +1,5 @@
 """The plan as a YAML file: each group of settings under the rule and the numbers it comes from."""
 
-import os
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,6 @@ from pipeline.errors import ConfigError
 from pipeline.files import write_text
 from pipeline.manifest import Manifest
 from pipeline.manifest.scheme import SCHEMES
-from pipeline.ownership import set_aside
 from pipeline.planning import rules
 from pipeline.planning.compose import Choice, settings_of
 from pipeline.planning.search import LARGEST_PATCH, Candidate
@@ -47,15 +45,10 @@ class Plan:
 
 
 def write_plan(plan: Plan, manifest: Manifest, path: Path) -> None:
-    """Write the file, after making sure that it says what `plan.config` says.
-
-    What lies there is set aside.
-    """
+    """Write the file, after making sure that it says what `plan.config` says."""
     text = plan_text(plan, manifest)
     if RunConfig.model_validate(yaml.safe_load(text)) != plan.config:
         raise ConfigError(path, "the plan does not read back as it was made", "Report this.")
-    if os.path.lexists(path):
-        set_aside(path)
     write_text(path, text)
 
 
