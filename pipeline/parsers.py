@@ -7,12 +7,12 @@ import argparse
 
 from pipeline import __version__, verbs
 from pipeline.archive_verb import add_pacs
-from pipeline.paths import to_read, to_write
+from pipeline.paths import add_replace, to_read, to_write
 from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_input_choices, add_segment, add_status
 from pipeline.slurm_verb import add_slurm
-from pipeline.verbs import Choices, add_replace
+from pipeline.verbs import Choices
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """The paths that words of the command line name: made independent of the current folder, once."""
 
 import os
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
 
@@ -36,3 +36,12 @@ def to_run(text: str) -> str:
         ArgumentTypeError: As for `to_write`.
     """
     return str(to_write(text)) if os.sep in text else text
+
+
+def add_replace(parser: ArgumentParser) -> None:
+    """Add the word that lets a verb write where something lies."""
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="write where a file lies already; that one moves to .trivox/replaced/ in its folder",
+    )

@@ -5,8 +5,8 @@ In a module of its own because it needs no model, unlike the other verbs that wr
 
 import argparse
 
-from pipeline.paths import to_read, to_write
-from pipeline.verbs import DONE, Choices, add_replace, print_lines
+from pipeline.paths import add_replace, to_read, to_write
+from pipeline.verbs import DONE, Choices, print_lines
 
 _DESCRIPTION = """\
 Refine a segmentation that any tool or person made, by a fully connected

@@ -238,15 +238,6 @@ def show(options: argparse.Namespace) -> int:
     return DONE
 
 
-def add_replace(parser: argparse.ArgumentParser) -> None:
-    """Add the word that lets a verb write where something lies."""
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="write where a file lies already; that one moves to .trivox/replaced/ in its folder",
-    )
-
-
 def print_lines(lines: "Sequence[Line]") -> None:
     """Print results: text as it is, tables as wide as they may be."""
     for line in lines:
