@@ -104,7 +104,7 @@ def _read(path: Path) -> Provenance:
     recorded = read_provenance(path)
     if recorded is None:
         found = "is no provenance that this version can read"
-        raise ConfigError(path, found, "Name the <case>_seg.json beside a mask.")
+        raise ConfigError(path, found, "Name a <case>_seg.json that `trivox segment` wrote.")
     return recorded
 
 
