@@ -1,10 +1,12 @@
 """The command line: parse the words, run the verb, report what went wrong.
 
 Heavy imports happen inside the verbs, so that `--help` answers at once. Exit codes: 0 all done;
-1 something failed or was rejected (the rest is done); 2 wrong usage or configuration;
-130 stopped by Ctrl-C or SIGTERM, to be resumed.
+1 some study failed or was rejected (the rest is done), or work that had begun was broken off;
+2 the user must change something before any study is looked at; 130 stopped by Ctrl-C or SIGTERM,
+to be resumed.
 """
 
+import errno
 import logging
 import os
 import re
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.disk import FULL
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.parsers import build_parser
 from pipeline.verbs import INTERRUPTED, SOME_FAILED, WRONG_USAGE
 
@@ -36,15 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_like_ctrl_c():
             return int(options.verb(options))
-    except ConfigError as error:
-        return _report(str(error), WRONG_USAGE)
     except PipelineError as error:
-        return _report(str(error), SOME_FAILED)
+        return _report(str(error), error.exit_code)
     except OSError as error:
         logging.getLogger(__name__).debug("failed", exc_info=True)
-        return _report(
-            _explain(error, next(word for word in words if word not in overrides)), SOME_FAILED
-        )
+        verb = next(word for word in words if word not in overrides)
+        return _report(_explain(error, verb), _code_of(error))
     except KeyboardInterrupt:
         return _report("stopped; run the same command again to go on", INTERRUPTED)
 
@@ -107,6 +106,14 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _code_of(error: OSError) -> int:
+    """Tell what a path or its permissions are to blame for from what a disk is."""
+    paths = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError,
+             IsADirectoryError)  # fmt: skip
+    named_badly = error.errno in (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+    return WRONG_USAGE if named_badly or isinstance(error, paths) else SOME_FAILED
 
 
 def _report(text: str, code: int) -> int:

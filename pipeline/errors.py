@@ -1,7 +1,7 @@
 """The error tree: every problem that a user can cause or meet, and nothing else.
 
     PipelineError           where, what was found, what to do
-      ConfigError           a configuration or a command line is wrong (exit code 2)
+      ConfigError           a configuration or a command line is wrong
       ManifestError         a data set's description does not hold
       StudyError            an input volume cannot be read or must be refused
       ModelError            a model folder is missing, torn or of another kind
@@ -10,7 +10,13 @@
 
 A wrong argument in code is a `ValueError`; a bug is whatever it is. `PipelineError` is for the
 user: its text is all they see, so it names the place, the finding and the remedy.
+
+Where one ends a command, its exit code is 2: the user must change something before any study is
+looked at. It is 1 for studies, and for errors that break off work that had begun.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class PipelineError(Exception):
@@ -20,7 +26,12 @@ class PipelineError(Exception):
         where: The file, row or key that is wrong.
         found: What was found there, with the value. No patient data.
         remedy: What the user can do about it, as a sentence.
+
+    Attributes:
+        exit_code: What a command ends with that it ends.
     """
+
+    exit_code = 2
 
     def __init__(self, where: object, found: str, remedy: str) -> None:
         super().__init__(where, found, remedy)
@@ -43,6 +54,8 @@ class ManifestError(PipelineError):
 class StudyError(PipelineError):
     """An input volume cannot be read, or must be refused."""
 
+    exit_code = 1
+
 
 class ModelError(PipelineError):
     """A model folder is missing, torn or of another kind."""
@@ -54,3 +67,13 @@ class TrainingError(PipelineError):
 
 class ArchiveError(PipelineError):
     """A DICOM archive cannot be reached, refuses, or gives less than it lists."""
+
+
+@contextmanager
+def work_begun() -> Iterator[None]:
+    """Give errors that leave the block the exit code of work that was begun and broken off."""
+    try:
+        yield
+    except PipelineError as error:
+        error.exit_code = 1
+        raise

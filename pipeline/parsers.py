@@ -20,7 +20,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trivox",
         description="Train 3D networks on CT or MRI studies, segment cohorts, score the masks.",
-        epilog="Start with `trivox train phantom_ct`: it needs no data.",
+        epilog="Start with `trivox train phantom_ct`: it needs no data. Exit codes: 0 all done; 1 "
+        "some study was rejected or failed, or work that had begun was broken off; 2 something "
+        "must be changed before any study is looked at; 130 stopped.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
     choices = parser.add_subparsers(title="verbs", required=True, metavar="VERB")

@@ -2,7 +2,10 @@
 
 import os
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline.errors import ConfigError
 
 
 def to_write(text: str) -> Path:
@@ -45,3 +48,17 @@ def add_replace(parser: ArgumentParser) -> None:
         action="store_true",
         help="write where a file lies already; that one moves to .trivox/replaced/ in its folder",
     )
+
+
+def check_root(inputs: Sequence[Path], root: Path | None) -> bool:
+    """Tell whether there is a manifest among inputs, which alone takes a root.
+
+    Raises:
+        ConfigError: If a root is given and there is none.
+    """
+    from pipeline.manifest import is_manifest
+
+    with_manifest = any(is_manifest(path) for path in inputs)
+    if root is not None and not with_manifest:
+        raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
+    return with_manifest

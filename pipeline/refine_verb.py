@@ -5,6 +5,7 @@ In a module of its own because it needs no model, unlike the other verbs that wr
 
 import argparse
 
+from pipeline.errors import ConfigError
 from pipeline.paths import add_replace, to_read, to_write
 from pipeline.verbs import DONE, Choices, print_lines
 
@@ -116,10 +117,14 @@ def refine(options: argparse.Namespace) -> int:
     )
 
     config = build_config(RefinementConfig, {}, options.overrides, where="trivox refine")
+    segmentation = options.labels or options.probabilities
+    for path in (*options.image, segmentation):
+        if not path.exists():
+            raise ConfigError(path, "file does not exist", "Check the path.")
     outputs = Outputs(options.out, options.picture, replace=options.replace)
     request = Request(
         images=tuple(options.image),
-        segmentation=options.labels or options.probabilities,
+        segmentation=segmentation,
         kind="labels" if options.labels else "probabilities",
         outputs=outputs,
         config=config,

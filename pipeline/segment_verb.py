@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.archive_verb import add_replace
 from pipeline.errors import ConfigError
-from pipeline.paths import to_read, to_write
+from pipeline.paths import check_root, to_read, to_write
 from pipeline.processes import add_hung_after
 from pipeline.verbs import DONE, MAY_OVERRIDE, SOME_FAILED, Choices, print_lines
 
@@ -128,6 +128,7 @@ def segment(options: argparse.Namespace) -> int:
     description = override_settings(
         read_description(options.model), options.overrides, MAY_OVERRIDE
     )
+    check_root(options.inputs, options.root)
     studies = find_studies(
         options.inputs,
         num_channels=len(description.channels),

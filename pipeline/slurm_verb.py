@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.paths import to_run
+from pipeline.paths import check_root, to_run
 from pipeline.segment_verb import add_words
-from pipeline.verbs import DONE, Choices, print_lines
+from pipeline.verbs import DONE, MAY_OVERRIDE, Choices, print_lines
 
 
 def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
@@ -75,10 +75,9 @@ def slurm(options: argparse.Namespace) -> int:
         raise ConfigError("slurm", found, "Install it: pip install 'trivox[cluster]'.") from error
     from pipeline.cohort.outputs import make_output_folder
     from pipeline.config import build_config
-    from pipeline.model import read_description
     from pipeline.ownership import claim
 
-    read_description(options.model)
+    _check_words(options)
     same = ("partition", "account", "workers", "gpus", "threads", "memory", "interface", "python")
     settings = {name: getattr(options, name) for name in same} | {
         "kind": "slurm",
@@ -94,6 +93,29 @@ def slurm(options: argparse.Namespace) -> int:
     files = write_slurm_files(words, config, options.out)
     print_lines([f"submit it with: {files.command}"])
     return DONE
+
+
+def _check_words(options: argparse.Namespace) -> None:
+    """Refuse now what `segment` would refuse when the job starts.
+
+    Raises:
+        PipelineError: The one that `segment` would end with.
+    """
+    from pipeline.config import override_settings
+    from pipeline.inference import check_device_name
+    from pipeline.model import read_description
+    from pipeline.planning import parse_memory
+    from pipeline.study import SeriesRule
+
+    override_settings(read_description(options.model), options.overrides, MAY_OVERRIDE)
+    check_device_name(options.device)
+    SeriesRule.parse(options.series)
+    if options.max_memory is not None:
+        parse_memory(options.max_memory)
+    check_root(options.inputs, options.root)
+    for path in options.inputs:
+        if not path.exists():
+            raise ConfigError(path, "there is no such file or folder", "Check the path.")
 
 
 class _Recording(argparse.ArgumentParser):

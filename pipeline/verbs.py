@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.paths import check_root
 from pipeline.progress import CONSOLE
 
 if TYPE_CHECKING:
@@ -148,9 +149,7 @@ def check(options: argparse.Namespace) -> int:
         remedy = "Leave it out, or give the model whose settings it changes (--model)."
         raise ConfigError(options.overrides[0], "`check` takes no settings without a model", remedy)
     inputs: list[Path] = options.inputs
-    with_manifest = any(data_sets.is_manifest(path) for path in inputs)
-    if options.root is not None and not with_manifest:
-        raise ConfigError("--root", "there is no manifest to look for data of", "Leave it out.")
+    with_manifest = check_root(inputs, options.root)
     if description is not None or not with_manifest:
         names = () if description is None else [each.name for each in description.channels]
         findings, num_cases = check_inputs(

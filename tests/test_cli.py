@@ -78,7 +78,7 @@ def test_trouble_with_files_is_one_line(run_with, tmp_path, capsys):
     def read(options):
         return (tmp_path / "none").read_text()
 
-    assert run_with(read) == 1
+    assert run_with(read) == 2
     assert f"trivox: {tmp_path / 'none'}: No such file or directory" in capsys.readouterr().err
 
 

@@ -133,6 +133,6 @@ def test_a_row_that_leads_out_does_not_tell_where_to(segment, tmp_path, hospital
     table.parent.mkdir()
     table.write_text(f"case,image\np1,{hospital / 'good.nii.gz'}\n")
     code, printed = segment(table)
-    assert code == 1
+    assert code == 2
     assert "cases.csv:2: a path leads out of the data folder" in printed
     assert_no_secret(printed, b"")

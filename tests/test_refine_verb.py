@@ -40,7 +40,7 @@ def test_refines_and_prints_what_changed(words, tmp_path, capsys):
         (["--max-memory", "lots"], 2, "Write it as 8GB"),
         (["--max-memory", "1MB"], 1, "Raise --max-memory"),
         (["--device", "abacus"], 2, "is no device"),
-        (["--image", "none.nii.gz"], 1, "none.nii.gz: file does not exist"),
+        (["--image", "none.nii.gz"], 2, "none.nii.gz: file does not exist"),
         (["--out", "mask.nrrd"], 2, "does not end in .nii.gz"),
     ],
 )

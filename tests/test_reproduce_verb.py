@@ -44,7 +44,7 @@ def test_memory_may_be_limited(words, capsys):
     [
         (["inference.overlap=0.5"], 2, "takes no settings"),
         (["--device", "abacus"], 2, "is no device"),
-        (["--model", "nowhere"], 1, "no model here"),
+        (["--model", "nowhere"], 2, "no model here"),
         (["--input", "nowhere.nii"], 2, "there is no such file"),
     ],
 )

@@ -142,7 +142,7 @@ def test_how_long_a_process_may_be_silent_can_be_said(
 
     monkeypatch.setattr(own_process, "OwnProcess", refuse)
     out = str(tmp_path / "out")
-    assert main(["segment", str(cohort), "--model", str(model), "--out", out, *words]) == 1
+    assert main(["segment", str(cohort), "--model", str(model), "--out", out, *words]) == 2
     assert asked == [seconds]
 
 
@@ -154,5 +154,5 @@ def test_no_time_at_all_is_wrong_usage(capsys):
 
 
 def test_status_of_a_folder_without_a_run_says_so(tmp_path, capsys):
-    assert main(["status", str(tmp_path)]) == 1
+    assert main(["status", str(tmp_path)]) == 2
     assert "Give the folder that `trivox segment` writes to" in capsys.readouterr().err

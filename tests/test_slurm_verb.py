@@ -32,7 +32,7 @@ def test_the_job_segments_what_was_named_from_any_folder(words, tmp_path, capsys
     script = tmp_path / "o ut" / "slurm" / "segment.sbatch"
     printed = capsys.readouterr().out
     assert shlex.split(printed.partition(": ")[2]) == ["sbatch", str(script)]
-    run = command_of(script)[4:]
+    run = command_of(script)[5:]
     cluster = str(script.with_name("cluster.yaml"))
     expected = [
         *(str(tmp_path / "a.nii.gz"), "--model", str(tmp_path / "model")),

@@ -58,7 +58,7 @@ def test_check_with_a_model_compares_without_segmenting(tmp_path, capsys):
 def test_segment_without_a_model_says_what_to_give(tmp_path, capsys):
     write(tmp_path / "a.nii.gz", np.zeros((4, 5, 6)))
     words = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    assert main(["segment", str(tmp_path / "a.nii.gz"), *words]) == 1
+    assert main(["segment", str(tmp_path / "a.nii.gz"), *words]) == 2
     assert "no model here" in capsys.readouterr().err
 
 
@@ -128,12 +128,12 @@ def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
     (tmp_path / "set").mkdir()
     table = tmp_path / "set" / "list.csv"
     table.write_text(f"image\n{tmp_path}/a.nii.gz\n")
-    assert main(["check", str(table)]) == 1
+    assert main(["check", str(table)]) == 2
     assert "list.csv:2: a path leads out" in capsys.readouterr().err
     assert main(["check", str(table), "--allow-outside"]) == 0
     save_model(tiny_model(), tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main(["segment", str(table), *words]) == 1
+    assert main(["segment", str(table), *words]) == 2
     assert not list((tmp_path / "out").glob("*.csv"))
     assert main(["segment", str(table), *words, "--allow-outside"]) == 0
 
@@ -287,7 +287,7 @@ def test_a_finished_training_survives_its_search(after_training, capsys, error, 
 
 def test_show_and_search_name_what_is_no_model(tmp_path, capsys):
     for verb in ("show", "postprocess-search"):
-        assert main([verb, str(tmp_path)]) == 1
+        assert main([verb, str(tmp_path)]) == 2
         assert "no model here" in capsys.readouterr().err
 
 

@@ -24,6 +24,7 @@ from pipeline.archive.segmenter import SegmentFolder
 from pipeline.archive.steps import Steps
 from pipeline.archive.table import write_table
 from pipeline.archive.work import find_work
+from pipeline.errors import work_begun
 from pipeline.progress import make_progress
 from pipeline.quiet import quiet_libraries
 
@@ -106,7 +107,8 @@ def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
             folders.remove_others({study.name for study in to_do})
         try:
             if to_do:
-                _Line(trip, folders, steps).run(to_do)
+                with work_begun():
+                    _Line(trip, folders, steps).run(to_do)
         finally:
             ledger.end_run()
             write_table(ledger, trip.out)

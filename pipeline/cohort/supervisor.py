@@ -17,7 +17,7 @@ from pipeline.cohort.previous import ALREADY_COMPLETE
 from pipeline.cohort.request import Request
 from pipeline.cohort.signature import Stamp, sign, stamp, stamp_input
 from pipeline.cohort.study_input import StudyInput
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, work_begun
 from pipeline.journal import Entry, Journal, Row, write_tables
 
 logger = logging.getLogger(__name__)
@@ -72,17 +72,22 @@ class Supervisor:
             PipelineError: If the disk is full, or the workers cannot be started.
         """
         self._sort()
-        self._show.begin(len(self._studies), len(self._rows))
+        num_ended = len(self._rows)
+        self._show.begin(len(self._studies), num_ended)
         try:
             if self._waiting or self._alone:
                 self._work(start_workers())
+        except PipelineError as error:
+            error.exit_code = 1 if len(self._rows) > num_ended else error.exit_code
+            raise
         finally:
             self._journal.end_run(self._run)
             self._write_tables()
         if self._disk_is_full:
             found = f"the disk is full; {len(self._rows)} of {len(self._studies)} studies ended"
             remedy = "Free space and run the same command again: it goes on from here."
-            raise PipelineError(self._request.out, found, remedy)
+            with work_begun():
+                raise PipelineError(self._request.out, found, remedy)
         return tuple(self._rows[study.case] for study in self._studies)
 
     def _sort(self) -> None:

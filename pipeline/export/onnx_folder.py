@@ -34,7 +34,7 @@ def write_onnx(model: Model, folder: Path) -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         found = f"this needs the package {missing[0]}"
-        raise ConfigError("--to onnx", found, "Install it: pip install trivox[export]")
+        raise ConfigError("--to onnx", found, "Install it: pip install 'trivox[export]'.")
     description = model.description
     _write_network(model, folder / "network.onnx")
     spec = json.dumps(onnx_spec(description), indent=2)

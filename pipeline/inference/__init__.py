@@ -10,6 +10,7 @@ from pipeline.inference.memory import (
 from pipeline.inference.precision import (
     Precision,
     autocast_type,
+    check_device_name,
     choose_device,
     native_precision,
     proven_precision,
@@ -28,6 +29,7 @@ __all__ = [
     "Predictor",
     "Stream",
     "autocast_type",
+    "check_device_name",
     "choose_device",
     "is_out_of_memory",
     "native_precision",

@@ -52,17 +52,26 @@ def native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     return "fp32"
 
 
+def check_device_name(name: str) -> None:
+    """Make sure that a name is one that a device can have, here or on another machine.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise ConfigError("device", f"{name!r} is no device", "Use auto, cpu, cuda or cuda:N.")
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; `auto` is the first GPU, or the CPU where there is none.
 
     Raises:
         ConfigError: If there is no such device.
     """
+    check_device_name(name)
     num_gpus = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if num_gpus else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise ConfigError("device", f"{name!r} is no device", "Use auto, cpu, cuda or cuda:N.")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
         found = f"{name!r}, but torch finds {num_gpus} GPUs here"

@@ -134,7 +134,9 @@ class Loop:
 
     def _failure(self, found: str, remedy: str, iteration: int) -> TrainingError:
         rank = f" on rank {self._ranks.rank}" if self._ranks.world_size > 1 else ""
-        return TrainingError(f"iteration {iteration}{rank}", found, remedy)
+        error = TrainingError(f"iteration {iteration}{rank}", found, remedy)
+        error.exit_code = 1
+        return error
 
     def _check_same_start(self) -> None:
         ranks, iteration = self._ranks, self._state.iteration
