@@ -138,6 +138,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Verify a data set, or single inputs, against a model if one is given; print the findings."""
     from pipeline import manifest as data_sets
+    from pipeline.admission import check_data_set
     from pipeline.cohort import BidsChoice, DataRoot, check_inputs
     from pipeline.config import override_settings
     from pipeline.model import read_description
@@ -164,7 +165,7 @@ def check(options: argparse.Namespace) -> int:
         manifest = data_sets.load_manifest(
             inputs[0], options.root, allow_outside=options.allow_outside
         )
-        findings, num_cases = data_sets.check_manifest(manifest), len(manifest.cases)
+        findings, num_cases = check_data_set(manifest), len(manifest.cases)
     console = _results()
     if findings:
         console.print(data_sets.format_findings(findings))

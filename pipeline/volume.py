@@ -5,6 +5,7 @@ the head). Arrays are indexed `(I, J, K)`; `C` counts channels. `affine` takes v
 `(i, j, k, 1)`, at voxel centres, to world coordinates. LPS exists only where SimpleITK is called.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -206,3 +207,20 @@ class LabelMap:
 def smallest_label_type(largest: int) -> np.dtype[np.unsignedinteger]:
     """Return the smallest unsigned integer type that holds labels up to `largest`."""
     return np.dtype(np.min_scalar_type(largest))
+
+
+def hash_voxels(volume: Volume) -> str:
+    """Return the SHA-256 of a volume's values, the same in whatever order and type they are stored.
+
+    Spacing and place do not count: a copy whose header was changed is a copy.
+    """
+    to_ras = nib.io_orientation(volume.affine)
+    digest = hashlib.sha256()
+    for channel_IJK in volume.data_CIJK:
+        view = nib.orientations.apply_orientation(channel_IJK, to_ras)
+        digest.update(repr(view.shape).encode())
+        # One slice at a time: a whole volume in another memory order would be copied.
+        for k in range(view.shape[2]):
+            # Minus zero is zero.
+            digest.update(np.ascontiguousarray(view[..., k].T + np.float32(0)).data)
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pipeline.volume import Grid, LabelMap, Volume, smallest_label_type
+from pipeline.volume import Grid, LabelMap, Volume, hash_voxels, smallest_label_type
 
 # Voxel axes run to S, R, P with 4, 1 and 2 mm.
 PERMUTED = np.array([[0, 1.0, 0, 9], [0, 0, -2.0, 8], [4.0, 0, 0, 7], [0, 0, 0, 1]])
@@ -136,3 +136,21 @@ def test_grid_of_voxels_and_labels():
 )
 def test_smallest_label_type(largest, dtype):
     assert smallest_label_type(largest) == np.dtype(dtype)
+
+
+def test_voxels_have_one_hash_however_they_are_stored():
+    data = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    volume = Volume(data, np.eye(4))
+    known = hash_voxels(volume)
+    # Axes run to I, R and A: the same places in the patient.
+    to_ira = np.array([[0, 1.0, 0, 0], [0, 0, 1.0, 0], [-1.0, 0, 0, 0], [0, 0, 0, 1]])
+    turned = Volume(data.transpose(0, 3, 1, 2)[:, ::-1], to_ira)
+    assert hash_voxels(turned) == known
+    assert hash_voxels(Volume(np.asfortranarray(data), 2 * np.eye(4))) == known
+    zero = np.zeros((1, 2, 2, 2), np.float32)
+    assert hash_voxels(Volume(-zero, np.eye(4))) == hash_voxels(Volume(zero, np.eye(4)))
+    other = data.copy()
+    other[1, 2, 3, 4] += 1
+    assert hash_voxels(Volume(other, np.eye(4))) != known
+    assert hash_voxels(Volume(data[:, ::-1], np.eye(4))) != known
+    assert hash_voxels(Volume(data.reshape(1, 6, 4, 5), np.eye(4))) != known

@@ -7,6 +7,8 @@ whoever looks at a warning loses a minute.
 from pipeline.admission.admit import admit
 from pipeline.admission.candidate import rejection
 from pipeline.admission.config import Action, AdmissionConfig
+from pipeline.admission.data_set import check_data_set
+from pipeline.admission.peers import Peers
 from pipeline.admission.volumes import check_volumes
 from pipeline.findings import Finding, Verdict
 from pipeline.manifest import Modality
@@ -16,8 +18,10 @@ __all__ = [
     "AdmissionConfig",
     "Finding",
     "Modality",
+    "Peers",
     "Verdict",
     "admit",
+    "check_data_set",
     "check_volumes",
     "rejection",
 ]

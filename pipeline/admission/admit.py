@@ -18,6 +18,7 @@ from pipeline.admission.intensity import (
     check_padding,
     check_saturation,
     check_scale,
+    check_spikes,
 )
 from pipeline.admission.slices import check_noise, check_slices, check_texture
 from pipeline.admission.units import check_units
@@ -37,6 +38,7 @@ _CHECKS: tuple[Callable[[Candidate], Iterator[Finding]], ...] = (
     check_units,
     check_scale,
     check_padding,
+    check_spikes,
     check_saturation,
     check_slices,
     check_noise,
@@ -87,12 +89,16 @@ def admit(
         schemes=tuple(schemes),
         config=config,
     )
-    found = [*_of_old_model(candidate)]
-    for check in _CHECKS:
-        found += check(candidate)
+    found = [*_of_old_model(candidate), *check_candidate(candidate)]
     weighed = (_weigh(finding, config) for finding in found)
     findings = [finding for finding in weighed if finding is not None]
     return tuple(sorted(findings, key=lambda finding: finding.verdict != "reject"))
+
+
+def check_candidate(candidate: Candidate) -> Iterator[Finding]:
+    """Yield what every check finds, as grave as it finds it."""
+    for check in _CHECKS:
+        yield from check(candidate)
 
 
 def _weigh(finding: Finding, config: AdmissionConfig) -> Finding | None:

@@ -39,6 +39,7 @@ class AdmissionConfig(BaseModel):
     scale: Action = _check("MR intensities were normalised, shifted or scaled.")
     inverted: Action = _check("Bright and dark are exchanged.")
     padding: Action = _check("A value far below all others fills part of the volume.")
+    spikes: Action = _check("A few voxels lie far beyond all others.")
     saturation: Action = _check("Many voxels share the largest value.")
     noise: Action = _check("Neighbouring voxels have nothing in common.")
     texture: Action = _check("One axis is coarser or finer, against the others, than in training.")

@@ -25,6 +25,15 @@ OFFSET_FLOOR = 0.3
 SATURATED_SHARE = 0.02
 """Of the voxels, beyond training, that may share the largest value."""
 
+SPOILT = 3.0
+"""Times the standard deviation of the other voxels that spikes make it: contrast falls as much."""
+
+ROBUST_SCHEMES = ("ct", "zscore_robust", "percentile", "rgb_0_1", "none")
+"""Of normalising a channel: a few voxels do not change what becomes of the others."""
+
+LARGEST_HU = 32768
+"""No scanner stores more, also of metal."""
+
 EMPTY_SHARE = 0.2
 SPARSE_SHARE = 0.5
 """Content relative to the training case with the least of it."""
@@ -91,6 +100,29 @@ def check_padding(candidate: Candidate) -> Iterator[Finding]:
             found=f"{candidate.in_channel(index)}{look.share_lowest:.0%} of the voxels have the "
             f"value {look.lowest:g}, far below all others: padding",
             remedy="Set padding to air (-1024)." if is_ct else "Set padding to 0.",
+        )
+
+
+def check_spikes(candidate: Candidate) -> Iterator[Finding]:
+    """Find a few voxels far beyond all others, which spoil the standard deviation."""
+    for index, look in enumerate(candidate.look.channels):
+        spikes = look.spikes
+        is_ct = candidate.modalities[index] == "CT"
+        # CT has metal, and is cut to a window.
+        if spikes is None or (is_ct and abs(spikes.extreme) < LARGEST_HU):
+            continue
+        scheme = candidate.schemes[index] if candidate.schemes else "zscore"
+        is_robust = is_ct or scheme in ROBUST_SCHEMES
+        voxels = "1 voxel" if spikes.num == 1 else f"{spikes.num} voxels"
+        side = "below" if spikes.extreme > spikes.high else "above"
+        rest = spikes.high if side == "below" else spikes.low
+        yield Finding(
+            check="spikes",
+            verdict="reject" if spikes.inflation > SPOILT and not is_robust else "warn",
+            found=f"{candidate.in_channel(index)}{voxels} of {spikes.extreme:.3g}, 99.9 % "
+            f"{side} {rest:.3g}: they make the standard deviation {spikes.inflation:.1f} times as "
+            "large",
+            remedy="Set such voxels to the value of their neighbours.",
         )
 
 

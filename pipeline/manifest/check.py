@@ -1,8 +1,8 @@
 """Check a data set before anybody trains on it."""
 
 from pipeline.manifest.case import Manifest
-from pipeline.manifest.compare import compare_cases
-from pipeline.manifest.examine import examine_case
+from pipeline.manifest.compare import compare_cases, find_untrainable
+from pipeline.manifest.examine import Watch, examine_case
 from pipeline.manifest.finding import Finding
 from pipeline.progress import track
 from pipeline.study import StudyConfig
@@ -10,13 +10,16 @@ from pipeline.study import StudyConfig
 _DEFAULT_CONFIG = StudyConfig()
 
 
-def check_manifest(manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG) -> list[Finding]:
+def check_manifest(
+    manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG, watch: Watch | None = None
+) -> list[Finding]:
     """Read every file of a data set once and report what would spoil a training.
 
     Errors: files that are missing, unreadable, refused by `read_study` (NaN among others) or
     changed since their sha256 was noted; image and label on different grids; label values that are
     not declared; cases without a label; one image under two subjects; a subject on both sides of
-    the split. Warnings: empty label maps; labels that no case has, that a case does not annotate
+    the split; no two subjects to train and validate with.
+    Warnings: empty label maps; labels that no case has, that a case does not annotate
     and yet has, or that regions lose; outliers in spacing or size; one image twice under one
     subject; and all that `read_study` warns of.
 
@@ -25,6 +28,7 @@ def check_manifest(manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG) ->
     Args:
         manifest: The data set.
         config: How studies are admitted.
+        watch: Called with each study that could be read.
 
     Returns:
         What was found: first case by case, in the manifest's order, then between cases. Empty if
@@ -33,7 +37,7 @@ def check_manifest(manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG) ->
     findings: list[Finding] = []
     facts = []
     for case in track(manifest.cases, "Checking", total=len(manifest.cases)):
-        case_facts, case_findings = examine_case(case, manifest, config)
+        case_facts, case_findings = examine_case(case, manifest, config, watch)
         facts.append(case_facts)
         findings.extend(case_findings)
-    return findings + compare_cases(facts, manifest)
+    return findings + compare_cases(facts, manifest) + [*find_untrainable(facts, manifest)]

@@ -6,9 +6,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Manifest
+from pipeline.manifest.copies import ONE_PATIENT, time_points
 from pipeline.manifest.examine import CaseFacts
 from pipeline.manifest.finding import ALL_CASES, Finding
+from pipeline.manifest.split import split_cases
+
+USUAL_FOLDS = 5
+"""Into which cases are dealt unless a configuration says otherwise."""
 
 OUTLIER_THRESHOLD = 5.0
 """Robust standard deviations from the median, in log space, beyond which a case is an outlier."""
@@ -44,6 +50,7 @@ def compare_cases(facts: Sequence[CaseFacts], manifest: Manifest) -> list[Findin
         *_unused_labels(facts, manifest),
         *_lost_labels(manifest),
         *_outliers(facts),
+        *_time_points(manifest),
     ]
 
 
@@ -56,11 +63,43 @@ def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         if original is fact.case:
             continue
         found = f"the image has the same voxels as that of case {original.name}"
-        if original.subject == fact.case.subject:
-            yield Finding(fact.case.name, "warning", found, "Remove one of the two cases.")
-        else:
+        sides = (original.split, fact.case.split)
+        # Where the manifest says no sides, folds keep the cases of a subject together.
+        leaks = sides[0] != sides[1] if None not in sides else original.subject != fact.case.subject
+        if leaks:
             remedy = "Remove one of the two, or give both the same subject: copies leak into test."
             yield Finding(fact.case.name, "error", found, remedy)
+        else:
+            yield Finding(fact.case.name, "warning", found, "Remove one of the two cases.")
+
+
+def _time_points(manifest: Manifest) -> Iterator[Finding]:
+    if not any(case.split for case in manifest.cases):
+        for found in time_points(manifest.cases):
+            yield Finding(ALL_CASES, "warning", found, ONE_PATIENT)
+
+
+def find_untrainable(facts: Sequence[CaseFacts], manifest: Manifest) -> Iterator[Finding]:
+    """Report what training would refuse, where `compare_cases` does not say it of the cases."""
+    cases = [case for case in manifest.cases if case.split != "test"]
+    if not any(case.label for case in cases):
+        return
+    if not cases or any(case.label is None for case in cases):
+        return
+    num_subjects = len({case.subject for case in cases})
+    if not any(case.split for case in cases) and 1 < num_subjects < USUAL_FOLDS:
+        found = f"{num_subjects} subjects: fewer than the {USUAL_FOLDS} folds that are usual"
+        remedy = f"Train with data.folds={num_subjects}, as `trivox plan` writes."
+        yield Finding(ALL_CASES, "warning", found, remedy)
+    try:
+        split_cases(manifest, folds=max(2, min(num_subjects, USUAL_FOLDS)), fold=0, seed=0)
+    except ManifestError as error:
+        if "subject" not in error.found or num_subjects < 2:
+            yield Finding(ALL_CASES, "error", error.found, error.remedy)
+    values = [fact.values for fact in facts if fact.values is not None]
+    if len(values) == len(facts) and not any(each - {0, manifest.ignore_value} for each in values):
+        remedy = "Give label maps that hold labels."
+        yield Finding(ALL_CASES, "error", "no case has a labelled voxel", remedy)
 
 
 def _shared_subjects(cases: Sequence[Case]) -> Iterator[Finding]:

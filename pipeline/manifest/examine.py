@@ -4,7 +4,6 @@ Axes: C = channel, I, J, K = voxel axes in the file's order.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,10 @@ from pipeline.study import (
     read_study,
     source_files,
 )
-from pipeline.volume import LabelMap
+from pipeline.volume import LabelMap, hash_voxels
 
 Result = TypeVar("Result")
+Watch = Callable[[Study], None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CaseFacts:
         spacing_mm: Distance between voxels along the axes nearest to R, A and S, in mm; None if
             the image could not be read.
         size_mm: Extent along the same axes, in mm; None likewise.
-        content: Hash of the image's voxels and their number along each axis; None likewise.
+        content: Hash of the image's voxels; None likewise.
         values: Label values in the label map; None if there is none that could be read.
     """
 
@@ -53,7 +53,7 @@ class CaseFacts:
 
 
 def examine_case(
-    case: Case, manifest: Manifest, config: StudyConfig
+    case: Case, manifest: Manifest, config: StudyConfig, watch: Watch | None = None
 ) -> tuple[CaseFacts, list[Finding]]:
     """Read all files of a case and report what is wrong with them.
 
@@ -63,6 +63,7 @@ def examine_case(
         case: The case to look at.
         manifest: The data set that the case belongs to.
         config: How studies are admitted.
+        watch: Called with each study that could be read.
 
     Returns:
         The facts that could be had, and the findings.
@@ -78,6 +79,8 @@ def examine_case(
         ]
         facts = _describe_image(case, study)
         _attempt(lambda: check_channels(study, manifest.channels), case, findings)
+        if watch is not None:
+            watch(study)
     if label_map is not None:
         facts = dataclasses.replace(facts, values=_values_in(label_map.labels_IJK))
         findings += _label_findings(facts, manifest)
@@ -163,16 +166,8 @@ def _describe_image(case: Case, study: Study) -> CaseFacts:
     spacing_mm = np.asarray(grid.spacing_mm)[axes]
     size_mm = spacing_mm * np.asarray(grid.shape)[axes]
     return CaseFacts(
-        case, tuple(spacing_mm.tolist()), tuple(size_mm.tolist()), _hash(study.volume.data_CIJK)
+        case, tuple(spacing_mm.tolist()), tuple(size_mm.tolist()), hash_voxels(study.volume)
     )
-
-
-def _hash(data_CIJK: npt.NDArray[np.float32]) -> str:
-    digest = hashlib.sha256(repr(data_CIJK.shape).encode())
-    # One slice at a time: a whole volume in another memory order would be copied.
-    for k in range(data_CIJK.shape[3]):
-        digest.update(np.ascontiguousarray(data_CIJK[..., k]).data)
-    return digest.hexdigest()
 
 
 def _values_in(labels_IJK: npt.NDArray[np.unsignedinteger]) -> frozenset[int]:

@@ -4,6 +4,7 @@ The format, with an example, is described in `data_manifests/README.md`.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
@@ -15,7 +16,7 @@ from pipeline.manifest.annotation import (
     check_ignore_value,
     check_regions,
 )
-from pipeline.manifest.case import Channel, Manifest, Region
+from pipeline.manifest.case import Case, Channel, Manifest, Region
 from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit, read_yaml
@@ -71,6 +72,10 @@ class ManifestFile(BaseModel):
     )
     regions: tuple[RegionEntry, ...] = Field(
         default=(), description="What to learn in place of the labels; later ones overwrite."
+    )
+    subject_pattern: str | None = Field(
+        default=None,
+        description="Regular expression whose first group, in a case's name, names its subject.",
     )
     root: Path = Field(default=Path(), description="Data folder, relative to this file.")
     allow_outside: bool = Field(
@@ -146,6 +151,7 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
             f"{len(channels)} declared, but {listed.path} has {len(listed.channels)} ({names})",
             "Declare each channel of the list, in its order.",
         )
+    cases = _with_subjects(listed.cases, file.subject_pattern, path)
     labels = foreground_labels(file.labels.items(), f"{path}: labels")
     ignore = listed.ignore_value if file.ignore is None else file.ignore
     regions = (Region(entry.name, entry.labels, entry.writes) for entry in file.regions)
@@ -153,6 +159,7 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
     return dataclasses.replace(
         listed,
         path=path,
+        cases=cases,
         name=file.name,
         description=file.description,
         origin=file.origin,
@@ -169,3 +176,29 @@ def _with_scheme(declared: Channel, listed: Channel) -> Channel:
     """Keep the scheme that a list names in place of a modality, as nnU-Net's `noNorm`."""
     scheme = listed.normalisation if listed.modality == "other" else None
     return dataclasses.replace(declared, normalisation=declared.normalisation or scheme)
+
+
+def _with_subjects(cases: tuple[Case, ...], pattern: str | None, path: Path) -> tuple[Case, ...]:
+    """Return the cases with the subjects that a pattern finds in their names.
+
+    Raises:
+        ManifestError: If it is no regular expression with one group, or does not find any.
+    """
+    if pattern is None:
+        return cases
+    where = f"{path}: subject_pattern"
+    remedy = "Write an expression such as (p[0-9]+)_t[0-9]+, with the subject in brackets."
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        found = f"{pattern!r} is no regular expression ({error})"
+        raise ManifestError(where, found, remedy) from error
+    if expression.groups != 1:
+        raise ManifestError(where, f"{pattern!r} has {expression.groups} groups, not one", remedy)
+    named = []
+    for case in cases:
+        match = expression.fullmatch(case.name)
+        if match is None or not match[1]:
+            raise ManifestError(where, f"it does not fit the name of case {case.name!r}", remedy)
+        named.append(dataclasses.replace(case, subject=match[1]))
+    return tuple(named)

@@ -5,35 +5,17 @@ and wrong where a label means one side, by its name or by its anatomy. nnU-Net m
 this departs from it.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.manifest.sides import Axis, sides_named
 from pipeline.planning.survey import Body
 
-Axis = Literal["R", "A", "S"]
 AXES: tuple[Axis, ...] = ("R", "A", "S")
 
-# fmt: off
-SIDE_WORDS: Mapping[Axis, frozenset[str]] = {
-    "R": frozenset({
-        "left", "right", "l", "r", "lt", "rt", "lh", "rh", "sin", "sinister", "sinistra",
-        "sinistrum", "dex", "dext", "dexter", "dextra", "dextrum", "lv", "rv", "lad", "rca", "lca",
-        "rul", "rml", "rll", "lul", "lll", "links", "rechts", "gauche", "droit", "droite",
-    }),
-    "A": frozenset({
-        "anterior", "posterior", "ant", "post", "ventral", "dorsal", "front", "back",
-    }),
-    "S": frozenset({
-        "superior", "inferior", "sup", "inf", "upper", "lower", "cranial", "caudal", "rostral",
-        "top", "bottom",
-    }),
-}
-# fmt: on
 DIRECTIONS: Mapping[Axis, tuple[str, str]] = {
     "R": ("right of", "left of"),
     "A": ("in front of", "behind"),
@@ -95,15 +77,6 @@ def decide_mirroring(
     return tuple(
         _decide(axis, (*names, *regions), places, bodies, anywhere=anywhere) for axis in AXES
     )
-
-
-def sides_named(name: str, axis: Axis) -> tuple[str, ...]:
-    """Return the words of a label's name that name a side along `axis`."""
-    words = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+", name)
-    plain = [word.lower() for word in words]
-    # L1 is a vertebra, left1 a side.
-    stripped = [word.rstrip("0123456789") if len(word) > 3 else word for word in plain]
-    return tuple(word for word in stripped if word in SIDE_WORDS[axis])
 
 
 def _decide(

@@ -21,6 +21,7 @@ from pipeline.planning.survey import Survey, take_survey
 from pipeline.planning.writer import Plan, write_plan
 from pipeline.study import StudyConfig
 from pipeline.training.data import check_trainable, read_cases, with_warnings
+from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def plan(config: PlanConfig) -> Plan:
     kind: Kind = "cpu" if device is not None and device.type == "cpu" else "cuda"
     memory_gb = available_gb(config, device)
     manifest = load_manifest(config.manifest, config.root)
-    folds, cases = _cases(manifest)
-    survey = _survey(manifest, cases)
+    folds, split = _split(manifest)
+    survey = _survey(manifest, split)
     mirroring = decide_mirroring(
         manifest.labels, survey.bodies, [region.name for region in manifest.regions]
     )
@@ -107,10 +108,10 @@ def _device_to_measure(
     return device
 
 
-def _cases(manifest: Manifest) -> tuple[int | None, Sequence[Case]]:
-    """Return the number of folds, if the manifest sets no split, and the cases to look at.
+def _split(manifest: Manifest) -> tuple[int | None, Split]:
+    """Return the number of folds, if the manifest sets no split, and the cases by their sides.
 
-    Those are the training cases, or all where each fold validates in turn.
+    All count as training cases where each fold validates in turn.
     """
     cases = [case for case in manifest.cases if case.split != "test"]
     if not cases:
@@ -119,24 +120,48 @@ def _cases(manifest: Manifest) -> tuple[int | None, Sequence[Case]]:
     subjects = {case.subject for case in cases}
     folds = None
     if any(case.split for case in cases):
-        cases = [*split_cases(manifest, folds=2, fold=0, seed=0).train]
-    elif len(subjects) > 1:
+        split = split_cases(manifest, folds=2, fold=0, seed=0)
+        check_trainable(manifest, split)
+        return None, split
+    if len(subjects) > 1:
         folds = min(MAX_FOLDS, len(subjects))
         split_cases(manifest, folds=folds, fold=0, seed=0)
     else:
         logger.warning("%s: one subject; training needs a second one to validate", manifest.path)
-    check_trainable(manifest, Split(train=tuple(cases), validation=()))
-    return folds, cases
+    split = Split(train=tuple(cases), validation=())
+    check_trainable(manifest, split)
+    return folds, split
 
 
-def _survey(manifest: Manifest, cases: Sequence[Case]) -> Survey:
+def _survey(manifest: Manifest, split: Split) -> Survey:
+    """Read every case once, and describe those that are trained on."""
+    onlooker = Onlooker(manifest)
+    splits = [split] if split.validation else _one_subject_against_others(split.train)
+    onlooker.check_names(splits)
+    training = {case.name for case in split.train}
+    cases = (*split.train, *split.validation)
     readings = with_warnings(read_cases(cases, manifest, StudyConfig(), "Reading"), manifest)
-    pairs = ((study.volume, label_map) for _, study, label_map in readings)
+    pairs = (
+        (study.volume, label_map)
+        for case, study, label_map in onlooker.over(readings)
+        if case.name in training
+    )
     try:
-        return take_survey(pairs, manifest.channels, manifest.ignore_value)
+        survey = take_survey(pairs, manifest.channels, manifest.ignore_value)
     except ValueError as error:
         remedy = "Check the labels with `trivox check`."
         raise ManifestError(manifest.path, str(error), remedy) from error
+    onlooker.report(splits)
+    return survey
+
+
+def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
+    """Return what folds may do to copies: where they fall is not settled by a plan."""
+    sides = []
+    for subject in dict.fromkeys(case.subject for case in cases):
+        own = tuple(case for case in cases if case.subject == subject)
+        sides.append(Split(tuple(case for case in cases if case.subject != subject), own))
+    return sides
 
 
 def _choose(

@@ -79,7 +79,8 @@ def _begin(
         keep_source(folder, given_source)
         cases = folds[0].manifest.cases
         everything = Split(train=cases, validation=cases)
-        folder.begin(adopted, everything, folds[0].fingerprint, folds[0].volumes_ml)
+        first = folds[0]
+        folder.begin(adopted, first.recorded(everything), first.fingerprint)
     return folds
 
 

@@ -16,7 +16,7 @@ from pipeline import __version__
 from pipeline.errors import ConfigError
 from pipeline.hashes import state_of, write_noted
 from pipeline.lock import RUN_LOCK, only_run
-from pipeline.manifest import Case, Split, Volumes
+from pipeline.manifest import Case, Split
 from pipeline.training.checkpoint import BEFORE
 from pipeline.training.config import RunConfig
 from pipeline.training.recorded import RecordedSplit, flatten, read_whole
@@ -189,23 +189,15 @@ class RunFolder:
             remedy = "Restore the manifest, or choose another name=... for a new run."
             raise ConfigError(self.split, found, remedy)
 
-    def begin(
-        self, config: RunConfig, split: Split, fingerprint: Fingerprint, volumes_ml: Volumes
-    ) -> None:
+    def begin(self, config: RunConfig, split: RecordedSplit, fingerprint: Fingerprint) -> None:
         """Record a new run. Its configuration goes last: without it there is no run.
 
         Args:
             config: Its settings.
             split: Its cases.
             fingerprint: Of the cases that decide the preprocessing.
-            volumes_ml: Of the labels of the cases, if the split followed from them.
         """
-        content = {
-            "train": _names(split.train),
-            "validation": _names(split.validation),
-            "volumes_ml": volumes_ml,
-        }
-        write_noted(self.split, json.dumps(content, indent=2))
+        write_noted(self.split, split.model_dump_json(indent=2))
         write_noted(self.fingerprint, fingerprint.model_dump_json(indent=2))
         self.record_settings(config)
 

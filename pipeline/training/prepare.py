@@ -1,30 +1,29 @@
 """From a configuration to what a run learns from: cases, their split, their fingerprint."""
 
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from pipeline.errors import ManifestError, PipelineError
 from pipeline.evaluation import ScoringRules
-from pipeline.manifest import Case, Manifest, Split, Volumes, load_manifest, split_cases
+from pipeline.manifest import Manifest, Split, Volumes, load_manifest, split_cases
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.phantom import make_cohort
 from pipeline.postprocessing import check_rules
 from pipeline.progress import track
 from pipeline.report import volumes_ml
-from pipeline.study import Study, read_label_map
+from pipeline.study import read_label_map
 from pipeline.training.config import RunConfig
 from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.finetune import adopt_preprocessing
 from pipeline.training.folder import RunFolder
+from pipeline.training.onlooker import Onlooker, Reading
+from pipeline.training.recorded import RecordedSplit
 from pipeline.training.through_crf import check_crf
 from pipeline.training.validation import config_for
 from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
-from pipeline.volume import LabelMap
 
 logger = logging.getLogger(__name__)
-
-Reading = tuple[Case, Study, LabelMap]
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,18 @@ class Prepared:
         fingerprint: Of the cases that decide the preprocessing: those of the training; in a
             cross-validation all of them, so that its members share one preprocessing.
         volumes_ml: Of the labels of the cases, where the folds follow from them.
+        contents: Hash of the voxels of each case, by name; empty in runs of earlier versions.
     """
 
     manifest: Manifest
     split: Split
     fingerprint: Fingerprint
     volumes_ml: Volumes
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def recorded(self, split: Split) -> RecordedSplit:
+        """Return what a run's folder keeps of a split of these cases."""
+        return RecordedSplit.of(split, self.volumes_ml, self.contents)
 
 
 def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
@@ -66,9 +71,14 @@ def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
     check_rules(manifest.labels, config.postprocessing)
     check_crf(config.training.crf, manifest)
     if folder.is_begun:
-        return Prepared(manifest, split, folder.read_fingerprint(), volumes)
-    fingerprint = _read_all_cases(manifest, split, config)
-    return Prepared(manifest, split, fingerprint, volumes)
+        return Prepared(
+            manifest, split, folder.read_fingerprint(), volumes, folder.read_split().contents
+        )
+    onlooker = Onlooker(manifest, config.augmentation.flip_axes)
+    onlooker.check_names([split])
+    fingerprint = _read_all_cases(manifest, split, config, onlooker)
+    onlooker.report([split])
+    return Prepared(manifest, split, fingerprint, volumes, onlooker.contents)
 
 
 def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
@@ -96,21 +106,26 @@ def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
     check_crf(config.training.crf, manifest)
     if folder.is_begun:
         folder.check_split(everything)
-        fingerprint, volumes = folder.read_fingerprint(), folder.read_split().volumes_ml
+        fingerprint, recorded = folder.read_fingerprint(), folder.read_split()
+        volumes, contents = recorded.volumes_ml, recorded.contents
+        splits = _all_splits(manifest, config, volumes)
     else:
         # Before the long reading: whether there are enough subjects, and labels of all.
         split_cases(manifest, folds=data.folds, fold=0, seed=config.seed)
-        fingerprint, volumes = _read_for_folds(manifest, config)
+        onlooker = Onlooker(manifest, config.augmentation.flip_axes)
+        onlooker.check_names([])
+        fingerprint, volumes = _read_for_folds(manifest, config, onlooker)
+        contents = onlooker.contents
+        splits = _all_splits(manifest, config, volumes)
+        onlooker.report(splits)
+    return [Prepared(manifest, split, fingerprint, volumes, contents) for split in splits]
+
+
+def _all_splits(manifest: Manifest, config: RunConfig, volumes: Volumes) -> list[Split]:
+    folds, seed = config.data.folds, config.seed
     return [
-        Prepared(
-            manifest,
-            split_cases(
-                manifest, folds=data.folds, fold=fold, seed=config.seed, volumes_ml=volumes
-            ),
-            fingerprint,
-            volumes,
-        )
-        for fold in range(data.folds)
+        split_cases(manifest, folds=folds, fold=fold, seed=seed, volumes_ml=volumes)
+        for fold in range(folds)
     ]
 
 
@@ -190,7 +205,9 @@ def _read_volumes(manifest: Manifest) -> Volumes:
     return volumes
 
 
-def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fingerprint:
+def _read_all_cases(
+    manifest: Manifest, split: Split, config: RunConfig, onlooker: Onlooker
+) -> Fingerprint:
     """Read every case once, so that a bad one stops the run now and not when it is validated.
 
     Returns:
@@ -199,17 +216,19 @@ def _read_all_cases(manifest: Manifest, split: Split, config: RunConfig) -> Fing
     training = {case.name for case in split.train}
     cases = (*split.train, *split.validation)
     readings = with_warnings(read_cases(cases, manifest, config.study, "Reading"), manifest)
-    of_training = (reading for reading in readings if reading[0].name in training)
+    of_training = (each for each in onlooker.over(readings) if each[0].name in training)
     return _fingerprint(of_training, manifest, config)
 
 
-def _read_for_folds(manifest: Manifest, config: RunConfig) -> tuple[Fingerprint, Volumes]:
+def _read_for_folds(
+    manifest: Manifest, config: RunConfig, onlooker: Onlooker
+) -> tuple[Fingerprint, Volumes]:
     """Read every case once, for the fingerprint of all and the volumes of their labels."""
     volumes = {}
 
     def measured() -> Iterator[Reading]:
         readings = read_cases(manifest.cases, manifest, config.study, "Reading")
-        for reading in with_warnings(readings, manifest):
+        for reading in onlooker.over(with_warnings(readings, manifest)):
             case, _, label_map = reading
             volumes[case.name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)
             yield reading

@@ -1,6 +1,6 @@
 """What a run's folder says, read back when the run goes on; or that a file of it is damaged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import TrainingError
 from pipeline.hashes import check_whole
-from pipeline.manifest import Volumes
+from pipeline.manifest import Split, Volumes
 
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError)
 """What reading a damaged file of a run may raise."""
@@ -18,11 +18,29 @@ Parsed = TypeVar("Parsed")
 
 
 class RecordedSplit(BaseModel):
-    """What a run's folder says of its cases: their names, and the volumes that dealt them."""
+    """What a run's folder says of its cases.
+
+    Attributes:
+        train: Names of the training cases.
+        validation: Names of the validation cases.
+        volumes_ml: Of the labels of the cases, if the split followed from them.
+        contents: Hash of the voxels of each case, by name; empty in runs of earlier versions.
+    """
 
     train: list[str]
     validation: list[str]
     volumes_ml: Volumes = {}
+    contents: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, split: Split, volumes_ml: Volumes, contents: Mapping[str, str]) -> "RecordedSplit":
+        """Return what to record of a split."""
+        train, validation = (
+            [case.name for case in side] for side in (split.train, split.validation)
+        )
+        return cls(
+            train=train, validation=validation, volumes_ml=volumes_ml, contents=dict(contents)
+        )
 
 
 def read_whole(path: Path, parse: Callable[[str], Parsed], remedy: str) -> Parsed:

@@ -187,7 +187,7 @@ def _begin(
             folder.record_settings(config)
     else:
         keep_source(folder, given_source)
-        folder.begin(config, prepared.split, prepared.fingerprint, prepared.volumes_ml)
+        folder.begin(config, prepared.recorded(prepared.split), prepared.fingerprint)
     return _Begun(config, prepared, description, source)
 
 

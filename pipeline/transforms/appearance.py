@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.transforms.continuity import Continuity, SliceFault, measure_continuity
 from pipeline.transforms.orientation import ras_grid, ras_view
+from pipeline.transforms.spikes import Spikes, find_spikes
 from pipeline.volume import Volume
 
 CUBE_SIZE = 12
@@ -58,6 +59,9 @@ class ChannelLook:
         slices: How the slices follow on one another, along R, A, S.
         cube_RAS: Picture of the volume's whole box in `CUBE_SIZE` cells along each axis: the mean
             rank of the voxels in each, from 0 to 1. Ranks do not depend on the intensity scale.
+        spikes: A few voxels far beyond all others, if there are any. In the quantiles, the
+            roughness, the slices and the picture they count as the nearest of the others, so that
+            they hide nothing.
     """
 
     lowest: float
@@ -71,6 +75,7 @@ class ChannelLook:
     roughness: Triple
     slices: tuple[Continuity, Continuity, Continuity]
     cube_RAS: Cube
+    spikes: Spikes | None = None
 
     @property
     def middle(self) -> float:
@@ -156,10 +161,12 @@ def _look_at(channel_RAS: npt.NDArray[np.floating[Any]]) -> ChannelLook:
     num_lowest = int(np.searchsorted(ordered, lowest, "right"))
     second = float(ordered[min(num_lowest, num - 1)])
     floor = second if is_padding(num_lowest / num, second - lowest, highest - second) else lowest
+    spikes = find_spikes(channel_RAS, ordered, lowest, highest)
+    floor, ceiling = (floor, np.inf) if spikes is None else (max(floor, spikes.low), spikes.high)
     share_air = float(np.searchsorted(ordered, AIR_HU) / num)
-    ordered = np.maximum(ordered, floor)
+    ordered = np.clip(ordered, floor, ceiling)
     random_step = _mean_difference(ordered)
-    r, a, s = (measure_continuity(channel_RAS, axis, floor) for axis in range(3))
+    r, a, s = (measure_continuity(channel_RAS, axis, floor, ceiling) for axis in range(3))
     along = [each.step / random_step if random_step > 0 else 0.0 for each in (r, a, s)]
     q = [float(ordered[round(share * (num - 1))]) for share in QUANTILES]
     return ChannelLook(
@@ -174,6 +181,7 @@ def _look_at(channel_RAS: npt.NDArray[np.floating[Any]]) -> ChannelLook:
         roughness=(along[0], along[1], along[2]),
         slices=(r, a, s),
         cube_RAS=_cube(sample, ordered),
+        spikes=spikes,
     )
 
 

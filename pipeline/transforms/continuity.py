@@ -60,18 +60,21 @@ class Continuity:
         return {"empty": self.empty, "doubled": self.doubled, "made_up": self.made_up}[kind]
 
 
-def measure_continuity(channel_IJK: Image, axis: int, floor: float = -np.inf) -> Continuity:
+def measure_continuity(
+    channel_IJK: Image, axis: int, floor: float = -np.inf, ceiling: float = np.inf
+) -> Continuity:
     """Compare the slices of a channel along one axis with their neighbours.
 
     Args:
         channel_IJK: The voxels.
         axis: Along which the slices are stacked.
         floor: Smaller values count as this one; where padding begins is no step in the anatomy.
+        ceiling: Larger values count as this one.
     """
     whole_NIJ = np.moveaxis(channel_IJK, axis, 0)
     strides = [max(1, size // VOXELS_ACROSS) for size in whole_NIJ.shape[1:]]
     some_NIJ = whole_NIJ[:, :: strides[0], :: strides[1]]
-    slices = np.maximum(some_NIJ, floor).reshape(len(whole_NIJ), -1)
+    slices = np.clip(some_NIJ, floor, ceiling).reshape(len(whole_NIJ), -1)
     steps = _mean_distance(slices[1:], slices[:-1])
     step = float(steps.mean()) if len(steps) else 0.0
     if len(slices) < MIN_SLICES:

@@ -10,7 +10,8 @@ from pipeline.study import StudyConfig
 
 @pytest.fixture
 def cases(write_case):
-    return [write_case(name) for name in ("a", "b", "c")]
+    sides = {"a": "train", "b": "validation", "c": "train"}
+    return [dataclasses.replace(write_case(name), split=side) for name, side in sides.items()]
 
 
 def test_a_good_data_set_has_no_findings(cases, make_manifest):
@@ -70,3 +71,35 @@ def test_real_data_are_clean(shared_data):
     from pipeline.manifest import load_manifest
 
     assert check_manifest(load_manifest(shared_data / "Task04_Hippocampus")) == []
+
+
+def untrainable(manifest):
+    return [(f.case, f.severity, f.found) for f in check_manifest(manifest)]
+
+
+def test_what_training_would_refuse_is_found(write_case, make_manifest):
+    one, two = write_case("a"), write_case("b")
+    found = "one subject: training needs a second one to validate"
+    assert untrainable(make_manifest(one)) == [("(all cases)", "error", found)]
+    halves = [dataclasses.replace(case, split="train") for case in (one, two)]
+    ((_, severity, found),) = untrainable(make_manifest(*halves))
+    assert (severity, found) == ("error", "2 cases are set to train and 0 to validation")
+    mixed = make_manifest(halves[0], two)
+    ((_, severity, found),) = untrainable(mixed)
+    assert severity == "error"
+    assert "1 of 2 cases have no split" in found
+
+
+def test_few_subjects_are_told_with_the_folds_that_they_can_make(write_case, make_manifest):
+    (finding,) = check_manifest(make_manifest(*(write_case(name) for name in "abc")))
+    assert (finding.case, finding.severity) == ("(all cases)", "warning")
+    assert "3 subjects" in finding.found
+    assert "data.folds=3" in finding.remedy
+    assert check_manifest(make_manifest(*(write_case(name) for name in "abcde"))) == []
+
+
+def test_a_copy_counts_by_the_sides_that_the_manifest_sets(cases, make_manifest):
+    shutil.copy(cases[0].images[0], cases[2].images[0])
+    ((case, severity, found),) = untrainable(make_manifest(*cases))
+    assert (case, severity) == ("c", "warning")
+    assert "same voxels as that of case a" in found

@@ -42,6 +42,12 @@ def test_a_manifest_with_a_csv(manifest_path, tmp_path):
     assert case.split == "train"
 
 
+def test_a_pattern_finds_the_subjects_in_the_names_of_cases(manifest_path, write_text):
+    write_text("set/cases.csv", CSV + "b_t0,p.nii,c.nii,,\nb_t1,p.nii,c.nii,,\n")
+    manifest_path.write_text(YAML.replace("root", "subject_pattern: (.+?)(?:_t[0-9])?\nroot"))
+    assert [case.subject for case in load_manifest(manifest_path).cases] == ["a", "b", "b"]
+
+
 def test_root_replaces_the_manifests_own(manifest_path, tmp_path):
     (tmp_path / "set/data").rmdir()
     (tmp_path / "moved").mkdir()
@@ -150,6 +156,9 @@ def test_a_missing_list_says_how_to_set_the_folder(manifest_path, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("root", "subject_pattern: (\nroot", "subject_pattern: '\\(' is no regular expression"),
+        ("root", "subject_pattern: x\nroot", "subject_pattern: 'x' has 0 groups, not one"),
+        ("root", "subject_pattern: (x)\nroot", "subject_pattern: it does not fit the name of case"),
         ("licence", "license", r"unknown key 'license'\. Did you mean 'licence'\?"),
         ("name: Two", "nmae: Two", r"unknown key 'nmae'\. Did you mean 'name'\?"),
         (

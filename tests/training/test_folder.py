@@ -10,6 +10,7 @@ from pipeline.errors import ConfigError, PipelineError, TrainingError
 from pipeline.hashes import write_noted
 from pipeline.manifest import Split
 from pipeline.training import RunConfig, RunFolder
+from pipeline.training.recorded import RecordedSplit
 from pipeline.transforms import Fingerprint
 
 FINGERPRINT = Fingerprint(
@@ -30,7 +31,8 @@ def config(make_config, tmp_path):
 @pytest.fixture
 def folder(config, split):
     folder = RunFolder(config.folder)
-    folder.begin(config, split, FINGERPRINT, VOLUMES)
+    recorded = RecordedSplit.of(split, VOLUMES, {"phantom_000": "abc"})
+    folder.begin(config, recorded, FINGERPRINT)
     return folder
 
 
@@ -45,6 +47,7 @@ def test_a_new_run_is_recorded(folder, config, split, tmp_path):
         "train": ["phantom_000", "phantom_001", "phantom_002"],
         "validation": ["phantom_003", "phantom_004"],
         "volumes_ml": VOLUMES,
+        "contents": {"phantom_000": "abc"},
     }
     environment = json.loads((folder.path / "environment.json").read_text())
     assert {"trivox", "python", "torch", "monai", "numpy"} <= environment.keys()

@@ -96,7 +96,7 @@ def test_a_begun_run_keeps_its_split_without_reading_a_case(
     config = make_config(tmp_path, "data.folds=2")
     open_splits(config, monkeypatch)
     prepared = prepare_run(config, folder)
-    folder.begin(config, prepared.split, prepared.fingerprint, prepared.volumes_ml)
+    folder.begin(config, prepared.recorded(prepared.split), prepared.fingerprint)
     monkeypatch.delattr(prepare, "read_cases")
     monkeypatch.delattr(prepare, "read_label_map")
     assert prepare_run(config, folder) == prepared
@@ -119,7 +119,7 @@ def test_a_cross_validation_with_other_cases_is_not_resumed(
     manifest = open_splits(config, monkeypatch)
     first = prepare_folds(config, folder)[0]
     everything = dataclasses.replace(first.split, train=manifest.cases, validation=manifest.cases)
-    folder.begin(config, everything, first.fingerprint, first.volumes_ml)
+    folder.begin(config, first.recorded(everything), first.fingerprint)
     fewer = dataclasses.replace(manifest, cases=manifest.cases[1:])
     monkeypatch.setattr(prepare, "open_manifest", lambda _: fewer)
     with pytest.raises(ConfigError, match=r"1 cases were added, removed or moved.*phantom_000"):
