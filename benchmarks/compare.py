@@ -25,7 +25,7 @@ from pipeline.inference import choose_device
 from pipeline.network import OPTIONS
 from pipeline.planning.estimate import measure_seconds
 from pipeline.training import RunConfig
-from pipeline.training.prepare import open_manifest
+from pipeline.training.reading import open_manifest
 
 NUM_VALIDATIONS = 8
 """In between, about, for the curves; as many for cheap networks as for dear ones."""

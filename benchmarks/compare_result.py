@@ -17,7 +17,7 @@ from pipeline.network import count_parameters, gflops
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import read_case
-from pipeline.training.prepare import open_manifest
+from pipeline.training.reading import open_manifest
 from pipeline.training.recorder import read_metrics
 
 MARKER = "compare.json"

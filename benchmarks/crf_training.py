@@ -33,7 +33,8 @@ from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.arithmetic import memory_format
 from pipeline.training.data import read_case
 from pipeline.training.distributed import Ranks
-from pipeline.training.prepare import open_manifest, prepare_run
+from pipeline.training.prepare import prepare_run
+from pipeline.training.reading import open_manifest
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf
 from pipeline.transforms import Batch

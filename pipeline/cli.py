@@ -22,7 +22,8 @@ from pipeline.errors import PipelineError
 from pipeline.parsers import build_parser
 from pipeline.verbs import INTERRUPTED, SOME_FAILED, WRONG_USAGE
 
-OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_]+)*=")
+OVERRIDE = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
+"""The parts after the first may be names of a data set's channels."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,12 +5,12 @@ Settings (`key=value`) are taken out before; see `pipeline.cli`.
 
 import argparse
 
-from pipeline import __version__, verbs
+from pipeline import __version__, check_verb, verbs
 from pipeline.archive_verb import add_pacs
 from pipeline.paths import add_replace, to_read, to_write
 from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
-from pipeline.segment_verb import add_input_choices, add_segment, add_status
+from pipeline.segment_verb import add_allow_outside, add_input_choices, add_segment, add_status
 from pipeline.slurm_verb import add_slurm
 from pipeline.verbs import Choices
 
@@ -48,7 +48,8 @@ def _add_train(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "train",
         parents=[common],
-        usage="trivox train CONFIG [key=value ...] [--from MODEL] [--resume] [--verbose]",
+        usage="trivox train CONFIG [key=value ...] [--from MODEL] [--allow-outside] "
+        "[--resume] [--verbose]",
         help="train a model and score it on held-out cases",
         description="Train a model as a YAML file says, and score it on cases it never saw.",
         epilog="Example: trivox train configs/msd_hippocampus.yaml "
@@ -65,6 +66,7 @@ def _add_train(choices: Choices, common: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="start from the weights and the preprocessing of this model's folder",
     )
+    add_allow_outside(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with this run if it was stopped"
     )
@@ -125,14 +127,16 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "check",
         parents=[common],
-        usage="trivox check MANIFEST|INPUT ... [--model DIR] [--root DIR] [key=value ...] "
-        "[--verbose]",
+        usage="trivox check MANIFEST|INPUT ... [--model DIR] [--root DIR] [--allow-outside] "
+        "[key=value ...] [--verbose]",
         help="verify a data set without training, or studies without segmenting them",
         description="Read every file of a data set, or of studies to segment, and list what is "
         "wrong, with the remedy. With a model, compare the studies with what it was trained on, as "
         "`trivox segment` does before it segments. Exit code 1 if there is an error among the "
         "findings.",
-        epilog="key=value overrides the model's settings, for example admission.flip=warn. "
+        epilog="key=value says how studies are read, for example study.non_finite=repair, or "
+        "preprocessing.normalisation.ROI=none for a channel of a manifest; with a model, it "
+        "overrides the model's settings, for example admission.flip=warn. "
         "Example: trivox check scans/ --model runs/phantom_ct/model",
     )
     parser.add_argument(
@@ -145,7 +149,7 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=to_read, metavar="DIR", help="a run's model/")
     parser.add_argument("--root", type=to_read, metavar="DIR", help="where the data lies")
     add_input_choices(parser)
-    parser.set_defaults(verb=verbs.check)
+    parser.set_defaults(verb=check_verb.check)
 
 
 def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
@@ -155,12 +159,14 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
         help="write a configuration that fits a data set and a device",
         description="Read a data set and write a commented configuration for `trivox train`: "
         "spacing, patch, batch, network, mirroring, budget, each with the reason.",
-        epilog="Example: trivox plan data_manifests/msd_hippocampus.yaml --root Task04_Hippocampus "
-        "--out configs/mine.yaml --memory 8GB",
+        epilog="key=value says how cases are read, as for `trivox check`, and is written into the "
+        "configuration. Example: trivox plan data_manifests/msd_hippocampus.yaml "
+        "--root Task04_Hippocampus --out configs/mine.yaml --memory 8GB",
     )
     parser.add_argument("manifest", type=to_read, metavar="MANIFEST", help="as for `trivox check`")
     parser.add_argument("--out", type=to_write, required=True, metavar="FILE", help="to write to")
     parser.add_argument("--root", type=to_read, metavar="DIR", help="where the data lies")
+    add_allow_outside(parser)
     parser.add_argument("--memory", metavar="SIZE", help="of the device to plan for, such as 8GB")
     parser.add_argument("--minutes", type=float, metavar="N", help="budget for the training")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -169,7 +175,7 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
     )
     add_replace(parser)
     parser.add_argument("--force", dest="replace", action="store_true", help=argparse.SUPPRESS)
-    parser.set_defaults(verb=verbs.plan)
+    parser.set_defaults(verb=check_verb.plan)
 
 
 def _add_export(choices: Choices, common: argparse.ArgumentParser) -> None:
@@ -197,7 +203,8 @@ def _add_postprocess_search(choices: Choices, common: argparse.ArgumentParser) -
     parser = choices.add_parser(
         "postprocess-search",
         parents=[common],
-        usage="trivox postprocess-search MODEL [--device DEVICE] [data.root=DIR] [--verbose]",
+        usage="trivox postprocess-search MODEL [--device DEVICE] [data.root=DIR] "
+        "[--allow-outside] [--verbose]",
         help="choose a model's post-processing on cases it never saw",
         description="Try settings of a conditional random field and rules for each label on the "
         "validation cases of the run that left MODEL, and store in MODEL what is accepted: the "
@@ -209,6 +216,7 @@ def _add_postprocess_search(choices: Choices, common: argparse.ArgumentParser) -
         "Example: trivox postprocess-search runs/liver/model",
     )
     parser.add_argument("model", type=to_read, metavar="MODEL", help="a finished run's model/")
+    add_allow_outside(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(verb=verbs.postprocess_search)
 

@@ -86,13 +86,18 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
-def add_input_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what decides which studies are found in the inputs."""
+def add_allow_outside(parser: argparse.ArgumentParser) -> None:
+    """Add the permission that a data set's manifest may give, too."""
     parser.add_argument(
         "--allow-outside",
         action="store_true",
         help="a manifest may name files outside the folder that its data lies in",
     )
+
+
+def add_input_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what decides which studies are found in the inputs."""
+    add_allow_outside(parser)
     parser.add_argument(
         "--bids-suffix",
         metavar="SUFFIX",
@@ -114,6 +119,7 @@ def segment(options: argparse.Namespace) -> int:
         Replace,
         Request,
         SegmentOptions,
+        adopt_study,
         dicom_options,
         find_studies,
         run_cohort,
@@ -125,9 +131,8 @@ def segment(options: argparse.Namespace) -> int:
     from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
 
-    description = override_settings(
-        read_description(options.model), options.overrides, MAY_OVERRIDE
-    )
+    description = adopt_study(read_description(options.model), options.inputs)
+    description = override_settings(description, options.overrides, MAY_OVERRIDE)
     check_root(options.inputs, options.root)
     studies = find_studies(
         options.inputs,

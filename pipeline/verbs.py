@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.paths import check_root
 from pipeline.progress import CONSOLE
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ def train(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.evaluation import format_table
 
+    options.overrides += ["data.allow_outside=true"] * options.allow_outside
     overrides = [_spell_out(word, training.ALIASES) for word in options.overrides]
     config = load_config(training.RunConfig, options.config, overrides)
     run = training.cross_validate if config.data.fold == "all" else training.train
@@ -135,69 +135,6 @@ def evaluate(options: argparse.Namespace) -> int:
     return SOME_FAILED if result.problems else DONE
 
 
-def check(options: argparse.Namespace) -> int:
-    """Verify a data set, or single inputs, against a model if one is given; print the findings."""
-    from pipeline import manifest as data_sets
-    from pipeline.admission import check_data_set
-    from pipeline.cohort import BidsChoice, DataRoot, check_inputs
-    from pipeline.config import override_settings
-    from pipeline.model import read_description
-
-    description = options.model and read_description(options.model)
-    if description is not None:
-        description = override_settings(description, options.overrides, ("study", "admission"))
-    elif options.overrides:
-        remedy = "Leave it out, or give the model whose settings it changes (--model)."
-        raise ConfigError(options.overrides[0], "`check` takes no settings without a model", remedy)
-    inputs: list[Path] = options.inputs
-    with_manifest = check_root(inputs, options.root)
-    if description is not None or not with_manifest:
-        names = () if description is None else [each.name for each in description.channels]
-        findings, num_cases = check_inputs(
-            inputs,
-            description,
-            data=DataRoot(options.root, options.allow_outside),
-            bids=BidsChoice.of(options.bids_suffix, names),
-        )
-    elif len(inputs) > 1:
-        raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")
-    else:
-        manifest = data_sets.load_manifest(
-            inputs[0], options.root, allow_outside=options.allow_outside
-        )
-        findings, num_cases = check_data_set(manifest), len(manifest.cases)
-    console = _results()
-    if findings:
-        console.print(data_sets.format_findings(findings))
-    console.print(data_sets.summarise_findings(findings, num_cases=num_cases))
-    if not with_manifest:
-        text = "these are studies to segment; training needs a manifest (data_manifests/README.md)"
-        console.print(text, soft_wrap=True)
-    return SOME_FAILED if any(f.severity == "error" for f in findings) else DONE
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Plan a training for a data set; print the file and what it will take."""
-    from pipeline import planning
-    from pipeline.config import build_config
-
-    if options.overrides:
-        raise ConfigError(options.overrides[0], "`plan` takes no settings", "Edit what it writes.")
-    request = {
-        "manifest": options.manifest,
-        "out": options.out,
-        "root": options.root,
-        "device": options.device,
-        "memory_gb": options.memory and planning.parse_memory(options.memory),
-        "minutes": options.minutes,
-        "measure": not options.no_measure,
-        "replace": options.replace,
-    }
-    result = planning.plan(build_config(planning.PlanConfig, request, (), where="trivox plan"))
-    print_lines(planning.summary_of(result))
-    return DONE
-
-
 def export(options: argparse.Namespace) -> int:
     """Write a model in the format of another tool; print where."""
     import torch
@@ -216,7 +153,8 @@ def export(options: argparse.Namespace) -> int:
 
 def postprocess_search(options: argparse.Namespace) -> int:
     """Choose a model's post-processing on cases it never saw; print the evidence."""
-    return _search(options.model, options.overrides, options.device)
+    outside = ["data.allow_outside=true"] * options.allow_outside
+    return _search(options.model, [*options.overrides, *outside], options.device)
 
 
 def _search(model: Path, overrides: Sequence[str], device: str) -> int:

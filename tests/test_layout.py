@@ -13,7 +13,7 @@ STAGES = [
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
     "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",
-    "reproduction", "selection", "refinement", "paths", "verbs", "refine_verb",
+    "reproduction", "selection", "refinement", "paths", "verbs", "check_verb", "refine_verb",
     "archive_verb", "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 250

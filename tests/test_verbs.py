@@ -34,11 +34,6 @@ def test_check_of_inputs_tells_by_exit_code_whether_one_is_bad(tmp_path, capsys)
     assert "b.nii" in capsys.readouterr().out
 
 
-def test_check_takes_no_settings(tmp_path, capsys):
-    assert main(["check", str(tmp_path), "study.non_finite=repair"]) == 2
-    assert "takes no settings" in capsys.readouterr().err
-
-
 def test_check_with_a_model_compares_without_segmenting(tmp_path, capsys):
     save_model(tiny_model(), tmp_path / "model")
     scans = tmp_path / "scans"

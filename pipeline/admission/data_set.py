@@ -4,15 +4,13 @@ from pipeline.admission.peers import Peers
 from pipeline.manifest import Finding, Manifest, check_manifest
 from pipeline.study import StudyConfig
 
-_DEFAULT_CONFIG = StudyConfig()
 
-
-def check_data_set(manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG) -> list[Finding]:
+def check_data_set(manifest: Manifest, config: StudyConfig | None = None) -> list[Finding]:
     """Report what `check_manifest` does, and which cases differ from the others.
 
     Args:
         manifest: The data set.
-        config: How studies are admitted.
+        config: How studies are read, if not as the manifest says.
     """
     peers = Peers([channel.modality for channel in manifest.channels])
     findings = check_manifest(manifest, config, peers.add)

@@ -10,6 +10,7 @@ from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
 from pipeline.cohort.events import Event, Lost, Workers
+from pipeline.cohort.gate import adopt_study
 from pipeline.cohort.inputs import DataRoot, find_studies
 from pipeline.cohort.naming import load_salt, write_key
 from pipeline.cohort.options import Replace, SegmentOptions
@@ -33,6 +34,7 @@ __all__ = [
     "Status",
     "StudyInput",
     "Workers",
+    "adopt_study",
     "check_inputs",
     "dicom_options",
     "find_studies",

@@ -22,6 +22,8 @@ _ANY_IMAGE = BidsChoice()
 
 _WHERE_IT_SAYS = DataRoot()
 
+_DEFAULT_STUDY = StudyConfig()
+
 
 def check_inputs(
     inputs: Sequence[Path],
@@ -29,6 +31,7 @@ def check_inputs(
     *,
     data: DataRoot = _WHERE_IT_SAYS,
     bids: BidsChoice = _ANY_IMAGE,
+    study: StudyConfig = _DEFAULT_STUDY,
 ) -> tuple[list[Finding], int]:
     """Read studies as `segment` would, and compare them with what a model was trained on.
 
@@ -40,6 +43,7 @@ def check_inputs(
         description: Of the model; without one, studies are only read.
         data: Where the data of manifests lies.
         bids: Which images of BIDS data sets; by default all of anatomy.
+        study: How studies are read, where there is no model that says so.
 
     Returns:
         The findings, and the number of studies that were looked at.
@@ -58,12 +62,15 @@ def check_inputs(
         bids=bids,
         dicom=DicomOptions(modality=modality),
     )
+    config = study if description is None else description.study
     for study_input in track(studies, "Checking", len(studies)):
-        findings += _check(study_input, description)
+        findings += _check(study_input, description, config)
     return findings, len(studies)
 
 
-def _check(study_input: StudyInput, description: ModelDescription | None) -> Iterator[Finding]:
+def _check(
+    study_input: StudyInput, description: ModelDescription | None, config: StudyConfig
+) -> Iterator[Finding]:
     case = study_input.case
     if study_input.refusal is not None:
         yield Finding(case, "error", study_input.refusal, "Mend it, or leave it out.")
@@ -74,7 +81,7 @@ def _check(study_input: StudyInput, description: ModelDescription | None) -> Ite
             sources,
             case=case,
             num_channels=len(sources) if description is None else len(description.channels),
-            config=StudyConfig() if description is None else description.study,
+            config=config,
         )
     except StudyError as error:
         found = f"{Path(error.where).name}: {error.found}"

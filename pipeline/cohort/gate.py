@@ -1,11 +1,23 @@
 """The gates between reading a study and segmenting it, and before its mask is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.admission import Finding, admit, check_volumes, rejection
+from pipeline.manifest import study_settings
 from pipeline.model import ModelDescription
 from pipeline.study import Study
+
+
+def adopt_study(description: ModelDescription, inputs: Sequence[Path]) -> ModelDescription:
+    """Return the description, reading studies as the manifests among the inputs say.
+
+    Raises:
+        ConfigError: If they say different things.
+    """
+    study = description.study.model_copy(update=study_settings(inputs))
+    return description.model_copy(update={"study": study})
 
 
 def look_over(study: Study, description: ModelDescription) -> tuple[Finding, ...]:

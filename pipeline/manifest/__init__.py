@@ -13,6 +13,13 @@ from pipeline.manifest.codes import ANATOMICAL_STRUCTURE, Code, SegmentCode
 from pipeline.manifest.examine import check_channels
 from pipeline.manifest.finding import Finding, format_findings, summarise_findings
 from pipeline.manifest.load import is_manifest, load_manifest
+from pipeline.manifest.reading import (
+    ChannelSchemes,
+    DataPlace,
+    ReadingConfig,
+    study_settings,
+    with_settings,
+)
 from pipeline.manifest.scheme import NORMALISE_OTHERWISE, Modality, Scheme, fault_of
 from pipeline.manifest.split import Split, Volumes, split_cases
 
@@ -21,10 +28,13 @@ __all__ = [
     "NORMALISE_OTHERWISE",
     "Case",
     "Channel",
+    "ChannelSchemes",
     "Code",
+    "DataPlace",
     "Finding",
     "Manifest",
     "Modality",
+    "ReadingConfig",
     "Region",
     "Scheme",
     "SegmentCode",
@@ -37,5 +47,7 @@ __all__ = [
     "is_manifest",
     "load_manifest",
     "split_cases",
+    "study_settings",
     "summarise_findings",
+    "with_settings",
 ]

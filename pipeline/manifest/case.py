@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.scheme import DEFAULT_SCHEMES, Modality, Scheme
-from pipeline.study import case_name, source_files
+from pipeline.study import StudyConfig, case_name, source_files
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -104,6 +104,7 @@ class Manifest:
         regions: Structures to learn in place of the labels, empty for the labels themselves. In a
             mask, later ones overwrite earlier ones.
         codes: What labels stand for in the codes of a terminology, of those that have one.
+        study: How its studies are read.
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Manifest:
     ignore_value: int | None = None
     regions: tuple[Region, ...] = ()
     codes: Mapping[str, SegmentCode] = field(default_factory=dict)
+    study: StudyConfig = field(default_factory=StudyConfig)
 
     @property
     def label_values(self) -> list[int]:

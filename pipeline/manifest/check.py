@@ -7,11 +7,9 @@ from pipeline.manifest.finding import Finding
 from pipeline.progress import track
 from pipeline.study import StudyConfig
 
-_DEFAULT_CONFIG = StudyConfig()
-
 
 def check_manifest(
-    manifest: Manifest, config: StudyConfig = _DEFAULT_CONFIG, watch: Watch | None = None
+    manifest: Manifest, config: StudyConfig | None = None, watch: Watch | None = None
 ) -> list[Finding]:
     """Read every file of a data set once and report what would spoil a training.
 
@@ -27,7 +25,7 @@ def check_manifest(
 
     Args:
         manifest: The data set.
-        config: How studies are admitted.
+        config: How studies are read, if not as the manifest says.
         watch: Called with each study that could be read.
 
     Returns:
@@ -37,7 +35,7 @@ def check_manifest(
     findings: list[Finding] = []
     facts = []
     for case in track(manifest.cases, "Checking", total=len(manifest.cases)):
-        case_facts, case_findings = examine_case(case, manifest, config, watch)
+        case_facts, case_findings = examine_case(case, manifest, config or manifest.study, watch)
         facts.append(case_facts)
         findings.extend(case_findings)
     return findings + compare_cases(facts, manifest) + [*find_untrainable(facts, manifest)]

@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.errors import ManifestError
 
 _REMEDY = (
-    "Name the folder that holds all data as the root, or permit this: allow_outside: true in a "
-    ".yaml manifest; for `trivox check` and `trivox segment`, --allow-outside."
+    "Name the folder that holds all data as the root, or permit this: --allow-outside, or "
+    "allow_outside: true in a .yaml manifest."
 )
 
 

@@ -70,7 +70,7 @@ def examine_case(
     """
     findings: list[Finding] = []
     study = _attempt(lambda: _read_images(case, manifest, config), case, findings)
-    label_map = _attempt(lambda: _read_label(case), case, findings)
+    label_map = _attempt(lambda: _read_label(case, config), case, findings)
     facts = CaseFacts(case)
     if study is not None:
         findings += [
@@ -141,11 +141,11 @@ def _read_images(case: Case, manifest: Manifest, config: StudyConfig) -> Study:
     )
 
 
-def _read_label(case: Case) -> LabelMap | None:
+def _read_label(case: Case, config: StudyConfig) -> LabelMap | None:
     if case.label is None:
         return None
     _need_files([case.label])
-    return read_label_map(case.label)
+    return read_label_map(case.label, config)
 
 
 def _need_files(paths: Sequence[Path]) -> None:

@@ -46,7 +46,8 @@ PERCENTILES = (0.5, 99.5)
 """Between which `zscore_robust` and `percentile` take a volume's values for its own."""
 
 NORMALISE_OTHERWISE = (
-    "Declare another `normalisation` of this channel in the manifest: zscore, rescale_0_1 or none."
+    "Declare another normalisation of this channel: zscore, rescale_0_1 or none, by the key "
+    "`normalisation` in the manifest or by preprocessing.normalisation.CHANNEL=none."
 )
 
 _ENOUGH = 100_000

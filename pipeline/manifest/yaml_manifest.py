@@ -22,10 +22,11 @@ from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.documents import fit, read_yaml
 from pipeline.manifest.rules import check_label_form, foreground_labels
 from pipeline.manifest.scheme import Modality, Scheme
+from pipeline.study import StudyConfig
 
 SET_ROOT = (
     "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
-    "`trivox check` and `trivox segment`, --root FOLDER."
+    "`trivox segment`, --root FOLDER."
 )
 
 
@@ -80,6 +81,9 @@ class ManifestFile(BaseModel):
     root: Path = Field(default=Path(), description="Data folder, relative to this file.")
     allow_outside: bool = Field(
         default=False, description="Whether files of the cases may lie outside the data folder."
+    )
+    study: StudyConfig = Field(
+        default=StudyConfig(), description="How studies that are odd are read: study.* settings."
     )
     cases: Path = Field(description="The list of cases: a CSV, or a dataset.json in the folder.")
 
@@ -169,6 +173,7 @@ def describe(listed: Manifest, file: ManifestFile, path: Path) -> Manifest:
         ignore_value=check_ignore_value(ignore, labels, f"{path}: ignore"),
         regions=check_regions(regions, labels, f"{path}: regions"),
         codes=check_codes(file.codes, labels, f"{path}: codes"),
+        study=file.study,
     )
 
 

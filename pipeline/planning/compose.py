@@ -56,8 +56,8 @@ def settings_of(
     """Return the settings of a run that differ from the defaults, as they go into the file."""
     request, shape = choice.request, candidate.shape
     data: dict[str, Any] = {"manifest": str(request.manifest)}
-    if request.root is not None:
-        data["root"] = str(request.root)
+    reading = request.reading.model_dump(mode="json", exclude_unset=True)
+    data |= reading.get("data", {})
     if choice.folds is not None:
         data |= {"folds": choice.folds, "fold": 0}
     network: dict[str, Any] = {"name": "unet", "features": list(candidate.features)}
@@ -85,11 +85,16 @@ def settings_of(
         "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]", "_", request.out.stem).lstrip("_.-")
         or "plan",
         "data": data,
-        "preprocessing": {"spacing_mm": list(candidate.spacing_mm)},
+        "preprocessing": {
+            "spacing_mm": list(candidate.spacing_mm),
+            **reading.get("preprocessing", {}),
+        },
         "augmentation": augmentation,
         "network": network,
         "training": training,
     }
+    if "study" in reading:
+        settings["study"] = reading["study"]
     if request.device != "auto":
         settings["device"] = request.device
     if estimate is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigError
+from pipeline.manifest import ReadingConfig
 
 BYTES_PER_GB = 1e9
 
@@ -22,7 +23,7 @@ class PlanConfig(BaseModel):
 
     manifest: Path = Field(description="The data set.")
     out: Path = Field(description="The configuration to write.")
-    root: Path | None = Field(default=None, description="Where the data lies.")
+    reading: ReadingConfig = ReadingConfig()
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     memory_gb: float | None = Field(
         default=None, gt=0, description="Memory of the device; that of the one at hand if not set."

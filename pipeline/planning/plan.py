@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
-from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases
+from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases, with_settings
 from pipeline.ownership import check_free, set_aside
 from pipeline.planning.compose import Choice, compose, round_to
 from pipeline.planning.config import PlanConfig
@@ -19,7 +19,6 @@ from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, choose, list_candidates
 from pipeline.planning.survey import Survey, take_survey
 from pipeline.planning.writer import Plan, write_plan
-from pipeline.study import StudyConfig
 from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
@@ -45,7 +44,7 @@ def plan(config: PlanConfig) -> Plan:
     device = find_device(config)
     kind: Kind = "cpu" if device is not None and device.type == "cpu" else "cuda"
     memory_gb = available_gb(config, device)
-    manifest = load_manifest(config.manifest, config.root)
+    manifest = _open_manifest(config)
     folds, split = _split(manifest)
     survey = _survey(manifest, split)
     mirroring = decide_mirroring(
@@ -108,6 +107,14 @@ def _device_to_measure(
     return device
 
 
+def _open_manifest(config: PlanConfig) -> Manifest:
+    reading = config.reading
+    manifest = load_manifest(
+        config.manifest, reading.data.root, allow_outside=reading.data.allow_outside
+    )
+    return with_settings(manifest, reading.study, reading.preprocessing)
+
+
 def _split(manifest: Manifest) -> tuple[int | None, Split]:
     """Return the number of folds, if the manifest sets no split, and the cases by their sides.
 
@@ -140,7 +147,7 @@ def _survey(manifest: Manifest, split: Split) -> Survey:
     onlooker.check_names(splits)
     training = {case.name for case in split.train}
     cases = (*split.train, *split.validation)
-    readings = with_warnings(read_cases(cases, manifest, StudyConfig(), "Reading"), manifest)
+    readings = with_warnings(read_cases(cases, manifest, manifest.study, "Reading"), manifest)
     pairs = (
         (study.volume, label_map)
         for case, study, label_map in onlooker.over(readings)

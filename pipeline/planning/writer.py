@@ -57,9 +57,10 @@ def plan_text(plan: Plan, manifest: Manifest) -> str:
     settings = settings_of(
         plan.choice, plan.candidate, plan.config.training.max_minutes or 0, plan.config.estimate
     )
-    head = {key: settings[key] for key in ("name", "device") if key in settings}
+    head: dict[str, object] = {key: settings[key] for key in ("name", "device") if key in settings}
+    data = {key: settings[key] for key in ("data", "study") if key in settings}
     groups: list[tuple[Iterable[str], dict[str, object]]] = [
-        (_on_data(plan, manifest), head | {"data": settings["data"]}),
+        (_on_data(plan, manifest), head | data),
         (_on_preprocessing(plan, manifest), {"preprocessing": settings["preprocessing"]}),
         (_on_mirroring(plan), {"augmentation": settings["augmentation"]}),
         (_on_network(plan), {"network": settings["network"]}),

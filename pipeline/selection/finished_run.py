@@ -17,13 +17,18 @@ from pipeline.model import ModelDescription, read_description
 from pipeline.ownership import remove
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import check_trainable
-from pipeline.training.prepare import open_manifest
+from pipeline.training.reading import open_manifest
 from pipeline.training.validation import config_for
 
 NUM_FOLDS = 5
 """Parts into which the validation cases of a single-fold run are dealt."""
 
-MAY_OVERRIDE = ("data.root", "data.manifest", "evaluation.nsd_tolerance_mm")
+MAY_OVERRIDE = (
+    "data.root",
+    "data.manifest",
+    "data.allow_outside",
+    "evaluation.nsd_tolerance_mm",
+)
 """Settings of a run that may be others when its cases are read again."""
 
 
@@ -90,9 +95,11 @@ def open_run(model: Path, overrides: Sequence[str] = ()) -> FinishedRun:
     """
     description = read_description(model)
     for word in overrides:
-        if word.partition("=")[0] not in MAY_OVERRIDE:
+        if word.partition("=")[0] not in MAY_OVERRIDE and not word.startswith("study."):
             found = "this setting cannot be changed here"
-            raise ConfigError(word, found, f"Those that can: {', '.join(MAY_OVERRIDE)}.")
+            raise ConfigError(
+                word, found, f"Those that can: {', '.join((*MAY_OVERRIDE, 'study.*'))}."
+            )
     folder = RunFolder(model.resolve().parent)
     if not (folder.config.is_file() and folder.split.is_file()) or model.name != "model":
         found = "the model lies in no run's folder, so its validation cases are not known"

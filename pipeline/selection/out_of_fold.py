@@ -30,7 +30,7 @@ from pipeline.progress import track
 from pipeline.segmentation import Segmenter
 from pipeline.selection.changes import Change, Labels, crop_changes, difference
 from pipeline.selection.finished_run import FinishedRun, Member
-from pipeline.study import Study
+from pipeline.study import Study, StudyConfig
 from pipeline.training.data import read_case
 from pipeline.transforms import Uncertain
 from pipeline.volume import LabelMap
@@ -102,7 +102,7 @@ def segment_cases(
     """
     store = CaseStore(run.selection / "cases", run.cases, run.fold_N)
     pairs = [(member, case) for member in run.members for case in member.cases]
-    todo = _with_members(pairs, settings, device)
+    todo = _with_members(pairs, settings, device, run.manifest.study)
     for case, key, member in track(todo, "Segmenting held-out cases", len(pairs)):
         path = _path(store.folder, case)
         if not _is_done(path, key):
@@ -113,10 +113,12 @@ def segment_cases(
 class _LoadedMember:
     """A member, on the device from its first case on that was not done."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: Path, device: torch.device, study: StudyConfig) -> None:
         model = load_model(folder, device)
         # Post-processing that the model has by now is among what is chosen anew.
-        plain = model.description.model_copy(update={"postprocessing": PostprocessingConfig()})
+        plain = model.description.model_copy(
+            update={"postprocessing": PostprocessingConfig(), "study": study}
+        )
         self._model = replace(model, description=plain)
         self._device = device
         self._folder = folder
@@ -134,13 +136,16 @@ class _LoadedMember:
 
 
 def _with_members(
-    pairs: Sequence[tuple[Member, Case]], settings: Sequence[CrfConfig], device: torch.device
+    pairs: Sequence[tuple[Member, Case]],
+    settings: Sequence[CrfConfig],
+    device: torch.device,
+    study: StudyConfig,
 ) -> Iterator[tuple[Case, str, _LoadedMember]]:
     """Yield each case with the name of its result and its member, one member at a time."""
     folder: Path | None = None
     for member, case in pairs:
         if member.model != folder:
-            folder, loaded = member.model, _LoadedMember(member.model, device)
+            folder, loaded = member.model, _LoadedMember(member.model, device, study)
         yield case, _key(case, loaded, settings), loaded
 
 

@@ -75,8 +75,8 @@ def check_num_voxels(path: Path, shape_IJKN: Sequence[int], config: StudyConfig)
         raise StudyError(
             path.name,
             f"header promises {num_voxels} voxels {tuple(shape_IJKN)}, "
-            f"more than max_voxels={config.max_voxels}",
-            "Check the header; raise max_voxels if the size is right.",
+            f"more than study.max_voxels={config.max_voxels}",
+            "Check the header; raise study.max_voxels if the size is right.",
         )
 
 

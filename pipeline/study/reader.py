@@ -97,13 +97,13 @@ def extent_of(sources: Sequence[Source]) -> tuple[int, float]:
     return sum(voxels), sum(volumes)
 
 
-def read_label_map(path: Path) -> LabelMap:
+def read_label_map(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> LabelMap:
     """Read a label map; labels stored as floats are accepted if they are whole numbers.
 
     Raises:
         StudyError: If the file cannot be read, holds several volumes, or a value is no label.
     """
-    file = open_volume(Path(path))
+    file = open_volume(Path(path), config)
     if file.num_volumes != 1:
         raise StudyError(
             file.path.name,

@@ -9,6 +9,7 @@ from pipeline.admission import AdmissionConfig
 from pipeline.evaluation import EvaluationConfig
 from pipeline.inference import InferenceConfig, Precision
 from pipeline.losses import LossConfig
+from pipeline.manifest import DataPlace
 from pipeline.network import NetworkConfig
 from pipeline.phantom import PhantomConfig
 from pipeline.postprocessing import PostprocessingConfig
@@ -23,16 +24,11 @@ ALIASES = {"fold": "data.fold", "folds": "data.folds"}
 """Short names that the command line takes for settings."""
 
 
-class DataConfig(BaseModel):
+class DataConfig(DataPlace):
     """Which cases to learn from. Paths are relative to the folder that the command runs in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     manifest: Path | None = Field(
         default=None, description="A manifest, a dataset.json, or the folder of a data set."
-    )
-    root: Path | None = Field(
-        default=None, description="Where the data lies, if not where the manifest says."
     )
     phantom: PhantomConfig | None = Field(
         default=None, description="Make this synthetic cohort in `root` and train on it."

@@ -24,6 +24,7 @@ from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import adopt_settings, keep_source, open_source
 from pipeline.training.folder import RunFolder
 from pipeline.training.prepare import Prepared, describe_run, prepare_folds
+from pipeline.training.reading import adopt_reading
 from pipeline.training.run import RunResult, train_fold
 from pipeline.training.through_crf import mean_learned
 from pipeline.training.validation import ValidationFolder, config_for, present_scores
@@ -54,6 +55,7 @@ def cross_validate(
         ranks.share_of(config.training.batch_size)
         with ranks.main_first():
             # The other ranks find it begun.
+            config = adopt_reading(config)
             folds = _begin(config, folder, source, ranks, resume=resume)
         for fold, prepared in enumerate(folds):
             if not _do_fold(config, fold, prepared, ranks):

@@ -40,7 +40,7 @@ def read_case(case: Case, num_channels: int, config: StudyConfig) -> tuple[Study
     if case.label is None:
         raise ManifestError(case.name, "no label", "Add one, or mark the case as split=test.")
     study = read_study(case.images, case=case.name, num_channels=num_channels, config=config)
-    label_map = place_labels(read_label_map(case.label), case.label.name, study.place)
+    label_map = place_labels(read_label_map(case.label, config), case.label.name, study.place)
     odd = tuple(f"label: {text}" for text in label_map.warnings)
     return replace(study, warnings=(*study.warnings, *odd)), label_map
 
@@ -119,14 +119,16 @@ def cache_cases(
     """
     ignored = manifest.ignore_value
     folders = {
-        case.name: config.data.cache / cache_key(case, settings, config.study, values, ignored)
+        case.name: config.data.cache / cache_key(case, settings, manifest.study, values, ignored)
         for case in cases
     }
     missing = [case for case in cases if not _is_cached(case, folders[case.name])]
     if missing:
         if fingerprint is not None:
             check_room(config.data.cache, len(missing), fingerprint, settings)
-        for case, study, label_map in read_cases(missing, manifest, config.study, "Preprocessing"):
+        for case, study, label_map in read_cases(
+            missing, manifest, manifest.study, "Preprocessing"
+        ):
             write_case(study, label_map, settings, values, folders[case.name], ignored)
     return [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]
 

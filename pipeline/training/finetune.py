@@ -1,6 +1,7 @@
 """Start a run from a trained model: what it takes over, and what it refuses to."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from pipeline.training.config import RunConfig
 from pipeline.training.folder import RunFolder
 from pipeline.training.transfer import Transfer
 from pipeline.transforms import Preprocessing
+
+logger = logging.getLogger(__name__)
 
 
 def open_source(folder: RunFolder, given: Path | None) -> Model | None:
@@ -102,17 +105,18 @@ def adopt_settings(config: RunConfig, source: Model | None) -> RunConfig:
         }
     )
     try:
-        return RunConfig.model_validate(adopted.model_dump())
+        RunConfig.model_validate(adopted.model_dump())
     except ValidationError as error:
         found = str(first_fault(error, RunConfig, adopted.model_dump()))
         remedy = "Choose a size that fits its network."
         raise ConfigError(f"--from {theirs.name}", found, remedy) from error
+    return adopted
 
 
 def _refuse_conflicts(config: RunConfig, theirs: ModelDescription) -> None:
     for stage in ("network", "preprocessing"):
         mine, others = getattr(config, stage), getattr(theirs, stage)
-        for key in sorted(mine.model_fields_set):
+        for key in sorted(mine.model_fields_set - {"normalisation"}):
             wanted, field = getattr(mine, key), type(mine).model_fields[key]
             there = getattr(others, key, field.get_default(call_default_factory=True))
             if wanted is not None and wanted != there:
@@ -164,6 +168,11 @@ def adopt_preprocessing(
     """
     theirs = source.preprocessing
     matches = match_channels(channels, source)
+    for channel, own, match in zip(channels, settled.channels, matches, strict=True):
+        if match is not None and theirs.channels[match].kind != own.kind:
+            kind = theirs.channels[match].kind
+            text = "%s: normalised as in the model %s (%s), not as the data says (%s)"
+            logger.warning(text, channel.name, source.name, kind, own.kind)
     kinds = tuple(
         own if match is None else theirs.channels[match]
         for own, match in zip(settled.channels, matches, strict=True)

@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "device",
     "output",
     "data.root",
+    "data.allow_outside",
     "data.cache",
     "inference.window",
     "inference.overlap",

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import ManifestError, PipelineError
 from pipeline.evaluation import ScoringRules
-from pipeline.manifest import Manifest, Split, Volumes, load_manifest, split_cases
+from pipeline.manifest import Manifest, Split, Volumes, split_cases
 from pipeline.model import ChannelDescription, Model, ModelDescription
-from pipeline.phantom import make_cohort
 from pipeline.postprocessing import check_rules
 from pipeline.progress import track
 from pipeline.report import volumes_ml
@@ -18,6 +17,7 @@ from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.finetune import adopt_preprocessing
 from pipeline.training.folder import RunFolder
 from pipeline.training.onlooker import Onlooker, Reading
+from pipeline.training.reading import open_manifest
 from pipeline.training.recorded import RecordedSplit
 from pipeline.training.through_crf import check_crf
 from pipeline.training.validation import config_for
@@ -129,16 +129,6 @@ def _all_splits(manifest: Manifest, config: RunConfig, volumes: Volumes) -> list
     ]
 
 
-def open_manifest(config: RunConfig) -> Manifest:
-    """Load the manifest that the configuration names, or make the phantom cohort first."""
-    data = config.data
-    if data.manifest is not None:
-        return load_manifest(data.manifest, data.root)
-    assert data.phantom is not None
-    assert data.root is not None
-    return load_manifest(make_cohort(data.root, data.phantom))
-
-
 def describe_run(
     config: RunConfig, prepared: Prepared, source: Model | None = None
 ) -> ModelDescription:
@@ -169,7 +159,7 @@ def describe_run(
         labels={name: manifest.labels[name] for name in sorted(manifest.labels)},
         codes={name: manifest.codes[name] for name in sorted(manifest.codes)},
         regions=manifest.regions,
-        study=config.study,
+        study=manifest.study,
         preprocessing=settled,
         network=config.network,
         patch_size=config.training.patch_size,
@@ -197,7 +187,7 @@ def _read_volumes(manifest: Manifest) -> Volumes:
         return volumes
     for name, path in track(labels.items(), "Reading labels", len(labels)):
         try:
-            label_map = read_label_map(path)
+            label_map = read_label_map(path, manifest.study)
         except PipelineError:
             # Named with its remedy when images and labels are read, right after this.
             continue
@@ -215,7 +205,7 @@ def _read_all_cases(
     """
     training = {case.name for case in split.train}
     cases = (*split.train, *split.validation)
-    readings = with_warnings(read_cases(cases, manifest, config.study, "Reading"), manifest)
+    readings = with_warnings(read_cases(cases, manifest, manifest.study, "Reading"), manifest)
     of_training = (each for each in onlooker.over(readings) if each[0].name in training)
     return _fingerprint(of_training, manifest, config)
 
@@ -227,7 +217,7 @@ def _read_for_folds(
     volumes = {}
 
     def measured() -> Iterator[Reading]:
-        readings = read_cases(manifest.cases, manifest, config.study, "Reading")
+        readings = read_cases(manifest.cases, manifest, manifest.study, "Reading")
         for reading in onlooker.over(with_warnings(readings, manifest)):
             case, _, label_map = reading
             volumes[case.name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)

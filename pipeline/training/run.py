@@ -32,6 +32,7 @@ from pipeline.training.loader import build_loader
 from pipeline.training.loop import Loop
 from pipeline.training.precision import measure_label_change
 from pipeline.training.prepare import Prepared, describe_run, prepare_run
+from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
 from pipeline.training.step import build_state, build_trainer
@@ -177,6 +178,8 @@ def _begin(
     """Settle what the run stands on, and record it."""
     source = open_source(folder, given_source)
     config = adopt_settings(config, source)
+    if prepared is None:
+        config = adopt_reading(config)
     folder.check_settings(config, resume=resume or not ranks.is_main)
     if prepared is None:
         prepared = prepare_run(config, folder)

@@ -5,16 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.manifest import Scheme
+from pipeline.manifest import ChannelSchemes, Scheme
 
 SpacingMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Triple = tuple[SpacingMm, SpacingMm, SpacingMm]
 
 
-class PreprocessingConfig(BaseModel):
+class PreprocessingConfig(ChannelSchemes):
     """What a user may ask of preprocessing; the rest is settled on the training cases."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: Triple | None = Field(
         default=None, description="Working spacing along R, A, S in mm; the median if not given."

@@ -19,7 +19,9 @@ def make_choice(make_survey, tmp_path):
 
 
 def test_what_is_chosen_becomes_the_run(make_choice):
-    choice = make_choice((0.6, 0.6, 3.6), (320, 320, 20), root="data", device="cpu")
+    choice = make_choice(
+        (0.6, 0.6, 3.6), (320, 320, 20), reading={"data": {"root": "data"}}, device="cpu"
+    )
     candidate = list_candidates(choice.survey, "cpu")[0]
     estimate = Resources(memory_gb=2.0, seconds_per_iteration=0.6)
     run = compose(choice, candidate, 10.0, estimate)

@@ -226,7 +226,11 @@ def test_hippocampus(shared_data, tmp_path):
     few = json.loads((root / "dataset.json").read_text())
     few["training"] = few["training"][:20]
     (tmp_path / "few.json").write_text(json.dumps(few))
-    result = plan(request(tmp_path / "few.json", tmp_path / "hippocampus.yaml", root=root))
+    result = plan(
+        request(
+            tmp_path / "few.json", tmp_path / "hippocampus.yaml", reading={"data": {"root": root}}
+        )
+    )
     assert result.config.preprocessing.spacing_mm == (1, 1, 1)
     assert result.config.training.patch_size == (40, 56, 40)
     assert result.config.network.features == (16, 32, 64, 128)

@@ -17,7 +17,8 @@ from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
 from pipeline.network import build_network
 from pipeline.training import RunConfig, RunFolder
-from pipeline.training.prepare import Prepared, describe_run, open_manifest
+from pipeline.training.prepare import Prepared, describe_run
+from pipeline.training.reading import open_manifest
 from pipeline.transforms import Fingerprint
 
 SIZE = 10

@@ -83,7 +83,9 @@ def test_paths_that_are_no_volume(tmp_path):
 
 
 def test_max_voxels(save):
-    with pytest.raises(StudyError, match=r"210 voxels \(5, 6, 7, 1\), more than max_voxels=209"):
+    with pytest.raises(
+        StudyError, match=r"210 voxels \(5, 6, 7, 1\), more than study.max_voxels=209"
+    ):
         read_study([save()], case="case", num_channels=1, config=StudyConfig(max_voxels=209))
     read_study([save()], case="case", num_channels=1, config=StudyConfig(max_voxels=210))
 

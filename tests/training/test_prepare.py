@@ -8,7 +8,8 @@ import pytest
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import SegmentCode, split_cases
 from pipeline.training import RunFolder, prepare
-from pipeline.training.prepare import describe_run, open_manifest, prepare_folds, prepare_run
+from pipeline.training.prepare import describe_run, prepare_folds, prepare_run
+from pipeline.training.reading import open_manifest
 
 
 @pytest.fixture
