@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import MirrorDecision
@@ -41,6 +41,35 @@ class Choice:
     kind: Kind
     survey: Survey
     mirroring: tuple[MirrorDecision, ...]
+
+
+Timing = Literal["measured", "busy", "counted"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration, and what it was decided from.
+
+    Attributes:
+        config: What `trivox train` reads from the file.
+        choice: What was measured and asked for.
+        candidate: Spacing, patch, levels and batch.
+        memory_gb: Memory to stay within.
+        gflops: Arithmetic of a step.
+        device: What was planned for, in words.
+        timing: Whether the seconds were measured, on an idle or a busy machine, or follow from
+            counting the arithmetic.
+        is_bound_by_time: Whether memory alone would allow a larger patch or batch.
+    """
+
+    config: RunConfig
+    choice: Choice
+    candidate: Candidate
+    memory_gb: float
+    gflops: float
+    device: str
+    timing: Timing
+    is_bound_by_time: bool
 
 
 def compose(

@@ -1,6 +1,10 @@
 """What candidates cost in memory and time, on the device planned for."""
 
+import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +19,8 @@ from pipeline.planning.trial import make_step
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic
 
+logger = logging.getLogger(__name__)
+
 GFLOPS_PER_CORE = 100.0
 """Of a CPU core in training steps of small 3D U-Nets, with AMX or AVX-512."""
 
@@ -23,6 +29,12 @@ GFLOPS_OF_GPU = 8000.0
 
 WARM_UPS = 2
 STEPS = 3
+
+MOST_WAITING = 0.1
+"""Of the time of a step that its threads may wait for a core; more, and the machine is busy."""
+
+PARALLEL = 0.85
+"""Of the number of threads, by which they shorten a step: measured on two cores."""
 
 ANY_MINUTES = 1.0
 """The budget does not change what a step costs."""
@@ -43,6 +55,7 @@ class Pricer:
         self._manifest = manifest
         self._costs: dict[Any, Cost] = {}
         self._slowness = 1.0
+        self.was_busy = False
 
     def memory_gb(self, candidate: Candidate) -> float:
         """Return the peak memory of training, in GB."""
@@ -70,11 +83,19 @@ class Pricer:
             return self.seconds(candidate)
         run = compose(self._choice, candidate, ANY_MINUTES)
         try:
-            return measure_seconds(run, self._manifest, self.device)
+            step = measure_seconds(run, self._manifest, self.device)
         except torch.OutOfMemoryError as error:
             found = f"a step estimated at {self.memory_gb(candidate):.3g} GB ran out of memory"
             remedy = "Name less with --memory, or end what else uses the device."
             raise ConfigError("memory", found, remedy) from error
+        if step.was_busy and not self.was_busy:
+            logger.warning(
+                "other processes took the cores while the speed was measured; it is estimated from "
+                "the processor time of one thread. To measure it, plan again when the machine is "
+                "idle."
+            )
+        self.was_busy |= step.was_busy
+        return step.seconds
 
     def calibrate(self, candidate: Candidate) -> None:
         """Learn the speed of the device from a candidate."""
@@ -89,24 +110,70 @@ class Pricer:
         return self._costs[key]
 
 
-def measure_seconds(config: RunConfig, manifest: Manifest, device: torch.device) -> float:
-    """Return the seconds of a training step as planned, on random data.
+@dataclass(frozen=True)
+class StepTime:
+    """How long a training step takes.
+
+    Attributes:
+        seconds: By the clock, on an idle machine.
+        was_busy: Whether the machine was not idle, so that the seconds are an estimate.
+    """
+
+    seconds: float
+    was_busy: bool
+
+
+def measure_seconds(config: RunConfig, manifest: Manifest, device: torch.device) -> StepTime:
+    """Return the time of a training step as planned, on random data.
 
     In the precision and layout that usually are fastest on such a device, if the configuration
-    leaves them open. The fastest of a few, since whatever else runs on the machine can only add to
-    them. The loader is not part of it: it runs beside the steps.
+    leaves them open. The fastest of a few steps counts. The loader is not part of it: it runs
+    beside the steps.
+
+    Where other processes took the cores meanwhile, the clock says little, and so does the
+    processor time of several threads, which spend it waiting for each other. That of a single
+    thread hardly depends on who else runs, so it decides there, shared among the threads. Whether
+    others took the cores is known on Linux only.
     """
     usual = usual_arithmetic(config.training, device)
     settled = {"precision": usual.precision, "layout": usual.layout}
     training = config.training.model_copy(update=settled)
     _, step = make_step(config.model_copy(update={"training": training}), manifest, device)
-    seconds = []
-    for _ in range(WARM_UPS + STEPS):
-        start = time.perf_counter()
-        # It gives the loss as a number, and so waits for the device.
+    threads = torch.get_num_threads()
+    # A step gives the loss as a number, and so waits for the device.
+    for _ in range(WARM_UPS):
         step()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[WARM_UPS:])
+    waited, start = _waited_s(), time.perf_counter()
+    seconds = min(_timed(step, time.perf_counter) for _ in range(STEPS))
+    most_s = MOST_WAITING * threads * (time.perf_counter() - start)
+    if device.type != "cpu" or _waited_s() - waited <= most_s:
+        return StepTime(seconds, was_busy=False)
+    torch.set_num_threads(1)
+    try:
+        alone = min(_timed(step, time.process_time) for _ in range(STEPS))
+    finally:
+        torch.set_num_threads(threads)
+    return StepTime(alone / max(1.0, PARALLEL * threads), was_busy=True)
+
+
+def _timed(step: Callable[[], float], clock: Callable[[], float]) -> float:
+    start = clock()
+    step()
+    return clock() - start
+
+
+def _waited_s() -> float:
+    """Return how long this process's threads were ready to run and had no core, so far.
+
+    Source: docs.kernel.org/scheduler/sched-stats.html, the second number in nanoseconds.
+    """
+    waited_ns = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited_ns += int(thread.read_text("ascii").split()[1])
+        except (OSError, ValueError, IndexError):  # The thread has ended, or nothing is counted.
+            continue
+    return waited_ns / 1e9
 
 
 def nominal_seconds(gflops: float, kind: Kind) -> float:

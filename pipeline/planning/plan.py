@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
 from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases, with_settings
 from pipeline.ownership import check_free, set_aside
-from pipeline.planning.compose import Choice, compose, round_to
+from pipeline.planning.compose import Choice, Plan, compose, round_to
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
 from pipeline.planning.memory import available_gb, total_gb
@@ -18,7 +18,7 @@ from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, choose, list_candidates
 from pipeline.planning.survey import Survey, take_survey
-from pipeline.planning.writer import Plan, write_plan
+from pipeline.planning.writer import write_plan
 from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
@@ -53,7 +53,9 @@ def plan(config: PlanConfig) -> Plan:
     choice = Choice(config, folds, kind, survey, mirroring)
     pricer = Pricer(choice, manifest, _device_to_measure(config, device, memory_gb))
     candidates = list_candidates(survey, kind)
-    chosen = _choose(candidates, pricer, memory_gb, config.minutes or LONGEST_MINUTES[kind])
+    minutes = config.minutes or LONGEST_MINUTES[kind]
+    largest = _largest(candidates, pricer, memory_gb)
+    chosen = _choose(largest, candidates, pricer, memory_gb, minutes)
     seconds = pricer.measured_seconds(chosen)
     estimate = Resources(
         memory_gb=round_to(pricer.memory_gb(chosen), 3), seconds_per_iteration=round_to(seconds, 3)
@@ -68,7 +70,8 @@ def plan(config: PlanConfig) -> Plan:
         memory_gb=memory_gb,
         gflops=pricer.gflops(chosen),
         device="a GPU elsewhere" if device is None else _describe_device(device),
-        is_measured=pricer.device is not None,
+        timing="counted" if pricer.device is None else "busy" if pricer.was_busy else "measured",
+        is_bound_by_time=chosen != largest,
     )
     if os.path.lexists(config.out):
         set_aside(config.out)
@@ -171,18 +174,27 @@ def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
     return sides
 
 
-def _choose(
-    candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float, minutes: float
-) -> Candidate:
-    chosen = choose(candidates, pricer.memory_gb, lambda _: 0.0, memory_gb, 1.0)
-    if chosen is None:
+def _largest(candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float) -> Candidate:
+    """Return the best candidate for the memory, however long it takes."""
+    largest = choose(candidates, pricer.memory_gb, lambda _: 0.0, memory_gb, 1.0)
+    if largest is None:
         least = pricer.memory_gb(candidates[-1])
         found = f"{memory_gb:.3g} GB, but training the smallest network takes {least:.3g} GB"
         raise ConfigError("memory", found, "Name more with --memory, or another --device.")
+    return largest
+
+
+def _choose(
+    largest: Candidate,
+    candidates: Sequence[Candidate],
+    pricer: Pricer,
+    memory_gb: float,
+    minutes: float,
+) -> Candidate:
     # The speed is that of the best network for the memory: small ones are slower than they count.
-    pricer.calibrate(chosen)
+    pricer.calibrate(largest)
     max_seconds = 60 * minutes / MIN_ITERATIONS
-    return choose(candidates, pricer.memory_gb, pricer.seconds, memory_gb, max_seconds) or chosen
+    return choose(candidates, pricer.memory_gb, pricer.seconds, memory_gb, max_seconds) or largest
 
 
 def _describe_device(device: torch.device) -> str:

@@ -3,7 +3,6 @@
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -14,34 +13,11 @@ from pipeline.files import write_text
 from pipeline.manifest import Manifest
 from pipeline.manifest.scheme import SCHEMES
 from pipeline.planning import rules
-from pipeline.planning.compose import Choice, settings_of
-from pipeline.planning.search import LARGEST_PATCH, Candidate
+from pipeline.planning.compose import Plan, settings_of
+from pipeline.planning.search import LARGEST_PATCH
 from pipeline.training import RunConfig
 
 WIDTH = 96
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A configuration, and what it was decided from.
-
-    Attributes:
-        config: What `trivox train` reads from the file.
-        choice: What was measured and asked for.
-        candidate: Spacing, patch, levels and batch.
-        memory_gb: Memory to stay within.
-        gflops: Arithmetic of a step.
-        device: What was planned for, in words.
-        is_measured: Whether the seconds were measured, or follow from the arithmetic.
-    """
-
-    config: RunConfig
-    choice: Choice
-    candidate: Candidate
-    memory_gb: float
-    gflops: float
-    device: str
-    is_measured: bool
 
 
 def write_plan(plan: Plan, manifest: Manifest, path: Path) -> None:
@@ -205,10 +181,13 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
     name = next((n for n, v in manifest.labels.items() if v == rarest.value), str(rarest.value))
     asked = choice.request.minutes is not None
     budget = "as asked for" if asked else "for about 100 passes over all volumes, within bounds"
+    most = f"At most about {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device."
+    if plan.is_bound_by_time:
+        most = "Memory allows more; time does not, since the budget should hold 500 iterations."
     return [
         f"Patch: {_numbers(edges, ' x ')} mm, as near to a cube as the median volume allows and a "
-        f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. At "
-        f"most about {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device.",
+        f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. "
+        + most,
         "Batch: at least 2; more where memory, time and 5 % of all training voxels allow it.",
         f"Sampling: labels fill {survey.foreground_share:.2%} of a volume (median). A labelled "
         f"patch is placed on one of its case's classes, all as often, so that the rarest, {name}, "
@@ -220,7 +199,12 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
 def _on_estimate(plan: Plan) -> list[str]:
     estimate = plan.config.estimate
     assert estimate is not None
-    way = f"measured on {plan.device}" if plan.is_measured else "from the arithmetic, not measured"
+    way = {
+        "measured": f"measured on {plan.device}",
+        "busy": f"estimated on {plan.device}, from the processor time of one thread, since other "
+        "processes took the cores; plan again when it is idle to measure it",
+        "counted": "from the arithmetic, not measured",
+    }[plan.timing]
     return [
         f"Memory: traced from a real step on a small patch and scaled, of {plan.memory_gb:.3g} GB. "
         f"Time, but for waiting for patches: {way}; {plan.gflops:.3g} GFLOP an iteration. "

