@@ -6,8 +6,8 @@ study, the others go on.
 
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from pipeline.cohort.attempt import attempt
@@ -69,6 +69,7 @@ class Segmented:
     header: GeometryHeader
     volume: Volume | None
     segmentation: Segmentation
+    volumes_ml: Mapping[str, float]
 
     @property
     def held_bytes(self) -> int:
@@ -110,9 +111,17 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     row = keep_previous(study, previous, recipe, job)
     if row is not None:
         return replace(row, total_s=time.perf_counter() - start)
-    try:
+    with _without_stale(outputs, recipe):
         return _read(study, recipe, job)
+
+
+@contextmanager
+def _without_stale(outputs: Outputs, recipe: Recipe) -> Iterator[None]:
+    """If a block fails, set an earlier result aside that is none of a recipe's, and note where."""
+    try:
+        yield
     except Exception as error:
+        previous = read_provenance(outputs.provenance)
         if previous is not None and previous.recipe != recipe:
             # A mask of another input or model must not stay for one of these.
             error.add_note(outputs.set_aside())
@@ -145,32 +154,45 @@ def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
 
 def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
     study, sink = loaded.prepared, None
+    description = job.model.description
     outputs = Outputs.of(job.out, loaded.input)
-    outputs.remove(loaded.recipe.model.sha256)
-    with ExitStack() as stack:
+    with _without_stale(outputs, loaded.recipe), ExitStack() as stack:
         if job.options.probabilities:
-            num_outputs = job.model.description.num_outputs
             where = (outputs.probabilities, study.header, study.grid.shape)
-            sink = stack.enter_context(ProbabilityWriter(*where, num_outputs))
+            sink = stack.enter_context(ProbabilityWriter(*where, description.num_outputs))
         segmentation = job.segmenter.segment(
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
         )
+        volumes = volumes_ml(segmentation.labels_IJK, study.grid, description.labels)
+        odd = look_at_volumes(loaded.input.case, volumes, description)
         seconds = dict(segmentation.seconds)
         job.alive()
+        outputs.remove(loaded.recipe.model.sha256)
         with timed(seconds, "write"):
             stack.close()
         job.alive()
-    segmentation = replace(segmentation, seconds=seconds, admission=loaded.admission)
+    segmentation = replace(
+        segmentation,
+        seconds=seconds,
+        warnings=(*segmentation.warnings, *map(str, odd)),
+        admission=(*loaded.admission, *odd),
+    )
     volume = study.volume if job.options.pictures else None
-    return Segmented(loaded.input, loaded.recipe, study.grid, study.header, volume, segmentation)
+    return Segmented(
+        input=loaded.input,
+        recipe=loaded.recipe,
+        grid=study.grid,
+        header=study.header,
+        volume=volume,
+        segmentation=segmentation,
+        volumes_ml=volumes,
+    )
 
 
 def _write(segmented: Segmented, job: Job) -> Row:
     study, segmentation = segmented.input, segmented.segmentation
     outputs = Outputs.of(job.out, study)
     seconds = dict(segmentation.seconds)
-    volumes = volumes_ml(segmentation.labels_IJK, segmented.grid, job.model.description.labels)
-    odd = look_at_volumes(study.case, volumes, job.model.description)
     with timed(seconds, "write"):
         if segmented.volume is not None:
             labels = job.model.description.labels
@@ -182,14 +204,9 @@ def _write(segmented: Segmented, job: Job) -> Row:
             label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
             write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
             job.alive()
-    texts = (*segmentation.warnings, *map(str, odd))
-    segmentation = replace(
-        segmentation,
-        seconds=seconds,
-        warnings=tuple(study.anonymous(text) for text in texts),
-        admission=(*segmentation.admission, *odd),
-    )
-    provenance = _describe(segmented, segmentation, volumes, job)
+    warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
+    segmentation = replace(segmentation, seconds=seconds, warnings=warnings)
+    provenance = _describe(segmented, segmentation, job)
     sidecar = write_sidecars(outputs, job.model.description.output_names)
     write_provenance(provenance, outputs.provenance, sidecar)
     logger.info("%s: %s", study.case, provenance.timing.in_words())
@@ -198,9 +215,7 @@ def _write(segmented: Segmented, job: Job) -> Row:
     return row_of(provenance, sum(seconds.values()))
 
 
-def _describe(
-    segmented: Segmented, segmentation: Segmentation, volumes: Mapping[str, float], job: Job
-) -> Provenance:
+def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Provenance:
     labels, grid = job.model.description.labels, segmented.grid
     clean_up = job.model.description.postprocessing
     wanted = job.options.wanted(segmented.input, job.out)
@@ -214,7 +229,7 @@ def _describe(
         labels=dict(labels),
         regions=job.model.description.regions,
         scoring=job.model.description.scoring,
-        volumes_ml=dict(volumes),
+        volumes_ml=dict(segmented.volumes_ml),
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
         admission=segmentation.admission,

@@ -9,13 +9,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from pydicom.uid import MRImageStorage
 
-from pipeline.cohort import Replace, SegmentOptions, StudyInput, segment_cohort
+from pipeline.cohort import (
+    BidsChoice,
+    Replace,
+    SegmentOptions,
+    StudyInput,
+    find_studies,
+    segment_cohort,
+)
 from pipeline.cohort.outputs import Outputs
+from pipeline.errors import StudyError
 from pipeline.journal import read_status
 from pipeline.ownership import REPLACED
 from pipeline.report import read_provenance
+from pipeline.segmentation import Segmenter
 from pipeline.study import StudyConfig
+from tests.dicom_files import make_series, positions_along, save_series
 
 CPU = torch.device("cpu")
 
@@ -216,3 +227,75 @@ def test_warnings_are_told_in_table_status_and_later_runs(segment, out, study, m
         status = read_status(out)
         assert status.is_well
         assert "1 done (1 with warnings)" in status.lines()[0]
+
+
+@pytest.mark.parametrize("error", [StudyError("a", "is odd", "Mend it."), MemoryError("none left")])
+def test_what_fails_at_the_network_sets_an_earlier_mask_aside(
+    segment, out, model, monkeypatch, error
+):
+    segment()
+    mask = Outputs(out, "a").mask
+    ours = mask.read_bytes()
+
+    def fail(*_, **__):
+        assert mask.is_file(), "nothing is removed before there is something better"
+        raise error
+
+    monkeypatch.setattr(Segmenter, "segment", fail)
+    settings = {"study": StudyConfig(non_finite="repair")}
+    other = replace(model, description=model.description.model_copy(update=settings))
+    (row,) = segment(model=other).rows
+    assert row.status in ("rejected", "failed")
+    assert not mask.exists()
+    (kept,) = (out / REPLACED).glob(f"*/{mask.name}")
+    assert kept.read_bytes() == ours
+    assert str(kept.relative_to(out)) in row.reason
+
+
+def test_a_failure_leaves_a_mask_that_is_still_right(segment, out, monkeypatch):
+    """Only a picture was to be added."""
+    segment()
+    mask = Outputs(out, "a").mask
+    ours = mask.read_bytes()
+
+    def fail(*_, **__):
+        raise MemoryError("none left")
+
+    monkeypatch.setattr(Segmenter, "segment", fail)
+    assert segment(pictures=True).counts["failed"] == 1
+    assert mask.read_bytes() == ours
+    monkeypatch.undo()
+    assert segment().num_skipped == 1
+
+
+def test_a_corrected_mask_of_a_dicom_study_counts_and_names_nobody(tmp_path, out, model, caplog):
+    stored_KJI = np.random.default_rng(0).integers(0, 2000, (24, 24, 24)).astype(np.int16)
+    slices = make_series(
+        stored_KJI, positions_along(count=24), Modality="MR", SOPClassUID=MRImageStorage
+    )
+    save_series(slices, tmp_path / "Doe_Jane")
+    studies = find_studies([tmp_path / "Doe_Jane"], num_channels=1, out=out)
+    segment_cohort(studies, model, out, SegmentOptions(), CPU)
+    mask = Outputs.of(out, studies[0]).mask
+    content = correct(mask)
+    assert segment_cohort(studies, model, out, SegmentOptions(), CPU).counts["corrected"] == 1
+    assert mask.read_bytes() == content
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), mask)
+    (row,) = segment_cohort(studies, model, out, SegmentOptions(), CPU).rows
+    assert row.status == "failed"
+    assert "grid (3, 3, 3) differs from (24, 24, 24)" in row.reason
+    assert "Doe" not in row.reason + caplog.text
+
+
+def test_a_corrected_mask_in_a_bids_derivative_counts(tmp_path, out, model, save_volume):
+    raw = tmp_path / "raw"
+    save_volume(raw / "sub-1" / "anat" / "sub-1_T1w.nii.gz")
+    (raw / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    choice = BidsChoice(("T1w",))
+    for _ in range(2):
+        studies = find_studies([raw], num_channels=1, out=out, bids=choice)
+        result = segment_cohort(studies, model, out, SegmentOptions(), CPU)
+        (mask,) = out.glob("sub-1/anat/*_dseg.nii.gz")
+        content = correct(mask)
+    assert result.counts["corrected"] == 1
+    assert mask.read_bytes() == content
