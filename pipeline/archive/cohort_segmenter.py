@@ -72,9 +72,6 @@ class CohortSegmenter:
         uid = source.uid if isinstance(source, DicomSeries) and is_one else ""
         if row.status == "rejected" or row.status == "failed":
             return Result(row.case, uid, row.status, row.reason)
-        if row.status == "corrected":
-            # The DICOM files beside it are those of the mask that it was before.
-            return Result(row.case, uid, "done")
         wanted = self._request.options.wanted(study, self._request.out)
         products = tuple(path for kind, path in wanted.items() if kind.startswith("dicom"))
         return Result(row.case, uid, "done", products=products)

@@ -15,6 +15,9 @@ from pipeline.errors import PipelineError, StudyError
 
 logger = logging.getLogger(__name__)
 
+_PRODUCT, _MASK = "_seg.dcm", "_seg.nii.gz"
+"""How the names of a segmentation and of the mask that it is made of end."""
+
 
 class Steps:
     """Pulled, segmented, pushed: what that means for a study's entries in the ledger.
@@ -135,11 +138,29 @@ class Steps:
     def _has_ended(self, entry: Entry) -> bool:
         if entry.state in ("rejected", "unchosen"):
             return True
+        if self._is_overtaken(entry):
+            return False
         if self._target is None:
             return entry.state in ("segmented", "pushed")
         return entry.state == "pushed" and entry.target == self._target.name
 
     def _has_products(self, entry: Entry) -> bool:
         """Say whether a series waits only for being pushed."""
+        if self._is_overtaken(entry):
+            return False
         files = [self._out / product for product in entry.products]
         return bool(files) and all(file.is_file() for file in files)
+
+    def _is_overtaken(self, entry: Entry) -> bool:
+        """Say whether a mask was changed after its products were made, by a person.
+
+        Times tell, whatever was copied over it; if the voxels are the same nevertheless, so are the
+        products, and nothing is pushed twice.
+        """
+        for product in entry.products:
+            mask = (self._out / product).with_name(Path(product).name.replace(_PRODUCT, _MASK))
+            if mask.name != Path(product).name and mask.is_file():
+                times = mask.stat()
+                if max(times.st_mtime, times.st_ctime) > entry.changed_at:
+                    return True
+        return False

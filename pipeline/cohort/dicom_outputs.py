@@ -1,14 +1,24 @@
 """Write what DICOM archives take of a study, if it came from one, and say first if that can be."""
 
+import os
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.dicom_out import (
     Algorithm,
     DicomOutputConfig,
     check_source,
+    segmentation_uid,
     write_report,
     write_segmentation,
 )
+from pipeline.ownership import set_aside
 from pipeline.report import volumes_ml
 from pipeline.study import DicomSeries
 from pipeline.volume import LabelMap
@@ -52,6 +62,53 @@ def write_dicom(
     write_segmentation(label_map, series.files, algorithm, path, config, _frames_of(series))
     volumes = volumes_ml(label_map.labels_IJK, label_map.grid, algorithm.labels)
     write_report(volumes, series.files, path, algorithm, outputs.dicom_report, config)
+
+
+def write_corrected_dicom(
+    study: StudyInput,
+    label_map: LabelMap,
+    outputs: Outputs,
+    algorithm: Algorithm,
+    config: DicomOutputConfig,
+    *,
+    is_drawn: bool,
+) -> None:
+    """Write segmentation and report of a mask that counts in the place of the model's.
+
+    Their UIDs follow from the mask, so they are new ones, and the same ones for the same mask. What
+    lies there of another mask is set aside.
+
+    Args:
+        study: As for `write_dicom`, like what follows.
+        label_map: What a person made.
+        outputs: Where to.
+        algorithm: What made the mask that was corrected.
+        config: How to write them.
+        is_drawn: Whether the mask is none that the model made first.
+
+    Raises:
+        StudyError: As `write_dicom`, like `PipelineError`.
+        OSError: If what lies there cannot be moved.
+    """
+    series = study.sources[0]
+    if not isinstance(series, DicomSeries):
+        return
+    by_hand = replace(algorithm, maker="person" if is_drawn else "person with model")
+    uid = segmentation_uid(label_map, series.files, by_hand, config, _frames_of(series))
+    paths = outputs.dicom_segmentation, outputs.dicom_report
+    if _uid_of(paths[0]) == uid and _uid_of(paths[1]):
+        return
+    for path in paths:
+        if os.path.lexists(path):
+            set_aside(path, outputs.folder)
+    write_dicom(study, label_map, outputs, by_hand, config)
+
+
+def _uid_of(path: Path) -> str:
+    """Return the SOPInstanceUID of a file; empty if it is no DICOM file that can be read."""
+    with suppress(OSError, InvalidDicomError, ValueError, NotImplementedError):
+        return str(dcmread(path, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID", ""))
+    return ""
 
 
 def _frames_of(series: DicomSeries) -> set[int]:

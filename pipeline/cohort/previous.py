@@ -4,6 +4,7 @@ import logging
 import os
 
 from pipeline.cohort.corrected import FoundMask, find_mask
+from pipeline.cohort.dicom_outputs import write_corrected_dicom
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import is_current
@@ -100,6 +101,12 @@ def _row_of_corrected(
 ) -> Row:
     reason = _BROUGHT if previous is None else _CORRECTED
     logger.info("%s corrected: %s", study.case, reason)
+    if job.options.dicom is not None and job.algorithm is not None:
+        outputs = Outputs.of(job.out, study)
+        write_corrected_dicom(
+            *(study, label_map, outputs, job.algorithm, job.options.dicom),
+            is_drawn=previous is None,
+        )
     has_changed = previous is not None and previous.recipe.inputs != recipe.inputs
     return Row(
         case=study.case,

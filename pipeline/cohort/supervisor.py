@@ -187,11 +187,12 @@ class Supervisor:
         """Return what a result is known by; a mask that is not ours can lie beside a rejection."""
         out = self._request.out
         outputs = Outputs.of(out, study)
+        wanted = self._request.options.wanted(study, out)
         if row.status == "done":
-            wanted = self._request.options.wanted(study, out).values()
-            return sign(self._method, inputs, stamp([outputs.provenance, *wanted]))
+            return sign(self._method, inputs, stamp([outputs.provenance, *wanted.values()]))
         if row.status == "corrected":
-            return sign(self._method, inputs, stamp([outputs.mask]))
+            made_of_it = [path for kind, path in wanted.items() if kind.startswith("dicom")]
+            return sign(self._method, inputs, stamp([outputs.mask, *made_of_it]))
         return sign(self._gate, inputs, stamp([outputs.mask]) or [])
 
     def _write_tables(self) -> None:

@@ -4,8 +4,8 @@ Segments are numbered from 1 in the order of label values. Each names its label 
 its label's value (SegmentDescription); its tracking identifier is the same wherever this model
 segments this series.
 
-Source: DICOM PS3.3 C.8.20.4 (Segment Description Macro), PS3.5 B.2 (UIDs derived from a UUID),
-PS3.5 6.2 (lengths of texts); RFC 4122 4.3 (name-based UUIDs).
+Source: DICOM PS3.3 C.8.20.2 (SegmentAlgorithmType), C.8.20.4 (Segment Description Macro), PS3.5 B.2
+(UIDs derived from a UUID), PS3.5 6.2 (lengths of texts); RFC 4122 4.3 (name-based UUIDs).
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
 from pipeline import __version__
 from pipeline.manifest import ANATOMICAL_STRUCTURE, Code, SegmentCode
@@ -35,6 +35,18 @@ LONG_STRING = 64
 """Characters in a Long String (LO), which names are written as."""
 
 
+Maker: TypeAlias = Literal["model", "person with model", "person"]
+"""Who made a label map: the model alone, a person who changed what the model made, or a person."""
+
+_ALGORITHM_TYPES: dict[Maker, str] = {
+    "model": "AUTOMATIC",
+    "person with model": "SEMIAUTOMATIC",
+    "person": "MANUAL",
+}
+"""SegmentAlgorithmType: AUTOMATIC is calculated, SEMIAUTOMATIC with a user's help, MANUAL entered
+by a user."""
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """What made a label map.
@@ -45,6 +57,7 @@ class Algorithm:
         labels: Label name to value, from 1.
         codes: What labels stand for, of those that have a code.
         version: Of Trivox.
+        maker: Whether a person has changed or made what it is said of.
     """
 
     name: str
@@ -52,6 +65,7 @@ class Algorithm:
     labels: Mapping[str, int]
     codes: Mapping[str, SegmentCode] = field(default_factory=dict)
     version: str = __version__
+    maker: Maker = "model"
 
     @classmethod
     def of(cls, model: "Model") -> Self:
@@ -66,6 +80,11 @@ class Algorithm:
                 ", ".join(uncoded),
             )
         return cls(described.name, model.sha256, described.labels, described.codes)
+
+    def title(self, what: str) -> str:
+        """Return the description of an output, with its model and whether a person had a hand."""
+        by_hand = {"person with model": ", corrected by hand", "person": ", drawn by hand"}
+        return long_string(f"{PRODUCT} {what}{by_hand.get(self.maker, '')}: {self.name}")
 
     @property
     def segment_numbers(self) -> dict[str, int]:
@@ -128,8 +147,8 @@ def describe_segments(algorithm: Algorithm, series_uid: str) -> "list[SegmentDes
             segment_label=long_string(label),
             segmented_property_category=concept(code.category),
             segmented_property_type=concept(code.type),
-            algorithm_type="AUTOMATIC",
-            algorithm_identification=identification,
+            algorithm_type=_ALGORITHM_TYPES[algorithm.maker],
+            algorithm_identification=None if algorithm.maker == "person" else identification,
             tracking_id=algorithm.tracking_id(label),
             tracking_uid=algorithm.tracking_uid(label, series_uid),
             anatomic_regions=None if code.region is None else [concept(code.region)],

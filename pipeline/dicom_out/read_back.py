@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
-from pydicom.pixels.utils import iter_pixels
 
 from pipeline.dicom_out.algorithm import Algorithm
+from pipeline.dicom_out.bits import pixels_of_frames
 from pipeline.dicom_out.plane import Slice, find_slice, plane_from_dicom
 from pipeline.errors import PipelineError
 from pipeline.volume import Grid, LabelMap, smallest_label_type
@@ -120,7 +120,7 @@ def _read_labels(
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     places = _Places(segmentation, shared, label_map.grid)
     frames = segmentation.PerFrameFunctionalGroupsSequence
-    for groups, frame_RC in zip(frames, _pixels_of_frames(segmentation), strict=True):
+    for groups, frame_RC in zip(frames, pixels_of_frames(segmentation), strict=True):
         slice_RC = places.of(groups).of(read_IJK)
         if segmentation.SegmentationType == "LABELMAP":
             slice_RC[:] = value_of_pixel[frame_RC]
@@ -130,30 +130,6 @@ def _read_labels(
             raise ValueError("two segments hold the same voxel")
         slice_RC[inside_RC] = value_of[_segment_number(groups, shared)]
     return read_IJK
-
-
-def _pixels_of_frames(segmentation: Dataset) -> Iterator[npt.NDArray[Any]]:
-    """Yield the pixels of each frame, `(R, C)`.
-
-    Eight pixels of one bit share a byte, and a frame begins where the one before it ends, in the
-    middle of a byte. `iter_pixels` cuts such frames too short.
-
-    Raises:
-        ValueError: If there are fewer pixels than the frames have.
-
-    Source: DICOM PS3.5 8.1.1 (Pixel Data Encoding), PS3.3 C.8.20.2.1 (bits of segmentations).
-    """
-    if segmentation.BitsAllocated != 1:
-        yield from iter_pixels(segmentation, raw=True)
-        return
-    packed = np.frombuffer(segmentation.PixelData, dtype=np.uint8)
-    shape = int(segmentation.Rows), int(segmentation.Columns)
-    size = shape[0] * shape[1]
-    for number in range(int(segmentation.NumberOfFrames)):
-        first_byte, first_bit = divmod(number * size, 8)
-        last_byte = -(-(first_bit + size) // 8) + first_byte
-        bits = np.unpackbits(packed[first_byte:last_byte], bitorder="little")
-        yield bits[first_bit : first_bit + size].reshape(shape)
 
 
 class _Places:

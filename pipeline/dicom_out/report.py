@@ -2,7 +2,7 @@
 
 A Comprehensive SR of template TID 1500 with one measurement group (TID 1411) for each label: its
 volume, and references to its segment and to the series that was segmented. It is written as
-complete, preliminary and unverified: no person has looked at it.
+complete, preliminary and unverified: no person has looked at it, or said so.
 
 Source: DICOM PS3.16 TID 1500, TID 1411, TID 300, CID 100, CID 244, CID 7021; PS3.3 A.35.3
 (Comprehensive SR).
@@ -123,7 +123,7 @@ def _build(
         sop_instance_uid=derived_uid("report", *seed),
         instance_number=1,
         is_complete=True,
-        series_description=long_string(f"{PRODUCT} volumes: {algorithm.name}"),
+        series_description=algorithm.title("volumes"),
         **equipment(algorithm),
     )
     put_identity(source.identity, report)

@@ -28,6 +28,7 @@ from pipeline.dicom_out.algorithm import (
     describe_segments,
     long_string,
 )
+from pipeline.dicom_out.bits import pack_closely
 from pipeline.dicom_out.config import DicomOutputConfig
 from pipeline.dicom_out.identity import CHARACTER_SET, put_identity
 from pipeline.dicom_out.read_back import check_segmentation
@@ -81,6 +82,22 @@ def write_segmentation(
         check_segmentation(temporary, label_map, algorithm, path.name)
 
 
+def segmentation_uid(
+    label_map: LabelMap,
+    source_files: Sequence[Path],
+    algorithm: Algorithm,
+    config: DicomOutputConfig,
+    frames: Collection[int] | None = None,
+) -> str:
+    """Return the SOPInstanceUID of what `write_segmentation` would write; nothing is written.
+
+    Args and Raises: As for `write_segmentation`.
+    """
+    source = read_source(source_files, frames)
+    frames_NRC = _segment_frames(label_map, source, algorithm)
+    return derived_uid("segmentation", *_seed(frames_NRC, source, algorithm, config))
+
+
 def _segment_frames(
     label_map: LabelMap, source: SourceSeries, algorithm: Algorithm
 ) -> npt.NDArray[np.unsignedinteger]:
@@ -114,7 +131,7 @@ def _build(
     from highdicom.seg import Segmentation
 
     seed = _seed(frames_NRC, source, algorithm, config)
-    title = long_string(f"{PRODUCT} segmentation: {algorithm.name}")
+    title = algorithm.title("segmentation")
     segmentation = Segmentation(
         source_images=source.headers,
         segmentation_type=config.kind.upper(),
@@ -137,7 +154,7 @@ def _build(
         index.DimensionOrganizationUID = dimensions
     _number_frames(segmentation, source)
     if config.kind == "binary":
-        _pack_closely(segmentation)
+        pack_closely(segmentation)
     put_identity(source.identity, segmentation)
     return segmentation
 
@@ -155,25 +172,6 @@ def _number_frames(segmentation: "Segmentation", source: SourceSeries) -> None:
     }
     for image in images.values():
         image.ReferencedFrameNumber = source.frame_numbers[image.ReferencedFrameNumber - 1]
-
-
-def _pack_closely(segmentation: "Segmentation") -> None:
-    """Put frames of single bits behind each other without a gap, and a zero byte at an odd end.
-
-    highdicom 0.28 begins frames of fewer than eight pixels at a byte of their own, and fills up
-    with the character 0.
-
-    Source: DICOM PS3.5 8.1.1 and 6.2 (OB, OW).
-    """
-    size = segmentation.Rows * segmentation.Columns
-    num_frames = int(segmentation.NumberOfFrames)
-    packed = segmentation.PixelData
-    if size < 8:
-        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), bitorder="little")
-        bits = bits[: 8 * num_frames].reshape(num_frames, 8)[:, :size]
-        packed = np.packbits(bits, bitorder="little").tobytes()
-    length = -(-size * num_frames // 8)
-    segmentation.PixelData = packed[:length] + b"\0" * (length % 2)
 
 
 def equipment(algorithm: Algorithm) -> dict[str, Any]:
@@ -246,4 +244,6 @@ def _seed(
         json.dumps([codes, dict(sorted(algorithm.labels.items()))], sort_keys=True),
         config.model_dump_json(),
         voxels.hexdigest(),
+        # Outputs of earlier versions, which none had a hand in, keep their UIDs.
+        *([] if algorithm.maker == "model" else [algorithm.maker]),
     )

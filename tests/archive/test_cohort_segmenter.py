@@ -1,13 +1,17 @@
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
+from pipeline.archive import Patience, PatientArchive, Query, RoundTrip, run_round_trip
 from pipeline.archive.cohort_segmenter import CohortSegmenter
 from pipeline.cohort import DicomOptions, Request, SegmentOptions
 from pipeline.cohort.here import Here
 from pipeline.cohort.job import Job
 from pipeline.dicom_out import DicomOutputConfig
+from tests.archive.fake import FakeArchive
 from tests.cohort.conftest import build_model
 from tests.dicom_files import make_series, positions_along, save_series, voxels
 
@@ -111,3 +115,35 @@ def test_a_folder_with_nothing_to_segment_is_rejected_without_its_name(segment, 
     assert (result.status, result.series_uid) == ("rejected", "")
     assert "no studies found" in result.reason
     assert str(tmp_path) not in result.reason
+
+
+def test_a_corrected_mask_is_pushed_once_as_a_new_series(segment, pull, tmp_path):
+    """Also of a study that was pushed before; what the archive has stays as it is."""
+    fake = FakeArchive(path for path in pull("a").rglob("*") if path.is_file())
+
+    def go():
+        source, target = (PatientArchive(fake, Patience(2, 0.001)) for _ in "ab")
+        trip = RoundTrip(source, target, Query(), None, tmp_path / "out", "recipe")
+        return run_round_trip(trip, segment)
+
+    assert go().counts == {"pushed": 1}
+    assert len(fake.pushes) == 2
+    before = dict(fake.stored)
+    (mask,) = (tmp_path / "out").glob("*_seg.nii.gz")
+    image = nib.load(mask)
+    labels_IJK = np.zeros(image.shape, np.uint8)
+    labels_IJK[2:5, 3:7, 1:3] = 1
+    nib.save(nib.Nifti1Image(labels_IJK, image.affine), mask)
+    drawn = mask.read_bytes()
+    assert go().counts == {"pushed": 1}
+    new = [fake.stored[key][1] for key in fake.pushes[2:]]
+    assert sorted(dataset.Modality for dataset in new) == ["SEG", "SR"]
+    (seg,) = (dataset for dataset in new if dataset.Modality == "SEG")
+    assert np.unpackbits(np.frombuffer(seg.PixelData, np.uint8)).sum() == 24
+    assert "corrected by hand" in seg.SeriesDescription
+    old_series = {key.series_uid for key in before}
+    assert not old_series & {dataset.SeriesInstanceUID for dataset in new}
+    assert {key: fake.stored[key] for key in before} == before
+    assert mask.read_bytes() == drawn
+    summary = go()
+    assert (summary.num_skipped, summary.counts, len(fake.pushes)) == (1, {"pushed": 1}, 4)

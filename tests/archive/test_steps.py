@@ -1,3 +1,5 @@
+import os
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -133,6 +135,22 @@ def test_a_product_that_is_gone_before_it_was_pushed_is_made_anew(make_steps, le
     steps.segment(STUDY, product.parent)
     product.unlink()
     assert steps.needs_pull(STUDY)
+
+
+def test_what_was_made_of_a_mask_that_has_changed_since_is_not_pushed(
+    make_steps, ledger, product, tmp_path
+):
+    mask = tmp_path / "a_seg.nii.gz"
+    mask.touch()
+    ledger.mark("1.2.2", "unchosen")
+    for mark in ("segmented", "pushed"):
+        ledger.mark("1.2.1", "segmented", products=[product.name])
+        if mark == "pushed":
+            ledger.mark_pushed("1.2.1", FakeArchive.name)
+        later = time.time() + 60
+        os.utime(mask, (later, later))
+        assert make_steps().needs_pull(STUDY)
+        assert not make_steps().is_ended(STUDY)
 
 
 def test_what_another_archive_has_is_pushed_to_this_one(make_steps, ledger, product, fake):

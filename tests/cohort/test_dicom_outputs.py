@@ -1,3 +1,5 @@
+import shutil
+
 import highdicom
 import nibabel as nib
 import numpy as np
@@ -69,6 +71,59 @@ def test_what_is_complete_stays_and_another_kind_is_made_anew(dicom, segment, tm
     assert dcmread(path).SegmentationType == "LABELMAP"
     path.write_bytes(path.read_bytes()[:-1])
     assert segment(dicom, kind="labelmap").num_skipped == 0
+
+
+def draw(mask, number):
+    image = nib.load(mask)
+    labels_IJK = np.zeros(image.shape, np.uint8)
+    labels_IJK.ravel()[:number] = 1
+    nib.save(nib.Nifti1Image(labels_IJK, image.affine), mask)
+
+
+def test_outputs_follow_a_corrected_mask(dicom, segment, tmp_path):
+    """New objects for each mask, the same ones for the same mask; what was there is kept."""
+    out = tmp_path / "out"
+    seg, report = (out / f"{dicom.case}_{name}.dcm" for name in ("seg", "report"))
+    segment(dicom)
+    uids = [dcmread(seg).SOPInstanceUID]
+    for number in (24, 7):
+        draw(out / f"{dicom.case}_seg.nii.gz", number)
+        (row,) = segment(dicom).rows
+        assert row.status == "corrected"
+        found = dcmread(seg)
+        assert np.unpackbits(np.frombuffer(found.PixelData, np.uint8)).sum() == number
+        assert {item.SegmentAlgorithmType for item in found.SegmentSequence} == {"SEMIAUTOMATIC"}
+        assert "corrected by hand" in dcmread(report).SeriesDescription
+        evidence = dcmread(report).CurrentRequestedProcedureEvidenceSequence[0]
+        assert found.SOPInstanceUID in str(evidence)
+        uids.append(found.SOPInstanceUID)
+        stamp = seg.stat().st_mtime_ns
+        segment(dicom)
+        assert seg.stat().st_mtime_ns == stamp
+    assert len(set(uids)) == 3
+    kept = sorted((out / ".trivox" / "replaced").rglob(seg.name))
+    assert {dcmread(path).SOPInstanceUID for path in kept} == set(uids[:2])
+    assert len(list((out / ".trivox" / "replaced").rglob(report.name))) == 2
+    report.unlink()
+    segment(dicom)
+    assert report.exists()
+    assert dcmread(seg).SOPInstanceUID == uids[2]
+
+
+def test_an_experts_mask_has_outputs_that_say_so(dicom, segment, tmp_path):
+    segment(dicom)
+    out = tmp_path / "out"
+    mask = out / f"{dicom.case}_seg.nii.gz"
+    draw(mask, 9)
+    drawn = mask.read_bytes()
+    shutil.rmtree(out)
+    out.mkdir()
+    mask.write_bytes(drawn)
+    (row,) = segment(dicom).rows
+    assert row.status == "corrected"
+    found = dcmread(out / f"{dicom.case}_seg.dcm")
+    assert {item.SegmentAlgorithmType for item in found.SegmentSequence} == {"MANUAL"}
+    assert "drawn by hand" in found.SeriesDescription
 
 
 def test_other_files_have_no_dicom_outputs(segment, tmp_path, save_volume):

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import highdicom
 import nibabel as nib
@@ -12,7 +13,7 @@ from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from pipeline.dicom_out import Algorithm, DicomOutputConfig, write_segmentation
+from pipeline.dicom_out import Algorithm, DicomOutputConfig, segmentation_uid, write_segmentation
 from pipeline.dicom_out import segmentation as module
 from pipeline.errors import PipelineError, StudyError
 from pipeline.volume import LabelMap
@@ -411,6 +412,34 @@ def errors_of(path):
     lines = (checked.stdout + checked.stderr).splitlines()
     assert "Segmentation" in lines
     return [line for line in lines if line.startswith("Error")]
+
+
+@pytest.mark.parametrize(
+    ("maker", "kind", "said"),
+    [
+        ("model", "AUTOMATIC", "segmentation: toy"),
+        ("person with model", "SEMIAUTOMATIC", "corrected by hand: toy"),
+        ("person", "MANUAL", "drawn by hand: toy"),
+    ],
+)
+def test_who_made_the_labels_is_said_and_is_part_of_the_uids(
+    make_series, images, algorithm, tmp_path, maker, kind, said
+):
+    files = make_series(images)
+    label_map, path = read_by_itk(files), tmp_path / "seg.dcm"
+    by = replace(algorithm, maker=maker)
+    write_segmentation(label_map, files, by, path, BINARY)
+    output = dcmread(path)
+    assert {item.SegmentAlgorithmType for item in output.SegmentSequence} == {kind}
+    # Type 1C: there unless a user drew the segment.
+    assert all(("SegmentAlgorithmName" in i) == (kind != "MANUAL") for i in output.SegmentSequence)
+    assert said in output.SeriesDescription
+    assert segmentation_uid(label_map, files, by, BINARY) == output.SOPInstanceUID
+    assert (segmentation_uid(label_map, files, algorithm, BINARY) == output.SOPInstanceUID) == (
+        maker == "model"
+    )
+    if shutil.which("dciodvfy"):
+        assert errors_of(path) == []
 
 
 @pytest.mark.parametrize(("modality", "orientation"), [("CT", AXIAL), ("MR", OBLIQUE)])
