@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shlex
 import socket
 import time
@@ -49,6 +50,7 @@ def only_run(
             look = f"trivox status {shlex.quote(str(out))}"
             usual = f"Wait for it (`{look}`), stop it, or name another folder."
             raise ConfigError(out, found, remedy or usual)
+        _check_ours(out / lock)
         file.truncate(0)
         file.write(f"{os.getpid()} {socket.gethostname()}")
         file.flush()
@@ -78,6 +80,12 @@ def _locked(out: Path, lock: str, patience_s: float) -> Iterator[IO[str] | None]
             yield None
             return
         time.sleep(0.1)
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse to write over what is no lock."""
+    if not re.fullmatch(rb"(\d+ \S+)?", path.read_bytes()):
+        raise ConfigError(path, "is no lock that Trivox wrote", "Rename the file.")
 
 
 def _holder(path: Path) -> str:

@@ -140,7 +140,8 @@ def remove(path: Path) -> None:
     else:
         if home is not None:
             _clear(path, home)
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def _homes(path: Path) -> Iterator[Path]:

@@ -166,6 +166,13 @@ def test_removing_takes_ours_and_keeps_theirs(home, tmp_path):
     assert [path.is_symlink() for path in (home / REPLACED).rglob("link")] == [True]
 
 
+def test_removing_what_cannot_be_there_is_fine(home):
+    write_text(home / "a.txt", "ours")
+    remove(home / "a.txt" / "below")
+    remove(home / "none" / "below")
+    assert (home / "a.txt").read_text() == "ours"
+
+
 def test_without_a_record_above_files_are_replaced_and_removed_as_asked(tmp_path):
     write_text(tmp_path / "deep" / "a.txt", "first")
     write_text(tmp_path / "deep" / "a.txt", "second")

@@ -110,7 +110,8 @@ def load_salt(out: Path) -> bytes:
         salt = path.read_bytes()
     except OSError as error:
         found = f"cannot be written to ({error.strerror})"
-        raise ConfigError(out, found, "Choose another folder with --out.") from error
+        where = error.filename or out
+        raise ConfigError(where, found, "Choose another folder with --out.") from error
     if len(salt) != SALT_BYTES:
         found = f"holds {len(salt)} bytes, not {SALT_BYTES}"
         remedy = "Remove it, and rename or remove the outputs that were named by it."

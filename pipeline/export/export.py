@@ -46,8 +46,8 @@ def export_model(model: Model, to: str, out: Path) -> None:
 def _check_free(out: Path) -> None:
     remedy = "Choose a new folder with --out."
     if out.is_dir():
-        first = next(out.iterdir(), None)
-        if first is not None:
-            raise ConfigError(first, "lies where the model would be written", remedy)
+        found = sorted(out.rglob("*"), key=lambda path: (path.is_dir(), path))
+        if found:
+            raise ConfigError(found[0], "lies where the model would be written", remedy)
     elif os.path.lexists(out):
         raise ConfigError(out, "exists already", remedy)

@@ -19,6 +19,7 @@ from pipeline.hashes import damaged_in, link_noted, note_all
 from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
 from pipeline.model.folder import METADATA, WEIGHTS
+from pipeline.ownership import claim, set_aside
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import adopt_settings, keep_source, open_source
@@ -74,6 +75,7 @@ def _begin(
     folder.check_settings(adopted, resume=resume or not ranks.is_main)
     folds = prepare_folds(adopted, folder)
     describe_run(adopted, folds[0], source)
+    claim(folder.path)
     if folder.is_begun:
         if ranks.is_main:
             folder.record_settings(adopted)
@@ -116,15 +118,15 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
 
 
 def _is_finished(folder: RunFolder, marker: str) -> bool:
-    """Tell whether a fold was finished with these settings; what is damaged is renamed first."""
+    """Tell whether a fold was finished with these settings; what is damaged is set aside."""
     if not folder.finished.is_file() or folder.finished.read_bytes() != marker.encode():
         return False
     kept = (folder.model / METADATA.parent, folder.model / WEIGHTS.parent, folder.validation)
     damaged = [path for each in kept for path in damaged_in(each)]
     for path in damaged:
-        logger.warning("%s is damaged and is made again; it is kept as *.damaged", path)
+        logger.warning("%s is damaged or was changed, and is made again", path)
         if path.exists():
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            set_aside(path)
     return not damaged
 
 

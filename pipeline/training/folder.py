@@ -14,7 +14,7 @@ import yaml
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.hashes import state_of, write_noted
+from pipeline.hashes import TABLE, state_of, write_noted
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split
 from pipeline.training.checkpoint import BEFORE
@@ -161,7 +161,8 @@ class RunFolder:
             return
         if not resume:
             remedy = "Add --resume to go on with it, or choose another name=... for a new run."
-            raise ConfigError(self.path, "this run exists already", remedy)
+            there = [p for p in (self.config, self.state, self.path / TABLE) if p and p.exists()]
+            raise ConfigError((*there, self.path)[0], "this run exists already", remedy)
         old = read_whole(self.config, lambda text: flatten(yaml.safe_load(text)), _ASK_FOR_COPY)
         new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):

@@ -13,6 +13,7 @@ from pipeline.evaluation import Summary
 from pipeline.losses import build_loss, class_shares
 from pipeline.model import Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
+from pipeline.ownership import claim
 from pipeline.training.arithmetic import settle_arithmetic
 from pipeline.training.backend import torch_settings
 from pipeline.training.checkpoint import TrainingState
@@ -184,6 +185,7 @@ def _begin(
     if prepared is None:
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
+    claim(folder.path)
     if folder.is_begun:
         folder.check_split(prepared.split)
         if ranks.is_main:

@@ -54,7 +54,9 @@ def test_a_new_run_is_recorded(folder, config, split, tmp_path):
 
 
 def test_a_run_that_exists_is_not_started_again(folder, config):
-    with pytest.raises(ConfigError, match=r"tiny: this run exists already.*--resume.*name=\.\.\."):
+    with pytest.raises(
+        ConfigError, match=r"tiny/config.yaml: this run exists already.*--resume.*name=\.\.\."
+    ):
         folder.check_settings(config, resume=False)
 
 
