@@ -9,7 +9,7 @@ Verdict = Literal["warn", "reject"]
 CheckName = Literal[
     "modality", "shear", "spacing", "field_of_view", "orientation", "flip", "slices", "empty",
     "units", "scale", "inverted", "padding", "spikes", "saturation", "noise", "texture", "likeness",
-    "fingerprint", "volume",
+    "fingerprint", "volume", "training_case",
 ]  # fmt: skip
 
 

@@ -46,6 +46,8 @@ def train(options: argparse.Namespace) -> int:
         return _say_how_to_resume(options)
     folder, console = result.folder, _results()
     console.print(format_table(result.summaries))
+    if result.note:
+        console.print(f"note: {result.note}", soft_wrap=True, markup=False)
     for what, path in (
         ("masks, scores and pictures", folder.validation),
         ("curves", folder.curves),

@@ -4,7 +4,7 @@ A finding warns or rejects. In doubt it warns: a good study that is turned away 
 whoever looks at a warning loses a minute.
 """
 
-from pipeline.admission.admit import admit
+from pipeline.admission.admit import admit, weigh
 from pipeline.admission.candidate import rejection
 from pipeline.admission.config import Action, AdmissionConfig
 from pipeline.admission.data_set import check_data_set
@@ -24,4 +24,5 @@ __all__ = [
     "check_data_set",
     "check_volumes",
     "rejection",
+    "weigh",
 ]

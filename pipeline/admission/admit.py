@@ -90,7 +90,7 @@ def admit(
         config=config,
     )
     found = [*_of_old_model(candidate), *check_candidate(candidate)]
-    weighed = (_weigh(finding, config) for finding in found)
+    weighed = (weigh(finding, config) for finding in found)
     findings = [finding for finding in weighed if finding is not None]
     return tuple(sorted(findings, key=lambda finding: finding.verdict != "reject"))
 
@@ -101,7 +101,7 @@ def check_candidate(candidate: Candidate) -> Iterator[Finding]:
         yield from check(candidate)
 
 
-def _weigh(finding: Finding, config: AdmissionConfig) -> Finding | None:
+def weigh(finding: Finding, config: AdmissionConfig) -> Finding | None:
     """Settle how grave a finding is, or drop it, as the configuration says."""
     action: Action = getattr(config, finding.check)
     if action == "off":

@@ -45,6 +45,7 @@ class AdmissionConfig(BaseModel):
     texture: Action = _check("One axis is coarser or finer, against the others, than in training.")
     likeness: Action = _check("The volume as a whole looks unlike the training cases.")
     fingerprint: Action = _check("The model is too old to know what its cases looked like.")
+    training_case: Action = _check("The model was trained on this very image.")
     volume: Action = _check("A label is much smaller or larger than in training (in the mask).")
     slack: float = Field(default=0.5, ge=0, description="Beyond the training range, in its widths.")
     slack_of_few: float = Field(

@@ -1,13 +1,14 @@
 """The gates between reading a study and segmenting it, and before its mask is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.admission import Finding, admit, check_volumes, rejection
+from pipeline.admission import Finding, admit, check_volumes, rejection, weigh
 from pipeline.manifest import study_settings
 from pipeline.model import ModelDescription
 from pipeline.study import Study
+from pipeline.volume import hash_voxels
 
 
 def adopt_study(description: ModelDescription, inputs: Sequence[Path]) -> ModelDescription:
@@ -23,7 +24,7 @@ def adopt_study(description: ModelDescription, inputs: Sequence[Path]) -> ModelD
 def look_over(study: Study, description: ModelDescription) -> tuple[Finding, ...]:
     """Return what speaks against segmenting a study by a model."""
     modalities = [channel.modality for channel in description.channels]
-    return admit(
+    found = admit(
         study,
         description.fingerprint,
         modalities,
@@ -31,6 +32,23 @@ def look_over(study: Study, description: ModelDescription) -> tuple[Finding, ...
         mirror_axes=description.mirror_axes,
         schemes=[channel.kind for channel in description.preprocessing.channels],
     )
+    return (*found, *_known(study, description))
+
+
+def _known(study: Study, description: ModelDescription) -> Iterator[Finding]:
+    """Say that a model was trained on this very image, if it was."""
+    config = description.admission
+    if config.mode == "off" or config.training_case == "off" or not description.training_cases:
+        return
+    if description.was_trained_on(hash_voxels(study.volume)):
+        finding = Finding(
+            check="training_case",
+            verdict="warn",
+            found="the model was trained on this very image",
+            remedy="Do not count its scores as those of a case that the model never saw.",
+        )
+        if (weighed := weigh(finding, config)) is not None:
+            yield weighed
 
 
 def pass_gate(study: Study, description: ModelDescription) -> tuple[Study, tuple[Finding, ...]]:

@@ -21,6 +21,8 @@ from pipeline.manifest import Manifest, Region
 from pipeline.manifest.annotation import check_ignore_value, check_regions
 from pipeline.volume import LARGEST_LABEL
 
+MOST_NAMES = 10
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,6 +46,7 @@ class MaskRecord(BaseModel):
         scoring: The rules; None if the file does not say.
         annotated: Names of the labels that the case's reference annotates; None for all.
         model: Name and hash of what made the mask, if it is recorded.
+        admission: How the image differs from the model's training cases.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -53,6 +56,12 @@ class MaskRecord(BaseModel):
     scoring: ScoringRules | None = None
     annotated: tuple[str, ...] | None = None
     model: tuple[str, str] | None = None
+    admission: tuple[dict[str, object], ...] = ()
+
+    @property
+    def is_of_training_case(self) -> bool:
+        """Whether the model was trained on the very image that it was segmented from."""
+        return any(finding.get("check") == "training_case" for finding in self.admission)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ def find_rules(
     }
     found = {case: (path, each) for case, (path, each) in records.items() if each is not None}
     _say_models(each for _, each in found.values())
+    _say_training_cases({case: each for case, (_, each) in found.items()})
     named = manifest is not None and bool(manifest.labels)
     settled = _merge_scoring(found.values(), config, {"ignore_value"} if named else set())
     if labels is not None:
@@ -163,6 +173,14 @@ def _say_models(records: Iterable[MaskRecord]) -> None:
         names = ", ".join(f"{name} ({sha256[:8]})" for name, sha256 in models)
         text = "the masks are of %d models, whose scores become one mean: %s"
         logger.warning(text, len(models), names)
+
+
+def _say_training_cases(records: Mapping[str, MaskRecord]) -> None:
+    seen = [case for case, record in records.items() if record.is_of_training_case]
+    if seen:
+        names = ", ".join(seen[:MOST_NAMES]) + (", ..." if len(seen) > MOST_NAMES else "")
+        text = "the model was trained on %d of %d cases, whose scores are too good: %s"
+        logger.warning(text, len(seen), len(records), names)
 
 
 def _merge_labels(

@@ -22,6 +22,7 @@ from pipeline.inference import (
 )
 from pipeline.manifest import Region, SegmentCode
 from pipeline.manifest.faults import first_fault
+from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
@@ -60,6 +61,8 @@ class ModelDescription(BaseModel):
         scoring: How its masks were scored on validation cases: what their references ignore, and
             tolerances. None in models older than this field.
         training: Where the model comes from, for people to read.
+        training_cases: Hashes of its training cases, and of those of the models that it was started
+            from; empty in models of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +85,7 @@ class ModelDescription(BaseModel):
     admission: AdmissionConfig = AdmissionConfig()
     scoring: ScoringRules | None = None
     training: Mapping[str, Any]
+    training_cases: tuple[TrainingCases, ...] = ()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "ModelDescription":
@@ -119,6 +123,10 @@ class ModelDescription(BaseModel):
     def num_outputs(self) -> int:
         """Outputs of the network."""
         return len(self.output_names)
+
+    def was_trained_on(self, content: str) -> bool:
+        """Tell whether an image, by the hash of its voxels, is one of the known training cases."""
+        return any(cases.holds(content) for cases in self.training_cases)
 
     def inference_on(self, device: torch.device) -> InferenceConfig:
         """Return how to compute windows on a device, with the precision settled."""

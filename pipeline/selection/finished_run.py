@@ -18,6 +18,7 @@ from pipeline.ownership import remove
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import check_trainable
 from pipeline.training.reading import open_manifest
+from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.validation import config_for
 
 NUM_FOLDS = 5
@@ -75,6 +76,13 @@ class FinishedRun:
     def selection(self) -> Path:
         """Where a search leaves what it needs to go on."""
         return self.folder.path / "selection"
+
+    def note(self) -> str:
+        """Say which cases are no unseen ones, since the run started from a model of theirs."""
+        if not self.folder.source.is_dir():
+            return ""
+        source, contents = read_description(self.folder.source), self.folder.read_split().contents
+        return seen_in_words(seen_before(self.cases, contents, source), len(self.cases), source)
 
     def remove_selection(self) -> None:
         """Free the disk after a search."""

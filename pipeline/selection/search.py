@@ -50,6 +50,8 @@ def search_postprocessing(
         PipelineError: If the run, its members or its data cannot be read.
     """
     run = open_run(model, overrides)
+    if note := run.note():
+        logger.warning("%s: %s", model, note)
     again = "Wait for it or stop it, and run the same command again."
     with only_run(run.folder.path, remedy=again, lock=RUN_LOCK):
         decision = _decide(run, refine, device or torch.device("cpu"))

@@ -27,6 +27,7 @@ from pipeline.training.folder import RunFolder
 from pipeline.training.prepare import Prepared, describe_run, prepare_folds
 from pipeline.training.reading import adopt_reading
 from pipeline.training.run import RunResult, train_fold
+from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.through_crf import mean_learned
 from pipeline.training.validation import ValidationFolder, config_for, present_scores
 
@@ -64,7 +65,17 @@ def cross_validate(
         if not ranks.is_main:
             return RunResult(folder, (), is_finished=True)
         _join_members(config, folder, folds)
-        return RunResult(folder, _join_validations(config, folder, folds), is_finished=True)
+        summaries = _join_validations(config, folder, folds)
+        return RunResult(folder, summaries, is_finished=True, note=_note(folder, folds[0]))
+
+
+def _note(folder: RunFolder, prepared: Prepared) -> str:
+    """Say which cases the model that the folds start from was trained on, if there is one."""
+    source = open_source(folder, None)
+    if source is None:
+        return ""
+    theirs, cases = source.description, prepared.manifest.cases
+    return seen_in_words(seen_before(cases, prepared.contents, theirs), len(cases), theirs)
 
 
 def _begin(
@@ -152,8 +163,14 @@ def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared
     # What was measured of each member holds for their mean: the largest change of any.
     common = set(changes[0]).intersection(*changes)
     changed = {precision: max(change[precision] for change in changes) for precision in common}
+    cases = dict.fromkeys(each for member in members for each in member.description.training_cases)
     description = first.model_copy(
-        update={"name": config.name, "training": training, "label_change": changed}
+        update={
+            "name": config.name,
+            "training": training,
+            "label_change": changed,
+            "training_cases": tuple(cases),
+        }
     )
     networks = tuple(network for member in members for network in member.networks)
     save_model(Model(description, networks), folder.model)

@@ -180,8 +180,17 @@ def adopt_preprocessing(
     return theirs.model_copy(update={"channels": kinds})
 
 
-def report_transfer(transfer: Transfer, source: Model, folder: RunFolder) -> None:
-    """Print what became of the source's weights, and write it to `finetune.json`."""
+def report_transfer(
+    transfer: Transfer, source: Model, folder: RunFolder, seen: Sequence[str] | None
+) -> None:
+    """Print what became of the source's weights, and write it to `finetune.json`.
+
+    Args:
+        transfer: What became of them.
+        source: The model.
+        folder: Of the run.
+        seen: Validation cases that the source was trained on; None if that cannot be told.
+    """
     description = source.description
     content = {
         "source": {
@@ -193,6 +202,7 @@ def report_transfer(transfer: Transfer, source: Model, folder: RunFolder) -> Non
         "loaded": transfer.loaded,
         "resized": transfer.resized,
         "skipped": transfer.skipped,
+        "validation_cases_that_the_source_was_trained_on": seen,
     }
     write_text(folder.finetuning, json.dumps(content, indent=2))
     of_several = f", member 0 of {description.num_members}" * (description.num_members > 1)

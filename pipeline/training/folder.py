@@ -23,6 +23,7 @@ from pipeline.training.recorded import RecordedSplit, flatten, read_whole
 from pipeline.transforms import Fingerprint
 
 MAY_CHANGE = {
+    "admission",
     "device",
     "output",
     "data.root",

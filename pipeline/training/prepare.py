@@ -19,6 +19,7 @@ from pipeline.training.folder import RunFolder
 from pipeline.training.onlooker import Onlooker, Reading
 from pipeline.training.reading import open_manifest
 from pipeline.training.recorded import RecordedSplit
+from pipeline.training.seen import training_cases
 from pipeline.training.through_crf import check_crf
 from pipeline.training.validation import config_for
 from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
@@ -176,6 +177,9 @@ def describe_run(
             "folds": config.data.folds,
             **origin,
         },
+        training_cases=training_cases(
+            prepared.split.train, prepared.contents, source.description if source else None
+        ),
     )
 
 

@@ -36,6 +36,7 @@ from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
+from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
 from pipeline.training.transfer import axes_that_follow, transfer_weights
@@ -53,11 +54,13 @@ class RunResult:
         summaries: Scores of the validation cases; empty if the run was interrupted, and on all
             ranks but the main one.
         is_finished: Whether the budget was used; if not, resuming goes on.
+        note: What must be known beside the scores.
     """
 
     folder: RunFolder
     summaries: Sequence[Summary]
     is_finished: bool
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,14 @@ class _Begun:
     prepared: Prepared
     description: ModelDescription
     source: Model | None
+
+    @property
+    def note(self) -> str:
+        """What must be known beside the scores: which cases the source was trained on."""
+        if self.source is None:
+            return ""
+        theirs, cases = self.source.description, self.prepared.split.validation
+        return seen_in_words(seen_before(cases, self.prepared.contents, theirs), len(cases), theirs)
 
 
 def train(config: RunConfig, *, resume: bool = False, source: Path | None = None) -> RunResult:
@@ -112,6 +123,8 @@ def train_fold(
     with ranks.main_first():
         # The other ranks find the run begun.
         begun = _begin(config, folder, source, prepared, ranks, resume=resume)
+    if begun.note and ranks.is_main:
+        logger.warning("%s: %s", folder.path, begun.note)
     config, description, split = begun.config, begun.description, begun.prepared.split
     state, trainer = _set_up(begun, folder, ranks)
     watched = split.validation[: config.training.num_validation_cases]
@@ -164,7 +177,7 @@ def train_fold(
         device=ranks.device,
         config=config.evaluation,
     )
-    return RunResult(folder, summaries, is_finished=True)
+    return RunResult(folder, summaries, is_finished=True, note=begun.note)
 
 
 def _begin(
@@ -208,7 +221,8 @@ def _set_up(begun: _Begun, folder: RunFolder, ranks: Ranks) -> tuple[TrainingSta
         channels = match_channels(description.channels, theirs)
         transfer = transfer_weights(source.networks[0], theirs, network, description, channels)
         if ranks.is_main:
-            report_transfer(transfer, source, folder)
+            seen = seen_before(begun.prepared.split.validation, begun.prepared.contents, theirs)
+            report_transfer(transfer, source, folder, seen)
     training = settle_arithmetic(
         folder.arithmetic, network, len(description.channels), config.training, ranks
     )

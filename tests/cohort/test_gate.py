@@ -14,11 +14,12 @@ from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import load, segment, write
 from pipeline.errors import StudyError
 from pipeline.journal import Row
+from pipeline.model.training_cases import TrainingCases
 from pipeline.report import read_provenance
 from pipeline.segmentation import STAGES, Segmenter
 from pipeline.study import read_study
 from pipeline.transforms import take_fingerprint
-from pipeline.volume import LabelMap
+from pipeline.volume import LabelMap, hash_voxels
 
 
 @pytest.fixture
@@ -119,3 +120,18 @@ def test_a_mask_of_odd_volume_is_told_or_refused(tmp_path, model, save_volume):
     strict = description.model_copy(update={"admission": AdmissionConfig(volume="reject")})
     with pytest.raises(StudyError, match=r"liver.*admission\.volume=warn"):
         look_at_volumes("a", row.volumes_ml, strict)
+
+
+def test_a_study_that_the_model_was_trained_on_is_told(study, model):
+    known = TrainingCases.of([hash_voxels(study.volume)])
+
+    def checks(*cases, **settings):
+        changes = {"training_cases": cases, "admission": AdmissionConfig(**settings)}
+        description = model.description.model_copy(update=changes)
+        return [finding.check for finding in look_over(study, description)]
+
+    assert "training_case" in checks(known)
+    assert "training_case" not in checks()
+    assert "training_case" not in checks(TrainingCases.of(["0" * 64]))
+    assert "training_case" not in checks(known, training_case="off")
+    assert checks(known, mode="off") == []

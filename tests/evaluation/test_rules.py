@@ -144,3 +144,12 @@ def test_rules_that_this_version_does_not_know_are_refused(beside, content):
 def test_rules_that_do_not_fit_the_labels_are_refused(changes):
     with pytest.raises(ManifestError, match=r"m\.yaml"):
         find_rules({}, manifest=make_manifest(**changes))
+
+
+def test_cases_that_the_model_was_trained_on_are_named(beside, caplog):
+    known = {"check": "training_case", "verdict": "warn", "found": "known", "remedy": "Leave it."}
+    other = known | {"check": "a check of a later version"}
+    with caplog.at_level(logging.WARNING):
+        find_rules(beside(a=record(admission=[other]), b=record(admission=[other, known])))
+    assert "trained on 1 of 2 cases" in caplog.text
+    assert caplog.text.rstrip().endswith(": b")
