@@ -68,7 +68,7 @@ def test_check_and_plan_take_the_remedies_that_they_print(odd_data, capsys):
         assert "--allow-outside" in capsys.readouterr().err
         given = [*words, "--allow-outside"]
         for number, remedy in enumerate(REMEDIES):
-            assert main([*given, *REMEDIES[:number]]) == 1
+            assert main([*given, *REMEDIES[:number]]) != 0
             printed = capsys.readouterr()
             said = remedy.replace("ROI", "CHANNEL")
             assert said in "".join((printed.out + printed.err).split())
@@ -77,6 +77,14 @@ def test_check_and_plan_take_the_remedies_that_they_print(odd_data, capsys):
     assert planned["data"]["allow_outside"] is True
     assert planned["study"] == {"non_finite": "repair", "allow_label_maps": True}
     assert planned["preprocessing"]["normalisation"] == {"ROI": "none"}
+
+
+def test_a_mask_as_ct_leaves_nothing_and_plan_says_so(odd_data, capsys):
+    words = ["plan", str(odd_data / "manifest.yaml"), "--out", str(odd_data / "p.yaml")]
+    words += ["--no-measure", "--allow-outside", *REMEDIES[:2]]
+    assert main([*words, "preprocessing.normalisation.ROI=ct"]) != 0
+    assert "channel ROI: 99 %" in capsys.readouterr().err
+    assert not (odd_data / "p.yaml").exists()
 
 
 def test_settings_in_the_manifest_are_those_of_every_verb(odd_data, capsys):

@@ -22,6 +22,7 @@ from pipeline.planning.writer import write_plan
 from pipeline.training.data import check_trainable, read_cases, with_warnings
 from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
+from pipeline.transforms import PreprocessingConfig, settle_preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +163,8 @@ def _survey(manifest: Manifest, split: Split) -> Survey:
         remedy = "Check the labels with `trivox check`."
         raise ManifestError(manifest.path, str(error), remedy) from error
     onlooker.report(splits)
+    # Training would refuse a channel of which `ct` leaves nothing.
+    settle_preprocessing(PreprocessingConfig(), manifest.channels, survey.fingerprint)
     return survey
 
 
