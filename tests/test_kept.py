@@ -4,6 +4,7 @@ What a verb writes is found by running it in an empty place and looking at what 
 run where a person's files have all those names already.
 """
 
+import ast
 import os
 import shutil
 import sys
@@ -20,6 +21,8 @@ from pipeline.model import save_model
 from pipeline.ownership import PRIVATE, REPLACED
 from tests.conftest import TINY_RUN
 from tests.tiny import tiny_model
+
+PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 RANDOM = (".writing-", "keys-", "events.out.tfevents", f"{PRIVATE}/incoming", REPLACED)
 """Parts of names that differ from run to run, so that nothing can lie there."""
@@ -276,3 +279,31 @@ def test_a_file_in_the_place_of_a_folder_is_kept_too(name, given, traced, tmp_pa
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_person_changed_is_kept_or_refused_by_name(name, given, traced, tmp_path, capsys):
     run_until_done(VERBS[name], given, tmp_path, traced(name), put, capsys, changed=True)
+
+
+GUARDED = {
+    "ownership.py": "sets aside what is not ours",
+    "files.py": "asks `ownership` first, and sweeps its own temporary folders",
+    "lock.py": "removes a lock that it has just taken",
+    "transforms/cache.py": "sets aside what is not whole",
+    "cohort/naming.py": "a new salt takes no other file's place",
+    "cohort/outputs.py": "removes what the provenance names by its hash",
+    "archive/folders.py": "removes what was pulled",
+    "archive/pull.py": "removes what was pulled",
+}
+"""Modules that remove or rename by themselves, and why no file of a person's is among it."""
+
+DESTROYING = ("unlink", "rmtree", "rmdir", "rename", "replace", "move", "copyfile", "copytree")
+
+
+def test_nobody_else_removes_or_renames():
+    found = set()
+    for module in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            # `replace` of texts takes two arguments, that of data classes takes keywords.
+            of_a_path = len(node.args) == 1 and not node.keywords
+            if node.func.attr in DESTROYING and (node.func.attr != "replace" or of_a_path):
+                found.add(str(module.relative_to(PACKAGE)))
+    assert {name for name in found if not name.startswith("export/scripts/")} == set(GUARDED)

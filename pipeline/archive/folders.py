@@ -8,14 +8,31 @@ All hold identifiers, and are open to their owner only.
 """
 
 import fcntl
-import shutil
+import os
+import re
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.journal import ARCHIVE_LOCK, JOURNAL, PRIVATE
+from pipeline.ownership import set_aside
+
+_PULLED = re.compile(r"\d{5}\.dcm")
+"""Names that pulled files get."""
+
+
+def remove_pulled(path: Path) -> None:
+    """Remove a folder of pulled files, as far as it can be; what else lies there is set aside."""
+    for each in (*sorted(path.rglob("*"), reverse=True), path):
+        with suppress(OSError):
+            if each.is_dir() and not each.is_symlink():
+                each.rmdir()
+            elif _PULLED.fullmatch(each.name):
+                each.unlink()
+            elif os.path.lexists(each):
+                set_aside(each)
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,7 @@ class WorkFolders:
 
     def remove(self, name: str) -> None:
         """Remove what was pulled of a study."""
-        shutil.rmtree(self.incoming / name, ignore_errors=True)
+        remove_pulled(self.incoming / name)
 
     def remove_others(self, names: Collection[str]) -> None:
         """Remove what earlier runs pulled, but for these studies."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.archive.folders import remove_pulled
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.transport import InstanceKey, SeriesKey, TransferError
 from pipeline.archive.whole import key_of, read_whole
@@ -72,7 +73,7 @@ def pull_study(
     study.mkdir(mode=0o700, parents=True, exist_ok=True)
     for found in study.iterdir():
         if found.name not in wanted.series.values():
-            shutil.rmtree(found)
+            remove_pulled(found)
     for series_uid, name in wanted.series.items():
         series = SeriesKey(wanted.study_uid, series_uid)
         _pull_series(series, wanted.num_listed.get(series_uid, 0), archive, study / name, stop)
@@ -88,7 +89,7 @@ def _pull_series(
     if folder.is_dir():
         if len(list(folder.iterdir())) == len(uids):
             return
-        shutil.rmtree(folder)
+        remove_pulled(folder)
     with _disk_explained(folder.parent.parent), _whole_folder(folder) as temporary:
         landing = FolderLanding(temporary, stop)
         archive.pull_series(series, landing)

@@ -145,16 +145,22 @@ def write_key(out: Path, studies: Iterable[StudyInput]) -> None:
     if not found:
         return
     path = make_private_folder(out) / "key.csv"
-    rows: list[tuple[str, ...]] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [tuple(row) for row in csv.reader(file)][1:]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows(dict.fromkeys([*rows, *found]))
+    writer.writerows(dict.fromkeys([*_known_rows(path), *found]))
     with atomic_path(path) as temporary:
         _write_private(temporary, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _known_rows(path: Path) -> list[tuple[str, ...]]:
+    """Return the rows of a key that Trivox wrote; none of anything else."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = [tuple(row) for row in csv.reader(file)]
+    except (FileNotFoundError, IsADirectoryError, csv.Error):
+        return []
+    return rows[1:] if rows[:1] == [_COLUMNS] else []
 
 
 def _rows(study: StudyInput) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@ import pytest
 
 from pipeline.archive.folders import WorkFolders
 from pipeline.errors import ConfigError
+from pipeline.ownership import REPLACED
 
 
 def test_makes_folders_for_their_owner_only(tmp_path):
@@ -41,3 +42,17 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
         WorkFolders(tmp_path / "out").locked(),
     ):
         pass
+
+
+def test_what_a_person_put_among_pulled_files_is_kept(tmp_path):
+    folders = WorkFolders(tmp_path)
+    theirs = ["a/notes.txt", "a/series/notes.txt", "notes", "b/00001.txt"]
+    with folders.locked():
+        for name in (*theirs, "a/series/00001.dcm", "a/other/00012.dcm"):
+            (folders.incoming / name).parent.mkdir(parents=True, exist_ok=True)
+            (folders.incoming / name).write_text(name)
+        folders.remove_others({"b"})
+        assert [path.name for path in folders.incoming.iterdir()] == ["b"]
+        folders.remove("b")
+    kept = [p.read_text() for p in (tmp_path / REPLACED).rglob("*") if p.is_file()]
+    assert sorted(kept) == sorted(theirs)

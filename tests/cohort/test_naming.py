@@ -10,6 +10,7 @@ import pytest
 from pipeline.cohort import StudyInput, load_salt, write_key
 from pipeline.cohort.naming import hashed_name
 from pipeline.errors import ConfigError
+from pipeline.ownership import REPLACED
 from pipeline.study import DicomSeries
 
 
@@ -100,6 +101,25 @@ def test_the_key_keeps_what_earlier_calls_wrote(tmp_path):
     write_key(tmp_path, [StudyInput("dicom_1", (series(),)), StudyInput("b", (series("9"),))])
     assert [row["case"] for row in read(tmp_path)] == ["dicom_1", "b"]
     assert mode(tmp_path / ".trivox" / "key.csv") == 0o600
+
+
+@pytest.mark.parametrize("theirs", [b"mine\n\0\n", b"a,b\n\xff\n", b"case\ndicom_0\n"])
+def test_what_is_no_key_is_kept_beside_it(tmp_path, theirs):
+    load_salt(tmp_path)
+    (tmp_path / ".trivox" / "key.csv").write_bytes(theirs)
+    write_key(tmp_path, [StudyInput("dicom_1", (series(),))])
+    assert [row["case"] for row in read(tmp_path)] == ["dicom_1"]
+    (kept,) = (tmp_path / REPLACED).rglob("key.csv")
+    assert kept.read_bytes() == theirs
+
+
+def test_a_folder_of_odd_bytes_is_read_back_from_the_key(tmp_path):
+    odd = series(folder=b"/\xff".decode("utf-8", "surrogateescape"))
+    write_key(tmp_path, [StudyInput("dicom_1", (odd,))])
+    write_key(tmp_path, [StudyInput("dicom_2", (series("9"),))])
+    key = (tmp_path / ".trivox" / "key.csv").read_bytes()
+    assert b"/\xff" in key
+    assert key.count(b"dicom_") == 2
 
 
 def test_without_dicom_there_is_no_key(tmp_path):
