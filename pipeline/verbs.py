@@ -33,6 +33,7 @@ def train(options: argparse.Namespace) -> int:
     from pipeline import training
     from pipeline.config import load_config
     from pipeline.evaluation import format_table
+    from pipeline.selection.present import weaknesses
 
     options.overrides += ["data.allow_outside=true"] * options.allow_outside
     overrides = [_spell_out(word, training.ALIASES) for word in options.overrides]
@@ -45,7 +46,7 @@ def train(options: argparse.Namespace) -> int:
     if not result.is_finished:
         return _say_how_to_resume(options)
     folder, console = result.folder, _results()
-    console.print(format_table(result.summaries))
+    print_lines([format_table(result.summaries), *weaknesses(folder.model)])
     if result.note:
         console.print(f"note: {result.note}", soft_wrap=True, markup=False)
     for what, path in (

@@ -3,15 +3,17 @@
 from pipeline.admission.peers import Peers
 from pipeline.manifest import Finding, Manifest, check_manifest
 from pipeline.study import StudyConfig
+from pipeline.transforms import LabelWatch
 
 
 def check_data_set(manifest: Manifest, config: StudyConfig | None = None) -> list[Finding]:
-    """Report what `check_manifest` does, and which cases differ from the others.
+    """Report what `check_manifest` does, which cases differ, and what becomes of their labels.
 
     Args:
         manifest: The data set.
         config: How studies are read, if not as the manifest says.
     """
     peers = Peers([channel.modality for channel in manifest.channels])
-    findings = check_manifest(manifest, config, peers.add)
-    return findings + peers.findings()
+    labels = LabelWatch(manifest)
+    findings = check_manifest(manifest, config, peers.add, labels.see)
+    return findings + peers.findings() + labels.cropped() + labels.thinned()

@@ -5,6 +5,7 @@
 """
 
 from pipeline.evaluation.aggregate import (
+    MEAN_OVER_LABELS,
     EvaluationConfig,
     LabelScores,
     Summary,
@@ -17,6 +18,7 @@ from pipeline.evaluation.scope import mask_of, scored_structures, values_by_name
 from pipeline.evaluation.table import format_table, read_scores, write_scores
 
 __all__ = [
+    "MEAN_OVER_LABELS",
     "EvaluationConfig",
     "FolderScores",
     "LabelScores",

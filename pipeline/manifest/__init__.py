@@ -11,7 +11,7 @@ from pipeline.manifest.case import Case, Channel, Manifest, Region
 from pipeline.manifest.check import check_manifest
 from pipeline.manifest.codes import ANATOMICAL_STRUCTURE, Code, SegmentCode
 from pipeline.manifest.examine import check_channels
-from pipeline.manifest.finding import Finding, format_findings, summarise_findings
+from pipeline.manifest.finding import ALL_CASES, Finding, format_findings, summarise_findings
 from pipeline.manifest.load import is_manifest, load_manifest
 from pipeline.manifest.reading import (
     ChannelSchemes,
@@ -24,6 +24,7 @@ from pipeline.manifest.scheme import NORMALISE_OTHERWISE, Modality, Scheme, faul
 from pipeline.manifest.split import Split, Volumes, split_cases
 
 __all__ = [
+    "ALL_CASES",
     "ANATOMICAL_STRUCTURE",
     "NORMALISE_OTHERWISE",
     "Case",

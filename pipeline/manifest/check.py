@@ -2,14 +2,17 @@
 
 from pipeline.manifest.case import Manifest
 from pipeline.manifest.compare import compare_cases, find_untrainable
-from pipeline.manifest.examine import Watch, examine_case
+from pipeline.manifest.examine import Look, Watch, examine_case
 from pipeline.manifest.finding import Finding
 from pipeline.progress import track
 from pipeline.study import StudyConfig
 
 
 def check_manifest(
-    manifest: Manifest, config: StudyConfig | None = None, watch: Watch | None = None
+    manifest: Manifest,
+    config: StudyConfig | None = None,
+    watch: Watch | None = None,
+    look: Look | None = None,
 ) -> list[Finding]:
     """Read every file of a data set once and report what would spoil a training.
 
@@ -27,6 +30,7 @@ def check_manifest(
         manifest: The data set.
         config: How studies are read, if not as the manifest says.
         watch: Called with each study that could be read.
+        look: Called with each case whose label map could be read, too.
 
     Returns:
         What was found: first case by case, in the manifest's order, then between cases. Empty if
@@ -35,7 +39,9 @@ def check_manifest(
     findings: list[Finding] = []
     facts = []
     for case in track(manifest.cases, "Checking", total=len(manifest.cases)):
-        case_facts, case_findings = examine_case(case, manifest, config or manifest.study, watch)
+        case_facts, case_findings = examine_case(
+            case, manifest, config or manifest.study, watch, look
+        )
         facts.append(case_facts)
         findings.extend(case_findings)
     return findings + compare_cases(facts, manifest) + [*find_untrainable(facts, manifest)]

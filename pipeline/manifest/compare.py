@@ -132,6 +132,9 @@ def _unused_labels(facts: Sequence[CaseFacts], manifest: Manifest) -> Iterator[F
     if not seen:
         return
     values = frozenset[int]().union(*seen)
+    to_train_on = frozenset[int]().union(
+        *(fact.values or () for fact in facts if fact.case.split in (None, "train"))
+    )
     if not manifest.labels:
         listed = ", ".join(str(value) for value in sorted(values - {0}))
         remedy = "Write a YAML manifest that names them: see data_manifests/README.md."
@@ -140,6 +143,10 @@ def _unused_labels(facts: Sequence[CaseFacts], manifest: Manifest) -> Iterator[F
         if value not in values:
             remedy = "Remove it from the manifest's labels, or add cases that have it."
             found = f"label {name!r} ({value}) is in no label map"
+            yield Finding(ALL_CASES, "warning", found, remedy)
+        elif value not in to_train_on:
+            remedy = "Move a case that has it to training, or remove it from the manifest's labels."
+            found = f"label {name!r} ({value}) is in no label map of a training case"
             yield Finding(ALL_CASES, "warning", found, remedy)
 
 

@@ -30,6 +30,7 @@ from pipeline.volume import LabelMap, hash_voxels
 
 Result = TypeVar("Result")
 Watch = Callable[[Study], None]
+Look = Callable[[Case, Study, LabelMap], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ class CaseFacts:
 
 
 def examine_case(
-    case: Case, manifest: Manifest, config: StudyConfig, watch: Watch | None = None
+    case: Case,
+    manifest: Manifest,
+    config: StudyConfig,
+    watch: Watch | None = None,
+    look: Look | None = None,
 ) -> tuple[CaseFacts, list[Finding]]:
     """Read all files of a case and report what is wrong with them.
 
@@ -64,6 +69,7 @@ def examine_case(
         manifest: The data set that the case belongs to.
         config: How studies are admitted.
         watch: Called with each study that could be read.
+        look: Called with the case, if image and label map could be read.
 
     Returns:
         The facts that could be had, and the findings.
@@ -92,6 +98,8 @@ def examine_case(
             Finding(case.name, "warning", f"label: {warning}", remedy)
             for warning in (placed.warnings if placed is not None else ())
         ]
+        if placed is not None and look is not None:
+            look(case, study, placed)
     return facts, findings
 
 

@@ -8,7 +8,16 @@ import torch
 
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
-from pipeline.manifest import Case, Manifest, Split, load_manifest, split_cases, with_settings
+from pipeline.manifest import (
+    ALL_CASES,
+    Case,
+    Finding,
+    Manifest,
+    Split,
+    load_manifest,
+    split_cases,
+    with_settings,
+)
 from pipeline.ownership import check_free, set_aside
 from pipeline.planning.compose import Choice, Plan, compose, round_to
 from pipeline.planning.config import PlanConfig
@@ -19,7 +28,7 @@ from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, choose, list_candidates
 from pipeline.planning.survey import Survey, take_survey
 from pipeline.planning.writer import write_plan
-from pipeline.training.data import check_trainable, read_cases, with_warnings
+from pipeline.training.data import check_trainable, log_findings, read_cases, with_warnings
 from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
 from pipeline.transforms import PreprocessingConfig, settle_preprocessing
@@ -47,7 +56,8 @@ def plan(config: PlanConfig) -> Plan:
     memory_gb = available_gb(config, device)
     manifest = _open_manifest(config)
     folds, split = _split(manifest)
-    survey = _survey(manifest, split)
+    onlooker = Onlooker(manifest)
+    survey = _survey(manifest, split, onlooker)
     mirroring = decide_mirroring(
         manifest.labels, survey.bodies, [region.name for region in manifest.regions]
     )
@@ -77,6 +87,8 @@ def plan(config: PlanConfig) -> Plan:
     if os.path.lexists(config.out):
         set_aside(config.out)
     write_plan(result, manifest, config.out)
+    thin = onlooker.labels.thinned(result.config.preprocessing.spacing_mm)
+    log_findings([*_unseen(manifest, survey), *thin], manifest)
     return result
 
 
@@ -144,9 +156,8 @@ def _split(manifest: Manifest) -> tuple[int | None, Split]:
     return folds, split
 
 
-def _survey(manifest: Manifest, split: Split) -> Survey:
+def _survey(manifest: Manifest, split: Split, onlooker: Onlooker) -> Survey:
     """Read every case once, and describe those that are trained on."""
-    onlooker = Onlooker(manifest)
     splits = [split] if split.validation else _one_subject_against_others(split.train)
     onlooker.check_names(splits)
     training = {case.name for case in split.train}
@@ -175,6 +186,17 @@ def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
         own = tuple(case for case in cases if case.subject == subject)
         sides.append(Split(tuple(case for case in cases if case.subject != subject), own))
     return sides
+
+
+def _unseen(manifest: Manifest, survey: Survey) -> list[Finding]:
+    """Report labels that no training case has."""
+    occurring = {label.value for label in survey.fingerprint.labels}
+    remedy = "Add cases that have it, or take it off the manifest's labels."
+    return [
+        Finding(ALL_CASES, "warning", f"{name!r} is in no training case", remedy)
+        for name, value in manifest.labels.items()
+        if value not in occurring
+    ]
 
 
 def _largest(candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float) -> Candidate:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.manifest import Channel
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing, take_fingerprint
+from pipeline.transforms import Fingerprint, crop_box, take_fingerprint
 from pipeline.transforms.config import PreprocessingConfig
-from pipeline.transforms.foreground import find_foreground
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.volume import LabelMap, Volume
 
@@ -82,17 +81,7 @@ def find_body(
 ) -> Body:
     """Crop as preprocessing does, and locate the labels in the crop."""
     ras = ras_grid(volume.grid)
-    # Only the units and the margin matter to the crop.
-    settings = Preprocessing(
-        spacing_mm=ras.spacing_mm,
-        crop_margin_mm=PreprocessingConfig().crop_margin_mm,
-        channels=tuple(
-            ChannelNormalisation(kind=channel.scheme, hounsfield=channel.modality == "CT")
-            for channel in channels
-        ),
-    )
-    views = [ras_view(channel_IJK, volume.affine) for channel_IJK in volume.data_CIJK]
-    box = np.array(find_foreground(views, ras, settings).box)
+    box = np.array(crop_box(volume, channels, PreprocessingConfig().crop_margin_mm))
     labels_IJK = ras_view(label_map.labels_IJK.astype(np.int32), label_map.affine)
     voxels = np.nonzero(labels_IJK)
     values = labels_IJK[voxels]

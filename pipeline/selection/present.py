@@ -28,7 +28,8 @@ def describe_model(folder: Path) -> list[Line]:
         ModelError: If the folder is no model.
     """
     description = read_description(folder)
-    lines = [f"{name}: {value}" for name, value in _facts(description, folder)]
+    lines: list[Line] = [f"{name}: {value}" for name, value in _facts(description, folder)]
+    lines += weaknesses(folder)
     decision = read_decision(folder)
     if decision is None:
         return [*lines, "post-processing was not chosen on validation: trivox postprocess-search"]
@@ -36,6 +37,24 @@ def describe_model(folder: Path) -> list[Line]:
     if decision.postprocessing != description.postprocessing:
         lines.append("the post-processing above is not the one that was decided on here:")
     return [*lines, *describe_decision(decision, folder)]
+
+
+def weaknesses(folder: Path) -> list[Line]:
+    """Say which labels the model in a folder never saw in training, or does not find."""
+    training = read_description(folder).training
+    unseen = training.get("never_seen", [])
+    by_member = unseen if isinstance(unseen, dict) else {"the model": unseen}
+    return [
+        *(
+            f"never seen by {member} in training: {', '.join(names)}"
+            for member, names in by_member.items()
+            if names
+        ),
+        *(
+            f"warning: Dice of {name} is 0 on validation; masks of this model do not find it"
+            for name in training.get("never_found", [])
+        ),
+    ]
 
 
 def describe_decision(decision: Decision, folder: Path) -> list[Line]:

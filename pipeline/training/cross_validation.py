@@ -8,8 +8,9 @@ runs/NAME/validation/             of every case the mask, the scores and the pro
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from pipeline.training.reading import adopt_reading
 from pipeline.training.run import RunResult, train_fold
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.through_crf import mean_learned
-from pipeline.training.validation import ValidationFolder, config_for, present_scores
+from pipeline.training.validation import ValidationFolder, config_for, note_zeros, present_scores
 
 logger = logging.getLogger(__name__)
 
@@ -153,8 +154,10 @@ def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared
         for fold in range(len(folds))
     ]
     first = members[0].description
+    unseen = {f"fold {fold}": prepared.unseen for fold, prepared in enumerate(folds)}
     training = {
-        **first.training,
+        **_without_notes(first.training),
+        **({"never_seen": unseen} if any(unseen.values()) else {}),
         **mean_learned([member.description for member in members]),
         "fold": "all",
         "members": [member.sha256 for member in members],
@@ -176,6 +179,11 @@ def _join_members(config: RunConfig, folder: RunFolder, folds: Sequence[Prepared
     save_model(Model(description, networks), folder.model)
 
 
+def _without_notes(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is noted of a member's training without what holds for it alone."""
+    return {key: of for key, of in training.items() if key not in ("never_seen", "never_found")}
+
+
 def _join_validations(
     config: RunConfig, folder: RunFolder, folds: Sequence[Prepared]
 ) -> list[Summary]:
@@ -195,4 +203,6 @@ def _join_validations(
     description = load_model(folder.model, torch.device("cpu")).description
     manifest = folds[0].manifest
     evaluation = config_for(manifest, config.evaluation)
-    return present_scores(scores, manifest.cases, description, joined, evaluation)
+    summaries = present_scores(scores, manifest.cases, description, joined, evaluation)
+    note_zeros(summaries, folder.model)
+    return summaries

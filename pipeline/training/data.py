@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import ManifestError, PipelineError
-from pipeline.manifest import Case, Manifest, Split, check_channels
+from pipeline.manifest import Case, Finding, Manifest, Split, check_channels
 from pipeline.progress import track
 from pipeline.study import Study, StudyConfig, place_labels, read_label_map, read_study
 from pipeline.training.config import RunConfig
@@ -19,6 +19,7 @@ from pipeline.transforms import (
     Preprocessing,
     cache_key,
     is_whole,
+    name_thin,
     write_case,
 )
 from pipeline.volume import LabelMap
@@ -130,7 +131,20 @@ def cache_cases(
             missing, manifest, manifest.study, "Preprocessing"
         ):
             write_case(study, label_map, settings, values, folders[case.name], ignored)
-    return [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]
+    cached = [CachedCase(case.name, folders[case.name], manifest.annotates(case)) for case in cases]
+    names = sorted(manifest.labels, key=lambda name: values.index(manifest.labels[name]))
+    thin = (name_thin(one.name, names, one.facts.kept, settings.spacing_mm) for one in cached)
+    log_findings([finding for findings in thin for finding in findings], manifest)
+    return cached
+
+
+def log_findings(findings: Sequence[Finding], manifest: Manifest) -> None:
+    """Log what was found about the cases; of many findings the first, and how many there are."""
+    for finding in findings[:MOST_ODD_CASES]:
+        logger.warning("%s: %s. %s", finding.case, finding.found, finding.remedy)
+    if len(findings) > MOST_ODD_CASES:
+        more = len(findings) - MOST_ODD_CASES
+        logger.warning("and %d more; `trivox check %s` says all", more, manifest.path)
 
 
 def _is_cached(case: Case, folder: Path) -> bool:

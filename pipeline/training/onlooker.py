@@ -15,12 +15,12 @@ from pipeline.manifest.copies import (
 )
 from pipeline.manifest.sides import mirrored_sides
 from pipeline.study import Study
+from pipeline.training.data import log_findings
+from pipeline.transforms import LabelWatch
+from pipeline.transforms.kept import DEFAULT_MARGIN_MM
 from pipeline.volume import LabelMap, hash_voxels
 
 Reading = tuple[Case, Study, LabelMap]
-
-MOST_LINES = 10
-"""Odd cases that are named one by one; `trivox check` names all."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +31,23 @@ class Onlooker:
     Args:
         manifest: The data set.
         flip_axes: Axes that training patches will be mirrored along.
+        crop_margin_mm: Of the preprocessing.
 
     Attributes:
+        labels: What preprocessing keeps of the labels.
         contents: Hash of the voxels of each case that was read, by its name.
     """
 
-    def __init__(self, manifest: Manifest, flip_axes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        flip_axes: Sequence[str] = (),
+        crop_margin_mm: float = DEFAULT_MARGIN_MM,
+    ) -> None:
         self._manifest = manifest
         self._flip_axes = flip_axes
         self._peers = Peers([channel.modality for channel in manifest.channels])
+        self.labels = LabelWatch(manifest, crop_margin_mm)
         self.contents: dict[str, str] = {}
 
     def check_names(self, splits: Sequence[Split]) -> None:
@@ -66,6 +74,7 @@ class Onlooker:
         for case, study, label_map in readings:
             self.contents[case.name] = hash_voxels(study.volume)
             self._peers.add(study)
+            self.labels.see(case, study, label_map)
             yield case, study, label_map
 
     def report(self, splits: Sequence[Split]) -> None:
@@ -79,9 +88,5 @@ class Onlooker:
         """
         for text in check_copies(self.contents, splits, self._manifest, SAME_VOXELS):
             logger.warning("%s: %s", self._manifest.path, text)
-        findings = self._peers.findings()
-        for finding in findings[:MOST_LINES]:
-            logger.warning("%s: %s. %s", finding.case, finding.found, finding.remedy)
-        if len(findings) > MOST_LINES:
-            more = len(findings) - MOST_LINES
-            logger.warning("and %d more; `trivox check %s` says all", more, self._manifest.path)
+        log_findings(self._peers.findings(), self._manifest)
+        log_findings(self.labels.cropped(), self._manifest)

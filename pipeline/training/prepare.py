@@ -46,6 +46,19 @@ class Prepared:
     volumes_ml: Volumes
     contents: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def unseen(self) -> list[str]:
+        """The declared labels that no training case has."""
+        occurring = {label.value for label in self.fingerprint.labels}
+        labels = self.manifest.labels
+        # Of cases that were not measured, none is known to be without a label.
+        measured = [self.volumes_ml.get(case.name, labels) for case in self.split.train]
+        return [
+            name
+            for name, value in labels.items()
+            if value not in occurring or not any(each.get(name) for each in measured)
+        ]
+
     def recorded(self, split: Split) -> RecordedSplit:
         """Return what a run's folder keeps of a split of these cases."""
         return RecordedSplit.of(split, self.volumes_ml, self.contents)
@@ -75,11 +88,11 @@ def prepare_run(config: RunConfig, folder: RunFolder) -> Prepared:
         return Prepared(
             manifest, split, folder.read_fingerprint(), volumes, folder.read_split().contents
         )
-    onlooker = Onlooker(manifest, config.augmentation.flip_axes)
-    onlooker.check_names([split])
-    fingerprint = _read_all_cases(manifest, split, config, onlooker)
-    onlooker.report([split])
-    return Prepared(manifest, split, fingerprint, volumes, onlooker.contents)
+    watch = Onlooker(manifest, config.augmentation.flip_axes, config.preprocessing.crop_margin_mm)
+    watch.check_names([split])
+    fingerprint = _read_all_cases(manifest, split, config, watch)
+    watch.report([split])
+    return Prepared(manifest, split, fingerprint, volumes, watch.contents)
 
 
 def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
@@ -113,7 +126,9 @@ def prepare_folds(config: RunConfig, folder: RunFolder) -> list[Prepared]:
     else:
         # Before the long reading: whether there are enough subjects, and labels of all.
         split_cases(manifest, folds=data.folds, fold=0, seed=config.seed)
-        onlooker = Onlooker(manifest, config.augmentation.flip_axes)
+        onlooker = Onlooker(
+            manifest, config.augmentation.flip_axes, config.preprocessing.crop_margin_mm
+        )
         onlooker.check_names([])
         fingerprint, volumes = _read_for_folds(manifest, config, onlooker)
         contents = onlooker.contents
@@ -175,6 +190,7 @@ def describe_run(
             "seed": config.seed,
             "fold": config.data.fold,
             "folds": config.data.folds,
+            **({"never_seen": prepared.unseen} if prepared.unseen else {}),
             **origin,
         },
         training_cases=training_cases(

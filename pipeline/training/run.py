@@ -40,7 +40,7 @@ from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
 from pipeline.training.transfer import axes_that_follow, transfer_weights
-from pipeline.training.validation import ValidationFolder, quick_dice, validate
+from pipeline.training.validation import ValidationFolder, note_zeros, quick_dice, validate
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +177,7 @@ def train_fold(
         device=ranks.device,
         config=config.evaluation,
     )
+    note_zeros(summaries, folder.model)
     return RunResult(folder, summaries, is_finished=True, note=begun.note)
 
 
@@ -198,6 +199,9 @@ def _begin(
     if prepared is None:
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
+    for name in prepared.unseen if ranks.is_main else ():
+        text = "%r is in no training case; the model will not find it. %s"
+        logger.warning(text, name, "Add cases that have it, or take it off the manifest's labels.")
     claim(folder.path)
     if folder.is_begun:
         folder.check_split(prepared.split)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.evaluation import (
+    MEAN_OVER_LABELS,
     EvaluationConfig,
     LabelScores,
     MaskRecord,
@@ -26,7 +27,7 @@ from pipeline.evaluation import (
 from pipeline.files import write_text
 from pipeline.inference import native_precision
 from pipeline.manifest import Case, Manifest
-from pipeline.model import Model, ModelDescription
+from pipeline.model import Model, ModelDescription, read_description, save_description
 from pipeline.ownership import remove
 from pipeline.report import ProbabilityWriter, write_mask, write_picture
 from pipeline.segmentation import Segmenter, segment_study
@@ -175,6 +176,19 @@ def present_scores(
             remove(picture)
         _draw(by_name[name], description, folder, rank, config.ignore_value)
     return summaries
+
+
+def note_zeros(summaries: Sequence[Summary], folder: Path) -> None:
+    """Keep in a model's description which labels it finds in no validation case."""
+    zeros = [
+        summary.label
+        for summary in summaries
+        if summary.metric == "dice" and summary.mean == 0 and summary.label != MEAN_OVER_LABELS
+    ]
+    if zeros:
+        description = read_description(folder)
+        training = {**description.training, "never_found": zeros}
+        save_description(description.model_copy(update={"training": training}), folder)
 
 
 def _ranked(scores: Sequence[LabelScores]) -> Mapping[str, str]:

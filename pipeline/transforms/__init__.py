@@ -29,6 +29,7 @@ from pipeline.transforms.fingerprint import (
     take_fingerprint,
 )
 from pipeline.transforms.foreground import Shadows
+from pipeline.transforms.kept import LabelWatch, crop_box, name_thin
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.preprocess import (
@@ -61,6 +62,7 @@ __all__ = [
     "Continuity",
     "Fingerprint",
     "LabelStatistics",
+    "LabelWatch",
     "Look",
     "PatchDataset",
     "Placement",
@@ -77,9 +79,11 @@ __all__ = [
     "Uncertain",
     "Working",
     "cache_key",
+    "crop_box",
     "describe_looks",
     "is_whole",
     "look_at",
+    "name_thin",
     "preprocess",
     "preprocess_labels",
     "settle_preprocessing",

@@ -29,10 +29,11 @@ from pipeline.ownership import set_aside
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.blocks import Blocks, write_blocks
 from pipeline.transforms.config import Preprocessing
+from pipeline.transforms.kept import kept_shares
 from pipeline.transforms.preprocess import preprocess, preprocess_labels
 from pipeline.volume import LabelMap
 
-FORMAT = 3
+FORMAT = 4
 """Of the files in a case's folder; part of the key, so that older ones are not misread."""
 
 FILES = ("facts.json", "image.npy", "label.npy", "locations.npy")
@@ -48,6 +49,7 @@ class CaseFacts(BaseModel):
         num_channels: Of the image.
         shape: Voxels along I, J, K.
         num_locations: Positions kept of each foreground class, in the order of class indices.
+        kept: Of each foreground class, the share of its volume that the working grid has.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class CaseFacts(BaseModel):
     num_channels: int
     shape: tuple[int, int, int]
     num_locations: tuple[int, ...]
+    kept: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ def write_case(
         raise StudyError(study.case, error.found, error.remedy) from error
     _refuse_constant(working.data_CIJK, study.case, settings)
     label_IJK = preprocess_labels(label_map, working.placement, values, ignore_value)
+    kept = kept_shares(label_map, label_IJK, working.placement, values)
     with atomic_folder(folder) as temporary:
-        write_arrays(temporary, working.data_CIJK, label_IJK, len(values))
+        write_arrays(temporary, working.data_CIJK, label_IJK, len(values), kept)
         note_all(temporary)
         if folder.is_dir():
             # One by one, so that another run that reads the case finds all files at all times.
@@ -164,15 +168,20 @@ def _refuse_constant(data_CIJK: torch.Tensor, case: str, settings: Preprocessing
 
 
 def write_arrays(
-    folder: Path, image_CIJK: torch.Tensor, label_IJK: torch.Tensor, num_classes: int
+    folder: Path,
+    image_CIJK: torch.Tensor,
+    label_IJK: torch.Tensor,
+    num_classes: int,
+    kept: tuple[float | None, ...] = (),
 ) -> None:
-    """Write the files of a cached case from its image and class indices."""
+    """Write the files of a cached case from its image, class indices and `kept_shares`."""
     locations = sample_locations(label_IJK, num_classes)
     i, j, k = label_IJK.shape
     facts = CaseFacts(
         num_channels=len(image_CIJK),
         shape=(i, j, k),
         num_locations=tuple(len(of_class) for of_class in locations),
+        kept=kept,
     )
     (folder / "facts.json").write_text(facts.model_dump_json(), encoding="utf-8")
     write_blocks(folder / "image.npy", image_CIJK.numpy().astype(np.float32, copy=False))

@@ -72,6 +72,15 @@ def test_a_label_that_no_case_has_is_found(make_manifest):
     assert listed(findings) == [("(all cases)", "warning", found)]
 
 
+@pytest.mark.parametrize("elsewhere", ["validation", "test"])
+def test_a_label_that_no_training_case_has_is_found(make_manifest, elsewhere):
+    cases = [case("a", split="train"), case("b", split=elsewhere)]
+    seen = [facts(cases[0], values=(0, 1)), facts(cases[1], values=(0, 1, 2))]
+    (found,) = compare_cases(seen, make_manifest(*cases))
+    assert (found.case, found.severity) == ("(all cases)", "warning")
+    assert all(word in found.found for word in ("'back'", "training case"))
+
+
 def test_labels_without_names_are_found(make_manifest):
     (finding,) = compare_cases([facts(case("a"))], make_manifest(case("a"), labels={}))
     assert (finding.severity, finding.found) == ("warning", "no label is named (values: 1, 2)")

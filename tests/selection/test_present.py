@@ -8,7 +8,7 @@ from pipeline.errors import ModelError
 from pipeline.model import save_description
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.evidence import Decision, store_decision
-from pipeline.selection.present import describe_decision, describe_model
+from pipeline.selection.present import describe_decision, describe_model, weaknesses
 from pipeline.selection.records import CandidateRecord, StructureRecord
 
 
@@ -137,3 +137,17 @@ def test_a_decision_that_is_not_in_effect_is_told_apart(folder, description):
 def test_no_model(tmp_path):
     with pytest.raises(ModelError, match="no model here"):
         describe_model(tmp_path)
+
+
+@pytest.mark.parametrize("unseen", [["inner"], {"fold 0": [], "fold 1": ["inner"]}])
+def test_labels_that_a_model_does_not_know_are_told(folder, description, unseen):
+    assert "inner" not in " ".join(map(str, weaknesses(folder)))
+    notes = {**description.training, "never_seen": unseen, "never_found": ["outer"]}
+    save_description(description.model_copy(update={"training": notes}), folder)
+    (seen, found) = printed(weaknesses(folder)).splitlines()
+    assert "never seen" in seen
+    assert "inner" in seen
+    assert ("fold 1" in seen) == isinstance(unseen, dict)
+    assert "fold 0" not in seen
+    assert "Dice of outer is 0" in found
+    assert seen in printed(describe_model(folder))

@@ -125,3 +125,23 @@ def test_a_cross_validation_with_other_cases_is_not_resumed(
     monkeypatch.setattr(prepare, "open_manifest", lambda _: fewer)
     with pytest.raises(ConfigError, match=r"1 cases were added, removed or moved.*phantom_000"):
         prepare_folds(config, folder)
+
+
+def test_labels_that_no_training_case_has_are_known_and_described(make_config, tmp_path, folder):
+    config = make_config(tmp_path)
+    prepared = prepare_run(config, folder)
+    assert prepared.unseen == []
+    assert "never_seen" not in describe_run(config, prepared).training
+    name, *others = prepared.manifest.labels
+    labels = {**prepared.manifest.labels, "declared": 999}
+    more = dataclasses.replace(
+        prepared, manifest=dataclasses.replace(prepared.manifest, labels=labels)
+    )
+    assert more.unseen == ["declared"]
+    assert describe_run(config, more).training["never_seen"] == ["declared"]
+    # In a fold, the fingerprint is of all cases.
+    volumes = {
+        case.name: {name: 0.0, **dict.fromkeys(others, 1.0)} for case in prepared.split.train
+    }
+    volumes[prepared.split.validation[0].name] = {name: 1.0}
+    assert dataclasses.replace(prepared, volumes_ml=volumes).unseen == [name]

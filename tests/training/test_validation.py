@@ -12,15 +12,21 @@ import torch
 
 from pipeline.cli import main
 from pipeline.errors import ManifestError
-from pipeline.evaluation import EvaluationConfig
+from pipeline.evaluation import EvaluationConfig, Summary
 from pipeline.inference import InferenceConfig
 from pipeline.manifest import Case, Channel, Manifest, Region
-from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.model import (
+    ChannelDescription,
+    Model,
+    ModelDescription,
+    read_description,
+    save_model,
+)
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
 from pipeline.training import validation
-from pipeline.training.validation import ValidationFolder, quick_dice, validate
+from pipeline.training.validation import ValidationFolder, note_zeros, quick_dice, validate
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 
 CPU = torch.device("cpu")
@@ -276,3 +282,13 @@ def test_probabilities_are_kept_if_asked_for(manifest, model, tmp_path):
     assert stored.get_data_dtype() == np.uint8
     values = np.array(model.description.label_values)
     assert np.array_equal(values[np.argmax(stored.get_fdata(), axis=3)], mask_IJK)
+
+
+def test_labels_that_are_never_found_are_noted_in_the_model(model, tmp_path):
+    save_model(model, tmp_path)
+    found = Summary("organ", "dice", 0.5, 0, 1, 3)
+    note_zeros([found, Summary("lesion", "dice", float("nan"), 0, 1, 0)], tmp_path)
+    assert "never_found" not in read_description(tmp_path).training
+    zeros = [Summary(name, "dice", 0.0, 0, 0, 3) for name in ("lesion", "mean")]
+    note_zeros([found, Summary("organ", "nsd", 0.0, 0, 0, 3), *zeros], tmp_path)
+    assert read_description(tmp_path).training["never_found"] == ["lesion"]
