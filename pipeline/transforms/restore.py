@@ -45,7 +45,7 @@ class Restorer:
         values: Label value of each class, background 0 first; or that each region writes where its
             probability is above `REGION_THRESHOLD`, later regions over earlier ones.
         kind: What the outputs are. Probabilities of `labels` sum to one in each voxel; the most
-            probable wins, and on a tie the lower index.
+            probable wins; between equal ones, the nearest working voxel decides.
         sink: Takes the probabilities, if given.
         top_k: Keep that many probabilities of each voxel whose label is uncertain.
     """
@@ -107,16 +107,22 @@ class Restorer:
             winner_IJK.fill_(kept[0])
             return
         best_IJK = torch.full_like(winner_IJK, -1, dtype=torch.float32)
+        last_IJK = winner_IJK.clone()
         shares = []
         for first in range(0, len(kept), CHUNK):
             chunk = kept[first : first + CHUNK]
             share_NIJK = interpolate(part_CIJK[chunk].float(), tile.matrices, self._tiling.order)
             for index, share_IJK in zip(chunk, share_NIJK, strict=True):
-                self._compare(index, share_IJK, winner_IJK, best_IJK)
+                self._compare(index, share_IJK, (winner_IJK, last_IJK), best_IJK)
                 if self._sink is not None:
                     steps = share_IJK.clamp(0, 1).mul(PROBABILITY_STEPS).round()
                     self._put(index, tile, steps.byte().cpu().numpy())
             shares += [share_NIJK] * (self._uncertain is not None)
+        if not torch.equal(winner_IJK, last_IJK):
+            nearest_IJK = self._nearest(part_CIJK, tile.matrices)
+            # As with labels on the way in, none may gain from ties on the whole.
+            is_last = (nearest_IJK == last_IJK) & (winner_IJK != last_IJK)
+            winner_IJK[is_last] = last_IJK[is_last]
         if self._uncertain is not None:
             start = [along.start for along in tile.native]
             self._uncertain.add(torch.cat(shares), kept, start, self._kind)
@@ -125,15 +131,34 @@ class Restorer:
         self,
         index: int,
         share_IJK: torch.Tensor,
-        winner_IJK: torch.Tensor,
+        winners: tuple[torch.Tensor, torch.Tensor],
         best_IJK: torch.Tensor,
     ) -> None:
-        """Let one more output win the voxels that it can win."""
+        """Let one more output win: of `winners`, the first and the last among equals."""
+        first_IJK, last_IJK = winners
         if self._kind == "regions":
-            winner_IJK.masked_fill_(share_IJK > REGION_THRESHOLD, index + 1)
+            first_IJK.masked_fill_(share_IJK > REGION_THRESHOLD, index + 1)
+            last_IJK.masked_fill_(share_IJK >= REGION_THRESHOLD, index + 1)
         else:
-            winner_IJK.masked_fill_(share_IJK > best_IJK, index)
+            first_IJK.masked_fill_(share_IJK > best_IJK, index)
+            last_IJK.masked_fill_(share_IJK >= best_IJK, index)
             torch.maximum(best_IJK, share_IJK, out=best_IJK)
+
+    def _nearest(
+        self, part_CIJK: torch.Tensor, matrices: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor:
+        """Return what the nearest working voxel of each native one is; half-way, the later one."""
+        if self._kind == "labels":
+            index_IJK = part_CIJK.argmax(dim=0)
+        else:
+            is_in_CIJK = part_CIJK > REGION_THRESHOLD
+            number = torch.arange(1, len(part_CIJK) + 1, device=part_CIJK.device)
+            index_IJK = (is_in_CIJK * number[:, None, None, None]).amax(dim=0)
+        for axis, matrix in enumerate(matrices):
+            if matrix is not None:
+                latest = matrix.shape[1] - 1 - matrix.flip(1).argmax(dim=1)
+                index_IJK = index_IJK.index_select(axis, latest)
+        return index_IJK
 
     def _that_matter(self, most_C: torch.Tensor) -> list[int]:
         """Return the outputs that can decide a voxel of a tile, in their order.

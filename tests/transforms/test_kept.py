@@ -68,7 +68,7 @@ def test_a_label_that_the_working_grid_has_not_half_of_is_named(write):
     assert watch.thinned((1, 1, 1)) == watch.thinned() == []
     (found,) = watch.thinned((0.9, 0.9, 0.9))
     assert (found.case, found.severity) == ("c1", "warning")
-    assert all(word in found.found for word in ("'b'", "nothing", "0.9 x 0.9 x 0.9 mm"))
+    assert all(word in found.found for word in ("'b'", "keeps", "0.9 x 0.9 x 0.9 mm"))
 
 
 def test_without_a_spacing_the_median_of_the_cases_is_taken(write, tmp_path):

@@ -15,7 +15,7 @@ from pipeline.transforms import (
     restore,
     tiles,
 )
-from pipeline.transforms.placement import AxisMap, Placement
+from pipeline.transforms.placement import AxisMap, Placement, place
 from pipeline.transforms.resample import resample_linear
 from pipeline.volume import Grid, LabelMap, Volume
 
@@ -279,3 +279,52 @@ def test_exclusive_regions_equal_labels_where_they_are_sure(any_affine, unscaled
     np.testing.assert_array_equal(found[sure], labels[sure])
     np.testing.assert_array_equal(regions.steps, classes.steps[1:])
     assert not found[data < 0].any()
+
+
+def balls_on_coarse_grids(radius, steps, number):
+    """Probabilities 1 inside and 0 outside of balls on working grids; and the native placement."""
+    rng = np.random.default_rng(0)
+    for _ in range(number):
+        shape = tuple((2 * radius + 8 + rng.integers(4, size=3)).tolist())
+        grid = Grid(shape, np.eye(4))
+        placement = place(grid, grid, tuple((0, n) for n in shape), steps)
+        centre = [n / 2 + rng.uniform(-2, 2) for n in shape]
+        along = [at.numpy() - c for at, c in zip(placement.native_positions(), centre, strict=True)]
+        squares = np.square(np.stack(np.meshgrid(*along, indexing="ij"))).sum(axis=0)
+        yield torch.from_numpy((squares <= radius**2).astype(np.float32)), placement
+
+
+@pytest.mark.parametrize("kind", ["labels", "background", "regions"])
+@pytest.mark.parametrize(
+    ("radius", "steps"),
+    [(5, (1, 1, factor)) for factor in (1.5, 2, 3, 4)] + [(10, (1.5, 1.5, 1.5)), (10, (2, 2, 2))],
+)
+def test_certain_balls_keep_their_volume(kind, radius, steps):
+    ratios = []
+    for ball, placement in balls_on_coarse_grids(
+        radius, steps, 100 if radius < 2 * steps[2] else 20
+    ):
+        if kind == "regions":
+            found = restore_regions(ball[None], placement, [1]) == 1
+        else:
+            classes = [1 - ball, ball] if kind == "labels" else [ball, 1 - ball]
+            found = restore_labels(torch.stack(classes), placement, [0, 1]) == (kind == "labels")
+        ratios.append(found.sum() / (4 / 3 * np.pi * radius**3))
+    assert 0.97 <= np.mean(ratios) <= 1.03
+
+
+def test_a_tie_changes_nothing_else(unscaled):
+    """What is no tie goes to the larger share, also in a volume that has ties."""
+    placement = placed((7, 7, 7), np.eye(4), unscaled((2, 2, 2)))
+    probabilities = random_probabilities(3, placement.working.shape)
+    probabilities[:, 1] = torch.tensor([1.0, 0, 0])[:, None, None]
+    probabilities[:, 2] = torch.tensor([0, 1.0, 0])[:, None, None]
+    shares = torch.stack(
+        [resample_linear(one, placement.working_positions()) for one in probabilities]
+    )
+    first, second = shares.sort(dim=0).values.numpy()[[-1, -2]]
+    clear = first - second > 1e-6
+    assert 0 < np.count_nonzero(~clear) < clear.size / 2
+    restored = restore_labels(probabilities, placement, [0, 1, 2])
+    np.testing.assert_array_equal(restored[clear], shares.argmax(dim=0).numpy()[clear])
+    assert set(np.unique(restored[~clear])) <= {0, 1}
