@@ -15,10 +15,11 @@ from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensity
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
 from pipeline.transforms.foreground import Shadows, find_foreground
+from pipeline.transforms.labels import resample_labels
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.transforms.percentiles import scale_percentiles, zscore_robust
 from pipeline.transforms.placement import Placement, place
-from pipeline.transforms.resample import resample_labels, resample_nearest, resample_view
+from pipeline.transforms.resample import resample_nearest, resample_view
 from pipeline.volume import IGNORE_INDEX, Affine, LabelMap, Volume
 
 MAX_WORKING_VOXELS = 2**30

@@ -12,9 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
-
-from pipeline.transforms.ties import MAX_TIES, TIE, settle_ties
 
 MAX_CHUNK_VOXELS = 2**24
 """Voxels that are made at once: the neighbours of each are gathered into copies first."""
@@ -70,7 +67,7 @@ def resample_nearest(data_IJK: torch.Tensor, positions: Sequence[torch.Tensor]) 
     """
     for axis, of_axis in enumerate(positions):
         nearest = (of_axis + 0.5).floor().long().clamp(0, data_IJK.shape[axis] - 1)
-        data_IJK = data_IJK.index_select(axis, nearest)
+        data_IJK = data_IJK.index_select(axis, nearest.to(data_IJK.device))
     return data_IJK
 
 
@@ -98,55 +95,3 @@ def _resample_axis(
         below, above = source.index_select(axis, low), source.index_select(axis, high)
         torch.lerp(below, above, weight, out=target)
     return resampled
-
-
-def resample_labels(
-    labels_IJK: torch.Tensor, positions: Sequence[torch.Tensor], num_classes: int
-) -> torch.Tensor:
-    """Resample class indices: each class's mask linearly, then the largest share wins.
-
-    Smoother than the nearest neighbour at borders, and it never invents a class in between. Where
-    the largest shares are equal, as is common half-way between voxels, `settle_ties` decides. Only
-    classes that occur cost time, each in its own box.
-
-    Args:
-        labels_IJK: `(I, J, K)` class indices below `num_classes`; negative ones are of no class.
-        positions: As in `resample_linear`.
-        num_classes: Number of classes, background included.
-
-    Returns:
-        `(n_I, n_J, n_K)` tensor of the same type.
-    """
-    inside = [
-        of_axis.clamp(0, size - 1)
-        for of_axis, size in zip(positions, labels_IJK.shape, strict=True)
-    ]
-    best = resample_linear((labels_IJK == 0).float(), inside)
-    winner = torch.zeros(best.shape, dtype=labels_IJK.dtype)
-    is_tied = torch.zeros(best.shape, dtype=torch.bool)
-    boxes = ndimage.find_objects(labels_IJK.numpy(), max_label=max(1, num_classes - 1))
-    for index, box in enumerate(boxes, start=1):
-        if box is None:
-            continue
-        reached = [_reached(*along) for along in zip(inside, box, strict=True)]
-        if any(target.start == target.stop for _, target in reached):
-            continue
-        source = tuple(along for along, _ in reached)
-        target = tuple(along for _, along in reached)
-        at = [of_axis[t] - s.start for of_axis, (s, t) in zip(inside, reached, strict=True)]
-        share = resample_linear((labels_IJK[source] == index).float(), at)
-        lead = share - best[target]
-        winner[target][lead > 0] = index
-        is_tied[target] &= lead <= TIE
-        is_tied[target] |= (lead.abs() <= TIE) & (share > TIE)
-        best[target] = torch.maximum(best[target], share)
-    for voxels in torch.split(is_tied.nonzero(), MAX_TIES):
-        winner[tuple(voxels.T)] = settle_ties(labels_IJK, inside, voxels)
-    return winner
-
-
-def _reached(inside: torch.Tensor, box: slice) -> tuple[slice, slice]:
-    """Return the voxels along an axis that a box has a share in, and those to read them from."""
-    reached = ((inside > box.start - 1) & (inside < box.stop)).nonzero().flatten().tolist()
-    target = slice(reached[0], reached[-1] + 1) if reached else slice(0, 0)
-    return slice(max(box.start - 1, 0), box.stop + 1), target

@@ -5,8 +5,9 @@ import torch
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from pipeline.transforms import resample
-from pipeline.transforms.resample import resample_labels, resample_linear, resample_nearest
+from pipeline.transforms import labels as labels_module
+from pipeline.transforms.labels import resample_labels
+from pipeline.transforms.resample import resample_linear, resample_nearest
 
 sizes = st.tuples(*[st.integers(1, 6)] * 3)
 positions = st.lists(
@@ -82,7 +83,7 @@ def test_labels_cost_by_those_that_occur(monkeypatch):
         read.append(data_IJK.numel())
         return resample_linear(data_IJK, at)
 
-    monkeypatch.setattr(resample, "resample_linear", counted)
+    monkeypatch.setattr(labels_module, "resample_linear", counted)
     resample_labels(labels, places, 118)
     # The background everywhere, each label in its own box with the voxel around it.
     assert len(read) == 4

@@ -19,7 +19,7 @@ from monai.transforms import MapTransform
 from pipeline.export.scripts.foreground import box_of_foreground
 from pipeline.export.scripts.writer import HEADER
 from pipeline.transforms.placement import Placement, place
-from pipeline.transforms.resample import resample_linear
+from pipeline.transforms.resample import resample_linear, resample_nearest
 from pipeline.volume import Grid
 
 REGION_THRESHOLD = 0.5
@@ -118,11 +118,15 @@ def _decide_labels(
     positions = placement.working_positions()
     best_IJK = resample_linear(_plain(probability_CIJK[0]), positions)
     label_IJK = torch.full(best_IJK.shape, values[0], dtype=torch.int32, device=best_IJK.device)
+    last_IJK = label_IJK.clone()
     for value, probability_IJK in zip(values[1:], probability_CIJK[1:], strict=True):
         share_IJK = resample_linear(_plain(probability_IJK), positions)
         label_IJK[share_IJK > best_IJK] = value
+        last_IJK[share_IJK >= best_IJK] = value
         best_IJK = torch.maximum(best_IJK, share_IJK)
-    return label_IJK
+    table = torch.tensor(values, dtype=torch.int32, device=label_IJK.device)
+    most_probable_IJK = table[probability_CIJK.as_subclass(torch.Tensor).argmax(dim=0)]
+    return _settle(label_IJK, last_IJK, resample_nearest(most_probable_IJK, positions))
 
 
 def _decide_regions(
@@ -131,10 +135,21 @@ def _decide_regions(
     positions = placement.working_positions()
     shape = [len(of_axis) for of_axis in positions]
     label_IJK = torch.zeros(shape, dtype=torch.int32, device=probability_CIJK.device)
+    last_IJK = label_IJK.clone()
+    nearest_IJK = label_IJK.clone()
     for value, probability_IJK in zip(values, probability_CIJK, strict=True):
         share_IJK = resample_linear(_plain(probability_IJK), positions)
         label_IJK[share_IJK > REGION_THRESHOLD] = value
-    return label_IJK
+        last_IJK[share_IJK >= REGION_THRESHOLD] = value
+        nearest_IJK[resample_nearest(_plain(probability_IJK), positions) > REGION_THRESHOLD] = value
+    return _settle(label_IJK, last_IJK, nearest_IJK)
+
+
+def _settle(
+    first_IJK: torch.Tensor, last_IJK: torch.Tensor, nearest_IJK: torch.Tensor
+) -> torch.Tensor:
+    """Choose between the first and the last of equal outputs, as the nearest voxel has it."""
+    return torch.where(nearest_IJK == last_IJK, last_IJK, first_IJK)
 
 
 def _plain(probability_IJK: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,13 @@ from monai.data.meta_tensor import MetaTensor
 
 from pipeline.export.scripts.grids import ToStudyGridd, ToWorkingGridd
 from pipeline.export.scripts.writer import HEADER
-from pipeline.transforms import ChannelNormalisation, Preprocessing, preprocess
+from pipeline.transforms import (
+    ChannelNormalisation,
+    Preprocessing,
+    ProbabilityBlock,
+    Restorer,
+    preprocess,
+)
 from pipeline.transforms.preprocess import to_ras
 from pipeline.volume import Volume
 
@@ -72,6 +78,24 @@ def test_the_first_class_wins_a_tie_and_the_last_region(data):
     assert regions(study)["pred"].unique().tolist() == [0]
     study["pred"] = half + 0.1
     assert regions(study)["pred"].unique().tolist() == [8]
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_ties_are_settled_as_in_the_pipeline(data, regions):
+    spacing_mm = tuple(2 * np.linalg.norm(AFFINE[:3, [1, 0, 2]], axis=0))
+    study = ToWorkingGridd("image", spacing_mm, 2.0, is_ct=[True, False])({"image": image(data)})
+    channels = tuple(ChannelNormalisation(kind=kind) for kind in ("ct", "mr"))
+    settings = Preprocessing(spacing_mm=spacing_mm, crop_margin_mm=2.0, channels=channels)
+    placement = preprocess(Volume(data, AFFINE), settings).placement
+    classes = torch.randint(3, placement.working.shape, generator=torch.Generator().manual_seed(0))
+    certain = torch.nn.functional.one_hot(classes, 3).movedim(-1, 0).float()
+    study["pred"] = certain
+    found = ToStudyGridd("pred", "image", [0, 5, 9][regions:] + [7] * regions, regions=regions)
+    restorer = Restorer(
+        placement, [0, 5, 9][regions:] + [7] * regions, "regions" if regions else "labels"
+    )
+    restorer.add(ProbabilityBlock(certain, (0, 0, 0)))
+    np.testing.assert_array_equal(found(study)["pred"][0].numpy(), restorer.labels())
 
 
 def test_metadata_may_have_been_through_a_loader(data):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.transforms.labels import resample_labels
 from pipeline.transforms.placement import AxisMap
-from pipeline.transforms.resample import resample_labels
 
 
 def on_working_grid(labels, steps):
