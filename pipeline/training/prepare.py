@@ -51,7 +51,6 @@ class Prepared:
         """The declared labels that no training case has."""
         occurring = {label.value for label in self.fingerprint.labels}
         labels = self.manifest.labels
-        # Of cases that were not measured, none is known to be without a label.
         measured = [self.volumes_ml.get(case.name, labels) for case in self.split.train]
         return [
             name

@@ -71,7 +71,8 @@ class LabelWatch:
         labels_IJK = ras_view(label_map.labels_IJK, study.volume.affine)
         r, a, s = box
         inside = _count(labels_IJK[slice(*r), slice(*a), slice(*s)])
-        self._seen.append(_Seen(case, study.place, box, _count(labels_IJK), inside))
+        place = Place(case.name, study.volume.grid, study.warnings)
+        self._seen.append(_Seen(case, place, box, _count(labels_IJK), inside))
 
     def cropped(self) -> list[Finding]:
         """Name the cases that have most of a label where there is only air or zero."""

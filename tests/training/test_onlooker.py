@@ -9,7 +9,8 @@ from pipeline.errors import ManifestError
 from pipeline.manifest import Case, Channel, Manifest, Split
 from pipeline.study import Study
 from pipeline.study.header import header_from_grid
-from pipeline.training.onlooker import MOST_LINES, Onlooker
+from pipeline.training.data import MOST_ODD_CASES
+from pipeline.training.onlooker import Onlooker
 from pipeline.volume import LabelMap, Volume
 
 
@@ -64,11 +65,11 @@ def test_a_copy_on_the_same_side_is_told(manifest, caplog):
 
 
 def test_odd_cases_are_named_up_to_a_number(manifest, caplog):
-    many = [replace(manifest.cases[0], name=f"c{n}") for n in range(MOST_LINES + 3)]
+    many = [replace(manifest.cases[0], name=f"c{n}") for n in range(MOST_ODD_CASES + 3)]
     readings = [reading(case, n, hot=True) for n, case in enumerate(many)]
     with caplog.at_level(logging.WARNING):
         looked(manifest, readings).report([])
-    assert caplog.text.count("1 voxel of 1e+06") == MOST_LINES
+    assert caplog.text.count("1 voxel of 1e+06") == MOST_ODD_CASES
     assert "and 3 more; `trivox check m.yaml` says all" in caplog.text
 
 
