@@ -9,9 +9,7 @@ import torch
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import choose_device
 from pipeline.manifest import (
-    ALL_CASES,
     Case,
-    Finding,
     Manifest,
     Split,
     load_manifest,
@@ -28,10 +26,17 @@ from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, choose, list_candidates
 from pipeline.planning.survey import Survey, take_survey
 from pipeline.planning.writer import write_plan
-from pipeline.training.data import check_trainable, log_findings, read_cases, with_warnings
+from pipeline.training.data import (
+    check_trainable,
+    log_findings,
+    log_unseen,
+    read_cases,
+    with_warnings,
+)
 from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
 from pipeline.transforms import PreprocessingConfig, settle_preprocessing
+from pipeline.transforms.kept import unseen_labels
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +93,8 @@ def plan(config: PlanConfig) -> Plan:
         set_aside(config.out)
     write_plan(result, manifest, config.out)
     thin = onlooker.labels.thinned(result.config.preprocessing.spacing_mm)
-    log_findings([*_unseen(manifest, survey), *thin], manifest)
+    log_findings(thin, manifest)
+    log_unseen(unseen_labels(manifest, split.train, survey.fingerprint, {}))
     return result
 
 
@@ -186,17 +192,6 @@ def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
         own = tuple(case for case in cases if case.subject == subject)
         sides.append(Split(tuple(case for case in cases if case.subject != subject), own))
     return sides
-
-
-def _unseen(manifest: Manifest, survey: Survey) -> list[Finding]:
-    """Report labels that no training case has."""
-    occurring = {label.value for label in survey.fingerprint.labels}
-    remedy = "Add cases that have it, or take it off the manifest's labels."
-    return [
-        Finding(ALL_CASES, "warning", f"{name!r} is in no training case", remedy)
-        for name, value in manifest.labels.items()
-        if value not in occurring
-    ]
 
 
 def _largest(candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float) -> Candidate:

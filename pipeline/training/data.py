@@ -147,6 +147,13 @@ def log_findings(findings: Sequence[Finding], manifest: Manifest) -> None:
         logger.warning("and %d more; `trivox check %s` says all", more, manifest.path)
 
 
+def log_unseen(names: Sequence[str]) -> None:
+    """Log the labels that no training case has."""
+    for name in names:
+        text = "%r is in no training case; the model will not find it. %s"
+        logger.warning(text, name, "Add cases that have it, or take it off the manifest's labels.")
+
+
 def _is_cached(case: Case, folder: Path) -> bool:
     if not folder.is_dir():
         return False

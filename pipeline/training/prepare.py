@@ -23,6 +23,7 @@ from pipeline.training.seen import training_cases
 from pipeline.training.through_crf import check_crf
 from pipeline.training.validation import config_for
 from pipeline.transforms import Fingerprint, settle_preprocessing, take_fingerprint
+from pipeline.transforms.kept import unseen_labels
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +50,7 @@ class Prepared:
     @property
     def unseen(self) -> list[str]:
         """The declared labels that no training case has."""
-        occurring = {label.value for label in self.fingerprint.labels}
-        labels = self.manifest.labels
-        measured = [self.volumes_ml.get(case.name, labels) for case in self.split.train]
-        return [
-            name
-            for name, value in labels.items()
-            if value not in occurring or not any(each.get(name) for each in measured)
-        ]
+        return unseen_labels(self.manifest, self.split.train, self.fingerprint, self.volumes_ml)
 
     def recorded(self, split: Split) -> RecordedSplit:
         """Return what a run's folder keeps of a split of these cases."""

@@ -18,7 +18,7 @@ from pipeline.training.arithmetic import settle_arithmetic
 from pipeline.training.backend import torch_settings
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import RunConfig
-from pipeline.training.data import cache_cases
+from pipeline.training.data import cache_cases, log_unseen
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import (
     adopt_settings,
@@ -199,9 +199,8 @@ def _begin(
     if prepared is None:
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
-    for name in prepared.unseen if ranks.is_main else ():
-        text = "%r is in no training case; the model will not find it. %s"
-        logger.warning(text, name, "Add cases that have it, or take it off the manifest's labels.")
+    if ranks.is_main:
+        log_unseen(prepared.unseen)
     claim(folder.path)
     if folder.is_begun:
         folder.check_split(prepared.split)

@@ -4,7 +4,7 @@ Axes: C = channels, I, J, K = voxel axes in RAS order.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from pipeline.manifest import Case, Channel, Finding, Manifest
 from pipeline.study import Place, Study, place_labels, read_label_map
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing, PreprocessingConfig
+from pipeline.transforms.fingerprint import Fingerprint
 from pipeline.transforms.foreground import find_foreground
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.transforms.placement import Box, Placement, place
@@ -113,6 +114,30 @@ class LabelWatch:
         label_IJK = preprocess_labels(label_map, placement, values, self._manifest.ignore_value)
         shares = kept_shares(label_map, label_IJK, placement, values)
         return name_thin(seen.case.name, list(self._manifest.labels), shares, spacing_mm)
+
+
+def unseen_labels(
+    manifest: Manifest,
+    training: Iterable[Case],
+    fingerprint: Fingerprint,
+    volumes_ml: Mapping[str, Mapping[str, float]],
+) -> list[str]:
+    """Return the declared labels that no training case has.
+
+    Args:
+        manifest: Declares the labels.
+        training: The cases.
+        fingerprint: Of these cases, or of more.
+        volumes_ml: Of the labels of each case, where they were measured.
+    """
+    occurring = {label.value for label in fingerprint.labels}
+    # A case that was not measured is in doubt taken to have all labels.
+    found = [volumes_ml.get(case.name, manifest.labels) for case in training]
+    return [
+        name
+        for name, value in manifest.labels.items()
+        if value not in occurring or not any(each.get(name) for each in found)
+    ]
 
 
 def kept_shares(
