@@ -19,6 +19,7 @@ def check(options: argparse.Namespace) -> int:
     from pipeline.cohort import BidsChoice, DataRoot, adopt_study, check_inputs
     from pipeline.config import override_settings
     from pipeline.model import read_description
+    from pipeline.study import SeriesRule
 
     inputs: list[Path] = options.inputs
     description, reading = None, data_sets.ReadingConfig()
@@ -36,6 +37,7 @@ def check(options: argparse.Namespace) -> int:
             data=DataRoot(options.root, options.allow_outside),
             bids=BidsChoice.of(options.bids_suffix, names),
             study=reading.study,
+            rule=SeriesRule.parse(options.series),
         )
     elif len(inputs) > 1:
         raise ConfigError("check", "a manifest among other inputs", "Check each manifest alone.")

@@ -128,7 +128,7 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         "check",
         parents=[common],
         usage="trivox check MANIFEST|INPUT ... [--model DIR] [--root DIR] [--allow-outside] "
-        "[key=value ...] [--verbose]",
+        "[--bids-suffix SUFFIX] [--series RULE] [key=value ...] [--verbose]",
         help="verify a data set without training, or studies without segmenting them",
         description="Read every file of a data set, or of studies to segment, and list what is "
         "wrong, with the remedy. With a model, compare the studies with what it was trained on, as "

@@ -62,13 +62,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=to_read, metavar="DIR", help="where a manifest's data lies")
     add_input_choices(parser)
     parser.add_argument(
-        "--series",
-        default="one",
-        metavar="RULE",
-        help="of a DICOM study: one (default: the only series that fits), largest, all (each one), "
-        "a series number or a SeriesInstanceUID",
-    )
-    parser.add_argument(
         "--probabilities", action="store_true", help="write class probabilities too (4D, uint8)"
     )
     parser.add_argument("--pictures", action="store_true", help="draw each mask over its study")
@@ -102,6 +95,13 @@ def add_input_choices(parser: argparse.ArgumentParser) -> None:
         "--bids-suffix",
         metavar="SUFFIX",
         help="images of a BIDS data set to take, such as T1w; T1w,FLAIR for two channels",
+    )
+    parser.add_argument(
+        "--series",
+        default="one",
+        metavar="RULE",
+        help="of a DICOM study: one (default: the only series that fits), largest, all (each one), "
+        "a series number or a SeriesInstanceUID",
     )
 
 

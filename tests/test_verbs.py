@@ -214,6 +214,7 @@ class Finished:
         self.folder = RunFolder(folder)
         self.summaries = [Summary("organ", metric, 0.5, 0.4, 0.6, 3) for metric in METRICS]
         self.is_finished = True
+        self.note = ""
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipeline.findings import Verdict
 from pipeline.manifest import Finding
 from pipeline.model import ModelDescription
 from pipeline.progress import track
-from pipeline.study import StudyConfig, read_study
+from pipeline.study import SeriesRule, StudyConfig, read_study
 
 _SEVERITY: Mapping[Verdict, Literal["error", "warning"]] = {"reject": "error", "warn": "warning"}
 
@@ -23,6 +23,7 @@ _ANY_IMAGE = BidsChoice()
 _WHERE_IT_SAYS = DataRoot()
 
 _DEFAULT_STUDY = StudyConfig()
+_ONE_SERIES = SeriesRule()
 
 
 def check_inputs(
@@ -32,6 +33,7 @@ def check_inputs(
     data: DataRoot = _WHERE_IT_SAYS,
     bids: BidsChoice = _ANY_IMAGE,
     study: StudyConfig = _DEFAULT_STUDY,
+    rule: SeriesRule = _ONE_SERIES,
 ) -> tuple[list[Finding], int]:
     """Read studies as `segment` would, and compare them with what a model was trained on.
 
@@ -44,6 +46,7 @@ def check_inputs(
         data: Where the data of manifests lies.
         bids: Which images of BIDS data sets; by default all of anatomy.
         study: How studies are read, where there is no model that says so.
+        rule: How to choose among the series of a DICOM study.
 
     Returns:
         The findings, and the number of studies that were looked at.
@@ -60,7 +63,7 @@ def check_inputs(
         out=None,
         data=data,
         bids=bids,
-        dicom=DicomOptions(modality=modality),
+        dicom=DicomOptions(rule, modality),
     )
     config = study if description is None else description.study
     for study_input in track(studies, "Checking", len(studies)):
@@ -68,10 +71,17 @@ def check_inputs(
     return findings, len(studies)
 
 
+def _name_with_place(study: StudyInput) -> str:
+    """Return a study's name, with the place of its files where the name does not lead there."""
+    if study.first_file.name.startswith(study.case):
+        return study.case
+    return f"{study.case} ({study.places()[0]})"
+
+
 def _check(
     study_input: StudyInput, description: ModelDescription | None, config: StudyConfig
 ) -> Iterator[Finding]:
-    case = study_input.case
+    case = _name_with_place(study_input)
     if study_input.refusal is not None:
         yield Finding(case, "error", study_input.refusal, "Mend it, or leave it out.")
         return
@@ -79,7 +89,7 @@ def _check(
     try:
         study = read_study(
             sources,
-            case=case,
+            case=study_input.case,
             num_channels=len(sources) if description is None else len(description.channels),
             config=config,
         )

@@ -77,3 +77,15 @@ def test_with_a_model_the_number_of_channels_counts(tmp_path, voxels, make_model
 def test_nothing_to_check_is_a_usage_error(tmp_path):
     with pytest.raises(ConfigError, match="no studies found"):
         check_inputs([tmp_path])
+
+
+def test_a_study_whose_name_hides_its_files_is_told_with_their_place(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "scan.nii.gz").write_bytes(b"nothing")
+    (tmp_path / "other.nii.gz").write_bytes(b"nothing")
+    findings, _ = check_inputs([tmp_path])
+    cases = sorted(finding.case for finding in findings)
+    assert cases[0] == "other"
+    assert str(tmp_path / "one" / "scan.nii.gz") in "".join(cases[1:])
+    assert str(tmp_path / "two" / "scan.nii.gz") in "".join(cases[1:])
