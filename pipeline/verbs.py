@@ -37,7 +37,7 @@ def train(options: argparse.Namespace) -> int:
 
     options.overrides += ["data.allow_outside=true"] * options.allow_outside
     overrides = [_spell_out(word, training.ALIASES) for word in options.overrides]
-    config = load_config(training.RunConfig, options.config, overrides)
+    config = load_config(training.RunConfig, options.config, overrides).absolute()
     run = training.cross_validate if config.data.fold == "all" else training.train
     try:
         result = run(config, resume=options.resume, source=options.source)

@@ -149,3 +149,19 @@ def test_pacs_pushes_into_a_relative_folder(at_home, monkeypatch, capsys):
     assert len(fake.pushes) == 1
     assert main(["status", "ergebnis"]) == 0
     assert "1 pushed" in capsys.readouterr().out
+
+
+def test_train_records_paths_that_hold_in_any_folder(at_home, monkeypatch):
+    seen = []
+    monkeypatch.setattr("pipeline.training.train", lambda config, **_: seen.append(config))
+    with pytest.raises(AttributeError):
+        main(["train", "tiny.yaml", "data.root=scans", "data.cache=ziel", "output=ziel"])
+    (config,) = seen
+    assert config.data.root == at_home / "scans"
+    assert (config.data.cache, config.output) == (at_home / "ziel", at_home / "ziel")
+    other = config.data.model_copy(update={"manifest": Path("liste.csv"), "root": None})
+    found = config.model_copy(update={"data": other}).absolute()
+    assert found.data.manifest == at_home / "liste.csv"
+    shipped = other.model_copy(update={"manifest": Path("msd_hippocampus")})
+    kept = config.model_copy(update={"data": shipped}).absolute().data
+    assert (kept.manifest, kept.root) == (Path("msd_hippocampus"), None)

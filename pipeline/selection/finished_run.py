@@ -108,7 +108,8 @@ def open_run(model: Path, overrides: Sequence[str] = ()) -> FinishedRun:
             raise ConfigError(
                 word, found, f"Those that can: {', '.join((*MAY_OVERRIDE, 'study.*'))}."
             )
-    folder = RunFolder(model.resolve().parent)
+    model = model.resolve()
+    folder = RunFolder(model.parent)
     if not (folder.config.is_file() and folder.split.is_file()) or model.name != "model":
         found = "the model lies in no run's folder, so its validation cases are not known"
         remedy = "Give the folder `model` in the folder of its run, such as runs/liver/model."

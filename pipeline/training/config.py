@@ -181,6 +181,20 @@ class RunConfig(BaseModel):
         """The run's folder."""
         return self.output / self.name
 
+    def absolute(self) -> "RunConfig":
+        """Return the same run with paths that hold in any folder, as they are recorded.
+
+        A manifest that is not there may be one that comes with Trivox, and keeps its name.
+        """
+        manifest, root = self.data.manifest, self.data.root
+        paths = {
+            "manifest": manifest.absolute() if manifest and manifest.exists() else manifest,
+            "root": root and root.absolute(),
+            "cache": self.data.cache.absolute(),
+        }
+        data = self.data.model_copy(update=paths)
+        return self.model_copy(update={"data": data, "output": self.output.absolute()})
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> "RunConfig":
         self.network.check_size("training.patch_size", self.training.patch_size)
@@ -188,3 +202,10 @@ class RunConfig(BaseModel):
             self.network.check_size("inference.window", self.inference.window)
         self.inference.check_mirror(self.augmentation.flip_axes)
         return self
+
+
+def is_same_setting(key: str, old: object, new: object) -> bool:
+    """Compare two values of a setting; a path may be spelled from the current folder."""
+    if key == "data.manifest" and isinstance(old, str) and isinstance(new, str):
+        return Path(old).absolute() == Path(new).absolute()
+    return old == new

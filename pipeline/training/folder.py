@@ -18,7 +18,7 @@ from pipeline.hashes import TABLE, state_of, write_noted
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split
 from pipeline.training.checkpoint import BEFORE
-from pipeline.training.config import RunConfig
+from pipeline.training.config import RunConfig, is_same_setting
 from pipeline.training.recorded import RecordedSplit, flatten, read_whole
 from pipeline.transforms import Fingerprint
 
@@ -167,7 +167,7 @@ class RunFolder:
         old = read_whole(self.config, lambda text: flatten(yaml.safe_load(text)), _ASK_FOR_COPY)
         new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and not _may_change(key):
+            if not is_same_setting(key, old.get(key), new.get(key)) and not _may_change(key):
                 found = f"the run was started with {key}={old.get(key)}, now {new.get(key)}"
                 remedy = "Resume with the same settings, or choose another name=..."
                 raise ConfigError(self.config, found, remedy)

@@ -75,3 +75,8 @@ def test_another_data_set_is_refused(finished_run, run, make_run, tmp_path):
     make_run(tmp_path / "fewer", 3)
     with pytest.raises(ManifestError, match=r"\d of 4 validation cases of .*fold_0 are not listed"):
         open_run(run / "model", [f"data.manifest={tmp_path / 'fewer' / 'data'}"])
+
+
+def test_a_link_to_a_model_is_in_the_run_that_it_leads_to(run, tmp_path):
+    (tmp_path / "mine").symlink_to(run / "model")
+    assert open_run(tmp_path / "mine").folder.path == run.resolve()

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from pipeline.phantom import PhantomConfig
 from pipeline.training import DataConfig, RunConfig, TrainingConfig
+from pipeline.training.config import is_same_setting
 
 
 def run_config(**changes):
@@ -115,3 +116,11 @@ def test_the_seed_fits_every_generator():
     assert run_config(seed=2**32 - 1).seed == 2**32 - 1
     with pytest.raises(ValidationError, match="seed"):
         run_config(seed=2**32)
+
+
+def test_a_manifest_is_the_same_however_its_path_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = str(tmp_path / "m.yaml")
+    assert is_same_setting("data.manifest", "m.yaml", whole)
+    assert not is_same_setting("data.manifest", "other.yaml", whole)
+    assert not is_same_setting("name", "m.yaml", whole)
