@@ -155,21 +155,21 @@ def world(patched, tmp_path_factory):
     for verb, words in verbs.items():
         made.restore()
         watch.opened = []
-        assert run(made, verb)[0] in (0, 1), words
+        code, said, _ = run(made, verb)
         opened, watch.opened = watch.opened, None
-        made.outcomes[verb] = made.outcomes["last"]
+        assert code in (0, 1), words
+        made.outcomes[verb] = outcome(root, said)
         inside = {path.partition(f"{root}/world/")[2].partition("?")[0] for path in opened}
         made.reads[verb] = sorted(name for name in inside if (root / "whole" / name).is_file())
     return made
 
 
 def run(world, verb):
-    """Run a verb; return its exit code and what it said, and keep what it left."""
+    """Run a verb; return its exit code, its results and what else it said."""
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         code = main(world.verbs[verb])
-    world.outcomes["last"] = outcome(world.root, out.getvalue())
-    return code, out.getvalue() + err.getvalue()
+    return code, out.getvalue(), err.getvalue()
 
 
 def flip(content, share):
@@ -199,15 +199,18 @@ def harm(world, verb, name, damage):
     path.write_bytes(DAMAGES[damage](content))
     what = f"{verb}, {name}, {damage}"
     try:
-        code, said = run(world, verb)
+        code, out, err = run(world, verb)
     except Exception as error:  # noqa: BLE001 (whatever it is, users would see a traceback)
         return f"{what}: {error!r}"
+    said = out + err
     if "Traceback" in said:
         return f"{what}: a traceback"
     if code and path.name not in said and path.parent.name not in said:
         return f"{what}: not named, but {said.splitlines()[-1:]}"
-    found, expected = world.outcomes["last"], world.outcomes[verb]
-    if not code and found != expected:
+    if code:
+        return None
+    found, expected = outcome(world.root, out), world.outcomes[verb]
+    if found != expected:
         differ = [key for key in {*found, *expected} if found.get(key) != expected.get(key)]
         return f"{what}: used; {differ} differ; {said.splitlines()[-4:]}"
     return None

@@ -19,7 +19,7 @@ from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split
 from pipeline.training.checkpoint import BEFORE
 from pipeline.training.config import RunConfig, is_same_setting
-from pipeline.training.recorded import RecordedSplit, flatten, read_whole
+from pipeline.training.recorded import RecordedSplit, flatten, parse_settings, read_whole
 from pipeline.transforms import Fingerprint
 
 MAY_CHANGE = {
@@ -164,7 +164,7 @@ class RunFolder:
             remedy = "Add --resume to go on with it, or choose another name=... for a new run."
             there = [p for p in (self.config, self.state, self.path / TABLE) if p and p.exists()]
             raise ConfigError((*there, self.path)[0], "this run exists already", remedy)
-        old = read_whole(self.config, lambda text: flatten(yaml.safe_load(text)), _ASK_FOR_COPY)
+        old = read_whole(self.config, parse_settings, _ASK_FOR_COPY)
         new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):
             if not is_same_setting(key, old.get(key), new.get(key)) and not _may_change(key):

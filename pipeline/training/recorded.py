@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import TrainingError
 from pipeline.hashes import check_whole
@@ -61,6 +61,17 @@ def read_whole(path: Path, parse: Callable[[str], Parsed], remedy: str) -> Parse
         raise TrainingError(path, "the file is missing", remedy) from error
     except _DAMAGE as error:
         raise TrainingError(path, "the file is damaged: it cannot be read", remedy) from error
+
+
+def parse_settings(text: str) -> dict[str, Any]:
+    """Return recorded settings; those that are newer than the run have their defaults."""
+    tree = yaml.safe_load(text)
+    recorded = flatten(tree)
+    try:
+        defaults = flatten(RunConfig.model_validate(tree).model_dump(mode="json"))
+    except ValidationError:  # A setting of an earlier version is gone: it is told by name.
+        defaults = {}
+    return defaults | recorded
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -116,6 +116,17 @@ def test_a_run_begun_before_there_were_rules_goes_on(folder, config):
     folder.check_settings(config, resume=True)
 
 
+def test_a_run_begun_before_a_setting_was_new_goes_on_with_its_default(
+    folder, make_config, tmp_path
+):
+    recorded = yaml.safe_load(folder.config.read_text())
+    del recorded["training"]["foreground_share"], recorded["study"]
+    write_noted(folder.config, yaml.safe_dump(recorded))
+    folder.check_settings(make_config(tmp_path), resume=True)
+    with pytest.raises(ConfigError, match=r"foreground_share=.*, now 0\.123"):
+        folder.check_settings(make_config(tmp_path, "training.foreground_share=0.123"), resume=True)
+
+
 def test_only_whole_names_may_change(folder, make_config, tmp_path):
     recorded = yaml.safe_load(folder.config.read_text())
     recorded["estimated"] = 3
