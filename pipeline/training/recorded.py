@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import TrainingError
 from pipeline.hashes import check_whole
 from pipeline.manifest import Split, Volumes
+from pipeline.training.config import RunConfig
 
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError)
 """What reading a damaged file of a run may raise."""
