@@ -19,6 +19,7 @@ from pipeline.network import build_network
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.prepare import Prepared, describe_run
 from pipeline.training.reading import open_manifest
+from pipeline.training.recorded import RecordedSplit
 from pipeline.transforms import Fingerprint
 
 SIZE = 10
@@ -84,7 +85,7 @@ def finish(config: RunConfig, folder: RunFolder, split: Split, seeds: range) -> 
         network = build_network(description.network, 1, 3, description.patch_size)
         networks.append(network.eval())
     save_model(Model(description, tuple(networks)), folder.model)
-    folder.begin(config, split, fingerprint, {})
+    folder.begin(config, RecordedSplit.of(split, {}, {}), fingerprint)
 
 
 @pytest.fixture(scope="session")
