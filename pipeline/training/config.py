@@ -208,4 +208,7 @@ def is_same_setting(key: str, old: object, new: object) -> bool:
     """Compare two values of a setting; a path may be spelled from the current folder."""
     if key == "data.manifest" and isinstance(old, str) and isinstance(new, str):
         return Path(old).absolute() == Path(new).absolute()
+    if key.startswith("preprocessing.normalisation.") and old is None:
+        # Runs of earlier versions record no scheme; they had one for CT and one for the rest.
+        return new in ("ct", "zscore_nonzero")
     return old == new

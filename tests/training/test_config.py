@@ -124,3 +124,10 @@ def test_a_manifest_is_the_same_however_its_path_is_spelled(tmp_path, monkeypatc
     assert is_same_setting("data.manifest", "m.yaml", whole)
     assert not is_same_setting("data.manifest", "other.yaml", whole)
     assert not is_same_setting("name", "m.yaml", whole)
+
+
+def test_runs_of_earlier_versions_normalised_in_one_of_two_ways():
+    key = "preprocessing.normalisation.T1"
+    assert is_same_setting(key, None, "zscore_nonzero")
+    assert not is_same_setting(key, None, "zscore_robust")
+    assert not is_same_setting(key, "zscore", "zscore_nonzero")
