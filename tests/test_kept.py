@@ -132,6 +132,15 @@ def reproduce(given, place):
     return ["reproduce", str(place / "out" / "a_seg.json"), "--device=cpu"]
 
 
+def search(given, place):
+    return ["postprocess-search", str(place / "runs" / "tiny" / "model"), "--device=cpu"]
+
+
+def trained(given, place):
+    write_tiny(given, place)
+    assert main(train(given, place)) == 0
+
+
 def segmented(given, place):
     assert main(segment(given, place)[:2] + segment(given, place)[3:]) == 0
 
@@ -149,10 +158,19 @@ SLOW = {
     "cross_validate": Verb(
         cross_validate, ("--resume", "training.max_iterations=3"), prepare=write_tiny
     ),
+    "postprocess-search": Verb(search, prepare=trained),
     "reproduce": Verb(reproduce, prepare=segmented),
 }
 VERBS = QUICK | SLOW
-NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+ALL_WAYS = (*QUICK, "segment", "train")
+"""Verbs that are tried with folders and links too; the others write by the same ways."""
+
+
+def of(names, *more):
+    """Return what to try a test with; what takes long is marked so."""
+    marks = {name: [pytest.mark.slow] if name in SLOW else [] for name in names}
+    return [pytest.param(name, *more, marks=marks[name]) for name in names]
+
 
 _watched: list[Path] = []
 _touched: set[Path] = set()
@@ -248,6 +266,7 @@ def put(place, name):
 
 
 def put_folder(place, name):
+    (place / name).unlink(missing_ok=True)
     (place / name).mkdir(parents=True)
     (place / name / "notes").write_bytes(theirs(name))
 
@@ -256,18 +275,25 @@ def put_link(place, name):
     elsewhere = place.parent / "elsewhere" / place.name
     put(elsewhere, name)
     (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (place / name).unlink(missing_ok=True)
     (place / name).symlink_to(elsewhere / name)
 
 
-@pytest.mark.parametrize("plant", [put, put_folder, put_link])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [
+        *of([name for name in VERBS if name != "cross_validate"], put),
+        *of(ALL_WAYS, put_folder),
+        *of(ALL_WAYS, put_link),
+    ],
+)
 def test_what_lies_there_is_kept_or_refused_by_name(name, plant, given, traced, tmp_path, capsys):
     names = traced(name)
     assert names or name == "reproduce"
     run_until_done(VERBS[name], given, tmp_path, names, plant, capsys)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of(ALL_WAYS))
 def test_a_file_in_the_place_of_a_folder_is_kept_too(name, given, traced, tmp_path, capsys):
     folders = {str(above) for each in traced(name) for above in Path(each).parents} - {"."}
     for depth in {each.count("/") for each in folders}:
@@ -276,7 +302,7 @@ def test_a_file_in_the_place_of_a_folder_is_kept_too(name, given, traced, tmp_pa
         run_until_done(VERBS[name], given, tmp_path / str(depth), at_once, put, capsys)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", of(VERBS))
 def test_what_a_person_changed_is_kept_or_refused_by_name(name, given, traced, tmp_path, capsys):
     run_until_done(VERBS[name], given, tmp_path, traced(name), put, capsys, changed=True)
 

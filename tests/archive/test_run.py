@@ -20,6 +20,7 @@ from pipeline.archive import (
 )
 from pipeline.archive.ledger import Ledger
 from pipeline.errors import ArchiveError, ConfigError
+from pipeline.ownership import REPLACED
 from tests.archive.fake import FakeArchive, gone, hiccup
 from tests.archive.studies import IDENTIFIERS, ThresholdSegmenter, make_segmentation, make_study
 
@@ -93,6 +94,17 @@ def test_every_series_is_pulled_segmented_pushed_and_removed(go, fake, segment, 
     assert summary.all_done
     assert len(set(fake.pushes)) == len(fake.pushes) == len(segment.made) == 4
     assert incoming(tmp_path) == []
+
+
+def test_a_table_that_a_person_made_or_edited_is_kept(go, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for text in ("made by a person", "edited by a person"):
+        (out / "archive.csv").write_text(text)
+        go()
+        assert "pushed" in (out / "archive.csv").read_text()
+    kept = [path.read_text() for path in sorted((out / REPLACED).rglob("archive.csv"))]
+    assert kept == ["made by a person", "edited by a person"]
 
 
 def test_a_second_run_does_nothing(go, fake, segment):
