@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli, verbs
+from pipeline import check_verb, cli
 from pipeline.errors import ConfigError, StudyError
 
 
@@ -14,7 +14,7 @@ def run_with(monkeypatch):
     """Run `trivox check x` with a verb that does something else."""
 
     def run(verb, *words):
-        monkeypatch.setattr(verbs, "check", verb)
+        monkeypatch.setattr(check_verb, "check", verb)
         return cli.main(["check", "x", *words])
 
     return run

@@ -134,6 +134,9 @@ def _remove_model(folder: Path) -> None:
 
 def _hash(folder: Path, description: ModelDescription) -> str:
     paths = (METADATA, *weight_files(description.num_members))
+    for path in paths:
+        # Damage must not pass for another model.
+        check_whole(folder / path, ModelError, "Copy the whole model folder anew, or train again.")
     return sha256_of(*(folder / path for path in paths))
 
 

@@ -156,6 +156,8 @@ def test_a_bit_that_changed_is_noticed(folder, part):
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     with pytest.raises(ModelError, match=rf"{part.name}: the file is damaged: its hash.*opy the"):
         load_model(folder, CPU)
+    with pytest.raises(ModelError, match=rf"{part.name}: the file is damaged"):
+        hash_model(folder)
     path.with_name("hashes.json").unlink()
     load_model(folder, CPU)
 
