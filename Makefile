@@ -15,7 +15,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train segment test lint bench compare clean
+.PHONY: help setup train segment test quick lint bench compare clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,9 @@ test: $(READY)  ## Lint, type check and run all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist worksteal
+
+quick: $(READY)  ## Run the tests that take seconds (all but those marked slow)
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
 
 lint: $(READY)  ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
