@@ -57,7 +57,10 @@ def _add_train(choices: Choices, common: argparse.ArgumentParser) -> None:
         "the folds=5 in turn, joined to one; with fold=2, that of one fold.",
     )
     parser.add_argument(
-        "config", type=to_read, metavar="CONFIG", help="a file such as configs/*.yaml"
+        "config",
+        type=to_read,
+        metavar="CONFIG",
+        help="a YAML file, or the name of a configuration of Trivox, such as phantom_ct",
     )
     parser.add_argument(
         "--from",
@@ -77,8 +80,8 @@ def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "evaluate",
         parents=[common],
-        usage="trivox evaluate --predictions DIR --references DIR --out DIR [--manifest FILE] "
-        "[key=value ...] [--verbose]",
+        usage="trivox evaluate --predictions DIR [--references DIR] [--manifest FILE] --out DIR "
+        "[...] [key=value ...] [--verbose]",
         help="compare masks with reference masks",
         description="Compare masks with references of the same case name: Dice, IoU, HD95, ASSD, "
         "NSD and volume error, with means and 95 % confidence intervals. Labels, regions that "
@@ -156,6 +159,8 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser = choices.add_parser(
         "plan",
         parents=[common],
+        usage="trivox plan MANIFEST --out FILE [--root DIR] [--allow-outside] [--memory SIZE] "
+        "[--minutes N] [--device DEVICE] [--no-measure] [--replace] [key=value ...] [--verbose]",
         help="write a configuration that fits a data set and a device",
         description="Read a data set and write a commented configuration for `trivox train`: "
         "spacing, patch, batch, network, mirroring, budget, each with the reason.",

@@ -84,8 +84,10 @@ it. A batch may be of any size; a window has {window} voxels.
 - `activation`: `softmax` over the outputs, or `sigmoid` of each.
 - `restore`: Bring the probabilities of each output back to the crop, linearly: voxel v reads the
   working grid at (v - offset) / step, repeating the border. `most_probable`: the output with the
-  largest value wins, the first of equals, and its entry in `values` is written. `regions`: each
-  output writes its entry in `values` where it is above `threshold`, later ones over earlier ones.
+  largest value wins, and its entry in `values` is written. `regions`: each output writes its entry
+  in `values` where it is above `threshold`, later ones over earlier ones. Where equal values (or
+  one that is `threshold`) leave it open, the last of equals counts if it is also what the nearest
+  working voxel says (half-way the one behind; there the first of equals), else the first.
   Outside the crop is `outside`. Undo the flips and the permutation.
 - `components`: Of each label value listed, drop the components (of voxels that share a face, an
   edge or a corner) that are smaller than `min_volume_mm3`, and all but the `keep_largest` largest,

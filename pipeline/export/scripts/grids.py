@@ -82,7 +82,7 @@ class ToStudyGridd(MapTransform):  # type: ignore[misc]
         values: Label value of each class, background first; or that each region writes.
         regions: Whether the outputs are regions, which may overlap: each writes its value where its
             probability is above a half, later ones over earlier ones. Otherwise the most probable
-            class wins, and on a tie the first.
+            class wins. On a tie the nearest working voxel decides.
     """
 
     def __init__(
