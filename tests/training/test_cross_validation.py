@@ -15,6 +15,7 @@ from ignite.engine import Events
 from pipeline.errors import ConfigError
 from pipeline.evaluation import evaluate_folders, write_scores
 from pipeline.model import load_model
+from pipeline.ownership import REPLACED
 from pipeline.training import RunFolder, arithmetic, cross_validate, run, train
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -143,7 +144,8 @@ def test_what_is_damaged_in_a_finished_fold_is_set_aside_and_made_again(
     assert results_of(folder) == whole
     for path in (mask, weights):
         assert any(path.name in record.getMessage() for record in caplog.records)
-        assert path.with_name(f"{path.name}.damaged").read_bytes().endswith(b"?")
+        kept = (folder.path / REPLACED).rglob(path.name)
+        assert any(aside.read_bytes().endswith(b"?") for aside in kept)
 
 
 def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(

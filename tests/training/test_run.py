@@ -99,7 +99,7 @@ def is_gone(pid):
 def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, split):
     folder = uninterrupted.path
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "arithmetic.json", "checkpoints", "config.yaml", "curves.png",
+        ".lock", ".trivox", "arithmetic.json", "checkpoints", "config.yaml", "curves.png",
         "environment.json", "fingerprint.json", "hashes.json", "metrics.csv", "model",
         "resources.json", "split.json", "tensorboard", "validation",
     }  # fmt: skip
