@@ -160,10 +160,13 @@ class RunFolder:
         """
         if not self.is_begun:
             return
+        there = [p for p in (self.config, self.state, self.path / TABLE) if p and p.exists()]
         if not resume:
             remedy = "Add --resume to go on with it, or choose another name=... for a new run."
-            there = [p for p in (self.config, self.state, self.path / TABLE) if p and p.exists()]
             raise ConfigError((*there, self.path)[0], "this run exists already", remedy)
+        if there and self.config not in there:
+            found = f"the file is missing, though {there[0]} is that of a run"
+            raise ConfigError(self.config, found, f"Move that away, or: {_ASK_FOR_COPY}")
         old = read_whole(self.config, parse_settings, _ASK_FOR_COPY)
         new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):

@@ -83,7 +83,7 @@ def test_a_cohort_ends_complete_whatever_ends_its_workers(odd, make_studies, tmp
     with caplog.at_level(logging.INFO):
         result = run_cohort(studies, odd.request, start)
 
-    assert result.counts == {"done": 6, "rejected": 1, "failed": 1}
+    assert result.counts == {"done": 6, "corrected": 0, "rejected": 1, "failed": 1}
     assert [row.case for row in result.rows] == [study.case for study in studies]
     rows = {row.case: row for row in result.rows}
     assert rows["always"].reason == (

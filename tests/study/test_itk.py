@@ -133,7 +133,7 @@ def test_enormous_sizes_cost_no_memory(tmp_path, voxels, encoding):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for sizes, found in (
         ("2000 2000 500", "promises 4000000000 bytes|damaged"),
-        ("90000 90000 90000", "more than max_voxels|damaged"),
+        ("90000 90000 90000", "more than study.max_voxels|damaged"),
     ):
         path.write_bytes(text.replace("5 6 7", sizes).encode() + voxels.tobytes(order="F"))
         with pytest.raises(StudyError, match=found):
@@ -150,7 +150,7 @@ def test_enormous_meta_image_is_refused_before_reading(tmp_path):
         with pytest.raises(StudyError, match="promises 4000000000 bytes"):
             read(path)
     path.write_bytes(text.format("90000 90000 90000", compressed).encode() + bytes(100))
-    with pytest.raises(StudyError, match=r"more than max_voxels|damaged"):
+    with pytest.raises(StudyError, match=r"more than study.max_voxels|damaged"):
         read(path)
 
 

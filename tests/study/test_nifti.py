@@ -192,7 +192,7 @@ def test_free_text_is_left_out(tmp_path, voxels):
         ({"dim": [2, 30, 7, 1, 1, 1, 1, 1]}, r"2 axes \(30, 7\), not 3"),
         ({"dim": [5, 5, 6, 1, 1, 7, 1, 1]}, r"5 axes \(5, 6, 1, 1, 7\), not 3"),
         ({"dim": [3, 5, 6, 8, 1, 1, 1, 1]}, "promises 480 bytes of voxels but the file has 420"),
-        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "more than max_voxels=2147483648"),
+        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "more than study.max_voxels=2147483648"),
         ({"dim": [3, 1024, 1024, 1024, 1, 1, 1, 1]}, "promises 2147483648 bytes"),
         ({"datatype": 128, "bitpix": 24}, "not plain numbers"),
         ({"datatype": 32, "bitpix": 64}, "not plain numbers"),
