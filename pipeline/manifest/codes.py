@@ -31,7 +31,9 @@ class Code(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_three_parts(cls, given: object) -> object:
-        if isinstance(given, list | tuple) and len(given) == 3:
+        if isinstance(given, list | tuple):
+            if len(given) != 3:
+                raise ValueError("should be [value, scheme, meaning]")
             given = dict(zip(("value", "scheme", "meaning"), given, strict=True))
         # YAML reads the digits of a SNOMED CT code as a number; a code is text.
         if isinstance(given, dict) and type(given.get("value")) is int:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Manifest
-from pipeline.manifest.copies import ONE_PATIENT, time_points
+from pipeline.manifest.copies import ONE_PATIENT, part_copies, time_points
 from pipeline.manifest.examine import CaseFacts
 from pipeline.manifest.finding import ALL_CASES, Finding
 from pipeline.manifest.split import split_cases
@@ -67,7 +67,7 @@ def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         # Where the manifest says no sides, folds keep the cases of a subject together.
         leaks = sides[0] != sides[1] if None not in sides else original.subject != fact.case.subject
         if leaks:
-            remedy = "Remove one of the two, or give both the same subject: copies leak into test."
+            remedy = part_copies([original, fact.case])
             yield Finding(fact.case.name, "error", found, remedy)
         else:
             yield Finding(fact.case.name, "warning", found, "Remove one of the two cases.")

@@ -35,6 +35,17 @@ def find_copies(contents: Mapping[str, str]) -> list[list[str]]:
     return [names for names in names_of.values() if len(names) > 1]
 
 
+def part_copies(cases: Sequence[Case]) -> str:
+    """Return the remedy for copies on both sides of a split.
+
+    Args:
+        cases: All of the data set: where these name their sides, subjects decide nothing.
+    """
+    if any(case.split for case in cases):
+        return "Remove one of the two, or move both to one side."
+    return "Remove one of the two, or give both the same subject."
+
+
 def check_copies(
     contents: Mapping[str, str], splits: Sequence[Split], manifest: Manifest, same: str
 ) -> list[str]:
@@ -64,7 +75,7 @@ def check_copies(
                     manifest.path,
                     f"the cases {train[0]} and {validation[0]} have {same}, and one would train "
                     "and the other validate",
-                    "Remove one of the two, or give both the same subject.",
+                    part_copies(manifest.cases),
                 )
         warnings.append(f"the cases {', '.join(names)} have {same}: they count several times")
     return warnings

@@ -95,7 +95,7 @@ def read_manifest_file(path: Path) -> ManifestFile:
         ManifestError: If the file does not hold; names the key, and the valid key nearest to it.
     """
     content = read_yaml(path)
-    check_label_form(content.get("labels"), path, "a manifest")
+    check_label_form(content.get("labels"), path, "A manifest")
     return fit(ManifestFile, content, path)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_copies_on_both_sides_of_any_split_are_refused(make_manifest, splits):
     contents = {"a": "x", "b": "y", "c": "x"} if len(splits) == 1 else {"a": "x", "b": "x"}
     with pytest.raises(ManifestError, match=r"the cases a and [bc] have the same voxels.*subject"):
         check_copies(contents, splits, make_manifest(A, B, C), "the same voxels")
+
+
+def test_copies_on_sides_that_the_manifest_names_are_moved_together(make_manifest):
+    cases = [replace(A, split="train"), replace(C, split="validation")]
+    split = Split((cases[0],), (cases[1],))
+    with pytest.raises(ManifestError, match="move both to one side") as refused:
+        check_copies({"a": "x", "c": "x"}, [split], make_manifest(*cases), "the same voxels")
+    assert "subject" not in str(refused.value)
 
 
 def test_copies_on_one_side_are_told(make_manifest):

@@ -81,6 +81,12 @@ def test_codes_of_labels(manifest_path):
     assert code == ("liver", SegmentCode.model_validate({"type": ["10200004", "SCT", "Liver"]}))
 
 
+def test_a_code_of_two_parts_is_told_its_form(manifest_path):
+    manifest_path.write_text(f"{YAML}codes:\n  liver: {{type: [10200004, SCT]}}\n")
+    with pytest.raises(ManifestError, match=r"codes\.liver\.type.*value, scheme, meaning"):
+        load_manifest(manifest_path)
+
+
 def test_manifests_without_codes_have_none(manifest_path):
     assert load_manifest(manifest_path).codes == {}
 
