@@ -79,6 +79,12 @@ def is_ours(path: Path) -> bool:
     return _our_digest(path) is not None
 
 
+def is_changed(path: Path) -> bool:
+    """Tell whether a file is another one than Trivox wrote there; False if nothing is recorded."""
+    recorded = any(_recorded(home, path) for home in _homes(path))
+    return recorded and os.path.lexists(path) and not is_ours(path)
+
+
 def make_way(target: Path, new: Path) -> None:
     """Record that the file `new` is about to become `target`; set aside what is not ours there.
 

@@ -14,6 +14,7 @@ from pipeline.ownership import (
     REPLACED,
     WRITTEN,
     claim,
+    is_changed,
     is_ours,
     make_folder,
     make_private_folder,
@@ -47,6 +48,17 @@ def test_ours_is_replaced_and_nothing_is_kept(home):
     assert (home / "deep" / "a.txt").read_text() == "third"
     assert is_ours(home / "deep" / "a.txt")
     assert kept(home) == {}
+
+
+def test_only_what_was_recorded_can_be_changed(home):
+    theirs, ours = home / "theirs.txt", home / "a.txt"
+    theirs.write_text(THEIRS)
+    write_text(ours, "ours")
+    assert not any(map(is_changed, (theirs, ours, home / "nothing")))
+    ours.write_text(THEIRS)
+    assert is_changed(ours)
+    ours.unlink()
+    assert not is_changed(ours)
 
 
 def test_a_record_is_the_hash_of_the_content(home):

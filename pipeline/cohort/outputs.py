@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
-from pipeline.ownership import is_ours, remove, set_aside
+from pipeline.ownership import is_changed, is_ours, remove, set_aside
 from pipeline.report import FileRecord, OutputKind, Provenance, read_provenance
 
 
@@ -84,6 +84,10 @@ class Outputs:
             return self.folder / f"{self.case}{ending}"
         return self.folder / self.bids.folder / f"{self.bids.derived_stem}{bids_ending}"
 
+    def read_previous(self) -> Provenance | None:
+        """Return what an earlier run wrote of the study, unless that was changed or damaged."""
+        return None if is_changed(self.provenance) else read_provenance(self.provenance)
+
     def remove(self, model_sha256: str) -> None:
         """Remove what an earlier run left, the provenance first.
 
@@ -113,6 +117,9 @@ class Outputs:
         """
         previous = read_provenance(self.provenance)
         ours = [path for path in self.all() if self._is_ours(path, previous)]
+        if previous is not None and self.provenance not in ours:
+            # Somebody changed it; it goes where its mask goes.
+            ours.insert(0, self.provenance)
         kept = {path: set_aside(path, self.folder) for path in ours}
         if self.mask in kept:
             place = kept[self.mask].relative_to(self.folder)
@@ -126,7 +133,8 @@ class Outputs:
         if previous is None or path.is_symlink() or not path.is_file():
             return is_ours(path)
         if path == self.provenance:
-            return True
+            # Earlier versions recorded nothing of it.
+            return not is_changed(path)
         recorded = {record.sha256 for record in previous.outputs.values()}
         return is_ours(path) or FileRecord.of(path).sha256 in recorded
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
+from pipeline.journal import Row
 from pipeline.study import source_files
 
 Stamp = list[list[int]]
@@ -36,14 +37,16 @@ def stamp(files: Iterable[Path]) -> Stamp | None:
     return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in found]
 
 
-def sign(method: str, inputs: Stamp | None, outputs: Stamp | None) -> str:
+def sign(method: str, row: Row, inputs: Stamp | None, outputs: Stamp | None) -> str:
     """Return what a result is known by, or nothing if one of its files is not there.
 
     Args:
         method: Of `Request.method`.
+        row: What became of the study: a journal in which a number was damaged is not believed.
         inputs: Stamp of the study's files, from before they were read.
         outputs: Stamp of what was written.
     """
     if inputs is None or outputs is None:
         return ""
-    return hashlib.sha256(json.dumps([method, inputs, outputs]).encode()).hexdigest()
+    content = [method, {**vars(row), "total_s": float(row.total_s)}, inputs, outputs]
+    return hashlib.sha256(json.dumps(content, default=dict).encode()).hexdigest()

@@ -107,7 +107,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     outputs = Outputs.of(job.out, study)
     recipe = make_recipe(study, job.model, job.options.dicom)
     job.alive()
-    previous = read_provenance(outputs.provenance)
+    previous = outputs.read_previous()
     row = keep_previous(study, previous, recipe, job)
     if row is not None:
         return replace(row, total_s=time.perf_counter() - start)

@@ -177,7 +177,7 @@ class Supervisor:
             return
         self._rows[row.case] = row
         entered = replace(row, reason="") if row.status == "done" else row
-        signature = self._sign(in_hand.study, row, in_hand.stamp)
+        signature = self._sign(in_hand.study, entered, in_hand.stamp)
         self._journal.put(self._run, entered, signature)
         self._show.ended(row)
         if time.monotonic() - self._tables_at > TABLES_EVERY_S:
@@ -189,11 +189,11 @@ class Supervisor:
         outputs = Outputs.of(out, study)
         wanted = self._request.options.wanted(study, out)
         if row.status == "done":
-            return sign(self._method, inputs, stamp([outputs.provenance, *wanted.values()]))
+            return sign(self._method, row, inputs, stamp([outputs.provenance, *wanted.values()]))
         if row.status == "corrected":
             made_of_it = [path for kind, path in wanted.items() if kind.startswith("dicom")]
-            return sign(self._method, inputs, stamp([outputs.mask, *made_of_it]))
-        return sign(self._gate, inputs, stamp([outputs.mask]) or [])
+            return sign(self._method, row, inputs, stamp([outputs.mask, *made_of_it]))
+        return sign(self._gate, row, inputs, stamp([outputs.mask]) or [])
 
     def _write_tables(self) -> None:
         entries = [entry for entry in self._journal.entries() if entry.name not in self._gone]

@@ -1,8 +1,10 @@
 """What becomes of the masks that a run finds: the acceptance of U07 and U08, in one process."""
 
 import csv
+import json
 import logging
 import shutil
+import sqlite3
 from dataclasses import replace
 
 import nibabel as nib
@@ -21,7 +23,7 @@ from pipeline.cohort import (
 )
 from pipeline.cohort.outputs import Outputs
 from pipeline.errors import StudyError
-from pipeline.journal import read_status
+from pipeline.journal import JOURNAL, read_status
 from pipeline.ownership import REPLACED
 from pipeline.report import read_provenance
 from pipeline.segmentation import Segmenter
@@ -155,6 +157,57 @@ def test_voxels_saved_by_a_viewer_stay_done(segment, out):
     for _ in range(2):
         assert segment().num_skipped == 1
         assert mask.read_bytes() == saved
+
+
+def add_note(provenance):
+    content = json.loads(provenance.read_text())
+    content["warnings"] = ["seen by Dr. Y"]
+    provenance.write_text(json.dumps(content))
+
+
+def change_volume(provenance):
+    content = json.loads(provenance.read_text())
+    content["volumes_ml"]["liver"] += 1
+    provenance.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("change", [add_note, change_volume])
+@pytest.mark.parametrize("options", [{}, {"pictures": True}])
+def test_a_changed_provenance_is_kept_and_not_believed(segment, out, change, options):
+    segment()
+    outputs, rows = Outputs(out, "a"), table(out, "volumetry.csv")
+    mask = outputs.mask.read_bytes()
+    change(outputs.provenance)
+    changed = outputs.provenance.read_bytes()
+    (row,) = segment(**options).rows
+    assert (row.status, tuple(row.warnings)) == ("done", ())
+    assert table(out, "volumetry.csv") == rows
+    assert outputs.mask.read_bytes() == mask
+    (kept,) = (out / REPLACED).glob(f"*/{outputs.provenance.name}")
+    assert kept.read_bytes() == changed
+
+
+def test_a_changed_provenance_goes_with_its_mask_if_the_study_is_rejected(segment, out, study):
+    segment()
+    outputs = Outputs(out, "a")
+    add_note(outputs.provenance)
+    study.sources[0].write_bytes(b"")
+    assert segment().counts["rejected"] == 1
+    assert not outputs.mask.exists()
+    assert not outputs.provenance.exists()
+    assert len(list((out / REPLACED).glob("*/a_seg.*"))) == 2
+
+
+def test_a_number_that_changed_in_the_journal_is_not_believed(segment, out):
+    segment()
+    rows = table(out, "volumetry.csv")
+    with sqlite3.connect(out / JOURNAL) as database:
+        found = database.execute("SELECT volumes_ml FROM studies").fetchone()[0]
+        wrong = json.dumps(dict.fromkeys(json.loads(found), 9.0))
+        database.execute("UPDATE studies SET volumes_ml=?", (wrong,))
+    database.close()
+    assert segment().num_skipped == 1
+    assert table(out, "volumetry.csv") == rows
 
 
 def test_a_mask_that_was_removed_is_made_again(segment, out):

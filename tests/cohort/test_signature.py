@@ -1,9 +1,13 @@
 import os
+from dataclasses import replace
 
 import pytest
 
 from pipeline.cohort import StudyInput
 from pipeline.cohort.signature import sign, stamp, stamp_input
+from pipeline.journal import Row
+
+ROW = Row("a", "done", volumes_ml={"liver": 1.0})
 
 
 @pytest.fixture
@@ -37,16 +41,17 @@ def test_voxels_beside_a_text_header_count(tmp_path):
 
 def test_what_is_not_there_has_no_stamp_and_no_signature(tmp_path, study):
     assert stamp([tmp_path / "nothing"]) is None
-    assert sign("m", stamp_input(study), None) == ""
-    assert sign("m", None, []) == ""
+    assert sign("m", ROW, stamp_input(study), None) == ""
+    assert sign("m", ROW, None, []) == ""
 
 
-def test_method_input_and_output_all_count(study):
+def test_method_row_input_and_output_all_count(study):
     inputs = stamp_input(study)
     signatures = {
-        sign("m", inputs, []),
-        sign("n", inputs, []),
-        sign("m", [], []),
-        sign("m", inputs, inputs),
+        sign("m", ROW, inputs, []),
+        sign("n", ROW, inputs, []),
+        sign("m", replace(ROW, volumes_ml={"liver": 1.5}), inputs, []),
+        sign("m", ROW, [], []),
+        sign("m", ROW, inputs, inputs),
     }
-    assert len(signatures) == 4
+    assert len(signatures) == 5
