@@ -96,7 +96,7 @@ def write_corrected_dicom(
     by_hand = replace(algorithm, maker="person" if is_drawn else "person with model")
     uid = segmentation_uid(label_map, series.files, by_hand, config, _frames_of(series))
     paths = outputs.dicom_segmentation, outputs.dicom_report
-    if _uid_of(paths[0]) == uid and _uid_of(paths[1]):
+    if _value(paths[0], "SOPInstanceUID") == uid and _value(paths[1], "SOPInstanceUID"):
         return
     for path in paths:
         if os.path.lexists(path):
@@ -104,10 +104,17 @@ def write_corrected_dicom(
     write_dicom(study, label_map, outputs, by_hand, config)
 
 
-def _uid_of(path: Path) -> str:
-    """Return the SOPInstanceUID of a file; empty if it is no DICOM file that can be read."""
+def config_of(path: Path) -> DicomOutputConfig:
+    """Return how a segmentation was written, as far as it can be read."""
+    return DicomOutputConfig(
+        kind="labelmap" if _value(path, "SegmentationType") == "LABELMAP" else "binary"
+    )
+
+
+def _value(path: Path, keyword: str) -> str:
+    """Return one value of a file; empty if it is no DICOM file that can be read."""
     with suppress(OSError, InvalidDicomError, ValueError, NotImplementedError):
-        return str(dcmread(path, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID", ""))
+        return str(dcmread(path, specific_tags=[keyword]).get(keyword, ""))
     return ""
 
 

@@ -101,7 +101,7 @@ class Outputs:
         if previous is not None and previous.recipe.model.sha256 != model_sha256:
             self.set_aside()
         for path in self.all():
-            if self._is_ours(path, previous):
+            if self.wrote(path, previous):
                 path.unlink()
             else:
                 remove(path)
@@ -116,7 +116,7 @@ class Outputs:
             OSError: If a file cannot be moved.
         """
         previous = read_provenance(self.provenance)
-        ours = [path for path in self.all() if self._is_ours(path, previous)]
+        ours = [path for path in self.all() if self.wrote(path, previous)]
         if previous is not None and self.provenance not in ours:
             # Somebody changed it; it goes where its mask goes.
             ours.insert(0, self.provenance)
@@ -128,7 +128,7 @@ class Outputs:
             return f"{self.mask.name} is not the mask that Trivox wrote: it was left where it is."
         return ""
 
-    def _is_ours(self, path: Path, previous: Provenance | None) -> bool:
+    def wrote(self, path: Path, previous: Provenance | None) -> bool:
         """Tell whether a file is what Trivox wrote, by its records or those of earlier versions."""
         if previous is None or path.is_symlink() or not path.is_file():
             return is_ours(path)

@@ -4,11 +4,12 @@ import logging
 import os
 
 from pipeline.cohort.corrected import FoundMask, find_mask
-from pipeline.cohort.dicom_outputs import write_corrected_dicom
+from pipeline.cohort.dicom_outputs import config_of, write_corrected_dicom
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.recipe import is_current
 from pipeline.cohort.study_input import StudyInput
+from pipeline.dicom_out import Algorithm
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
 from pipeline.report import Provenance, Recipe, volumes_ml
@@ -101,12 +102,15 @@ def _row_of_corrected(
 ) -> Row:
     reason = _BROUGHT if previous is None else _CORRECTED
     logger.info("%s corrected: %s", study.case, reason)
-    if job.options.dicom is not None and job.algorithm is not None:
-        outputs = Outputs.of(job.out, study)
-        write_corrected_dicom(
-            *(study, label_map, outputs, job.algorithm, job.options.dicom),
-            is_drawn=previous is None,
-        )
+    outputs = Outputs.of(job.out, study)
+    config = job.options.dicom
+    if config is None and outputs.wrote(outputs.dicom_segmentation, previous):
+        # Nobody asked for it now, but none may tell of another mask than the one that counts.
+        config = config_of(outputs.dicom_segmentation)
+    if config is not None:
+        algorithm = job.algorithm or Algorithm.of(job.model)
+        is_drawn = previous is None
+        write_corrected_dicom(study, label_map, outputs, algorithm, config, is_drawn=is_drawn)
     has_changed = previous is not None and previous.recipe.inputs != recipe.inputs
     return Row(
         case=study.case,

@@ -1,12 +1,11 @@
 """A trained model: its description, its members' networks, and the folder that holds them."""
 
-from pipeline.model.description import ChannelDescription, ModelDescription
+from pipeline.model.description import ChannelDescription, ModelDescription, metadata
 from pipeline.model.folder import (
     Model,
     copy_model,
     hash_model,
     load_model,
-    metadata,
     named_weights,
     read_description,
     save_description,

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import monai
+import numpy as np
+import safetensors
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -164,3 +167,61 @@ def parse_description(path: Path) -> ModelDescription:
         cause, fault = error, "a value is out of all bounds"
     remedy = f"Use a model written by Trivox {__version__} or a compatible version."
     raise ModelError(path, f"the description does not hold: {fault}", remedy) from cause
+
+
+def metadata(description: ModelDescription) -> dict[str, Any]:
+    """Return what a MONAI Bundle says of a network, with Trivox's description under `trivox`."""
+    # Any size that the levels can divide; MONAI's notation.
+    divisors = zip(description.network.divisors, "ijk", strict=True)
+    spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]
+    return {
+        "version": __version__,
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__,
+        "numpy_version": np.__version__,
+        "required_packages_version": {"safetensors": safetensors.__version__},
+        "task": f"Segmentation: {', '.join(description.labels)}",
+        "description": _in_words(description),
+        "authors": "not stated",
+        "copyright": "not stated",
+        "network_data_format": {
+            "inputs": {
+                "image": {
+                    "type": "image",
+                    "format": "magnitude",
+                    "modality": ", ".join(channel.modality for channel in description.channels),
+                    "num_channels": len(description.channels),
+                    "spatial_shape": spatial_shape,
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": {
+                        str(index): channel.name
+                        for index, channel in enumerate(description.channels)
+                    },
+                }
+            },
+            "outputs": {
+                "pred": {
+                    "type": "image",
+                    "format": "labels",
+                    "num_channels": description.num_outputs,
+                    "spatial_shape": spatial_shape,
+                    "dtype": "float32",
+                    "value_range": [],
+                    "is_patch_data": True,
+                    "channel_def": dict(enumerate(description.output_names)),
+                }
+            },
+        },
+        "trivox": description.model_dump(mode="json"),
+    }
+
+
+def _in_words(description: ModelDescription) -> str:
+    name, num_cases = description.network.name, description.fingerprint.num_cases
+    if description.num_members == 1:
+        return f"{name}, trained by Trivox on {num_cases} cases"
+    # The members of a cross-validation share the fingerprint of all cases; none has seen them all.
+    each = f"each trained by Trivox on a part of {num_cases} cases"
+    return f"{description.num_members} networks ({name}), {each}"

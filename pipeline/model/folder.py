@@ -14,20 +14,17 @@ Source:
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import monai
-import numpy as np
 import safetensors.torch
 import torch
 
-from pipeline import __version__
 from pipeline.errors import ModelError
 from pipeline.files import sha256_of
 from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, write_noted
-from pipeline.model.description import ModelDescription, parse_description
+from pipeline.model.description import ModelDescription, metadata, parse_description
 from pipeline.network import build_network
 from pipeline.ownership import remove
 
@@ -137,6 +134,10 @@ def _hash(folder: Path, description: ModelDescription) -> str:
     for path in paths:
         # Damage must not pass for another model.
         check_whole(folder / path, ModelError, "Copy the whole model folder anew, or train again.")
+    for path in paths[1:]:
+        # Of models of earlier versions, no hash is known; its header says how long the file is.
+        with _weights_named(folder / path), safetensors.safe_open(folder / path, "pt"):
+            pass
     return sha256_of(*(folder / path for path in paths))
 
 
@@ -159,19 +160,26 @@ def _load_member(
 
 
 def _load_weights(network: torch.nn.Module, path: Path) -> None:
-    try:
+    with _weights_named(path):
         weights = safetensors.torch.load_file(path)
         if weights.keys() != dict(named_weights(network)).keys():
             raise RuntimeError("other names")
         # Not strict, since a weight's second name is not in the file.
         network.load_state_dict(weights, strict=False)
+    check_whole(path, ModelError, "Copy the whole model folder anew, or train again.")
+
+
+@contextmanager
+def _weights_named(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file of weights into an error that names it."""
+    try:
+        yield
     except FileNotFoundError as error:
         remedy = "Copy the whole model folder, or train again."
         raise ModelError(path, "the weights are missing", remedy) from error
     except (safetensors.SafetensorError, RuntimeError, OSError) as error:
         found = "the weights cannot be read or do not fit the network"
         raise ModelError(path, found, "Copy the folder anew, or train again.") from error
-    check_whole(path, ModelError, "Copy the whole model folder anew, or train again.")
 
 
 def read_description(folder: Path) -> ModelDescription:
@@ -188,61 +196,3 @@ def read_description(folder: Path) -> ModelDescription:
     help_ = f"Copy the whole folder anew; if it was changed on purpose, remove {TABLE} beside it."
     check_whole(path, ModelError, help_)
     return description
-
-
-def metadata(description: ModelDescription) -> dict[str, Any]:
-    """Return what a MONAI Bundle says of a network, with Trivox's description under `trivox`."""
-    # Any size that the levels can divide; MONAI's notation.
-    divisors = zip(description.network.divisors, "ijk", strict=True)
-    spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]
-    return {
-        "version": __version__,
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__,
-        "numpy_version": np.__version__,
-        "required_packages_version": {"safetensors": safetensors.__version__},
-        "task": f"Segmentation: {', '.join(description.labels)}",
-        "description": _in_words(description),
-        "authors": "not stated",
-        "copyright": "not stated",
-        "network_data_format": {
-            "inputs": {
-                "image": {
-                    "type": "image",
-                    "format": "magnitude",
-                    "modality": ", ".join(channel.modality for channel in description.channels),
-                    "num_channels": len(description.channels),
-                    "spatial_shape": spatial_shape,
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": True,
-                    "channel_def": {
-                        str(index): channel.name
-                        for index, channel in enumerate(description.channels)
-                    },
-                }
-            },
-            "outputs": {
-                "pred": {
-                    "type": "image",
-                    "format": "labels",
-                    "num_channels": description.num_outputs,
-                    "spatial_shape": spatial_shape,
-                    "dtype": "float32",
-                    "value_range": [],
-                    "is_patch_data": True,
-                    "channel_def": dict(enumerate(description.output_names)),
-                }
-            },
-        },
-        "trivox": description.model_dump(mode="json"),
-    }
-
-
-def _in_words(description: ModelDescription) -> str:
-    name, num_cases = description.network.name, description.fingerprint.num_cases
-    if description.num_members == 1:
-        return f"{name}, trained by Trivox on {num_cases} cases"
-    # The members of a cross-validation share the fingerprint of all cases; none has seen them all.
-    each = f"each trained by Trivox on a part of {num_cases} cases"
-    return f"{description.num_members} networks ({name}), {each}"

@@ -110,6 +110,30 @@ def test_outputs_follow_a_corrected_mask(dicom, segment, tmp_path):
     assert dcmread(seg).SOPInstanceUID == uids[2]
 
 
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_outputs_follow_a_corrected_mask_though_nobody_asks_for_them(
+    dicom, segment, tmp_path, model, kind
+):
+    out = tmp_path / "out"
+    seg, mask = (out / f"{dicom.case}_seg.{ending}" for ending in ("dcm", "nii.gz"))
+    segment(dicom, kind=kind)
+    first = dcmread(seg)
+    draw(mask, 24)
+    (row,) = segment_cohort([dicom], model, out, SegmentOptions(), CPU).rows
+    assert row.status == "corrected"
+    found = highdicom.seg.segread(seg)
+    assert np.count_nonzero(found.pixel_array) == 24
+    assert found.SegmentationType == first.SegmentationType
+    assert found.SOPInstanceUID != first.SOPInstanceUID
+    (kept,) = (out / ".trivox" / "replaced").rglob(seg.name)
+    assert dcmread(kept).SOPInstanceUID == first.SOPInstanceUID
+    theirs = found.SOPInstanceUID.encode()
+    seg.write_bytes(theirs)
+    draw(mask, 7)
+    segment_cohort([dicom], model, out, SegmentOptions(), CPU)
+    assert seg.read_bytes() == theirs, "not ours"
+
+
 def test_an_experts_mask_has_outputs_that_say_so(dicom, segment, tmp_path):
     segment(dicom)
     out = tmp_path / "out"

@@ -261,6 +261,15 @@ def test_pickled_torch_weights_do_not_run(folder, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_torn_weights_of_an_earlier_version_pass_for_no_other_model(folder, share):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: int(len(content) * share)])
+    (folder / WEIGHTS).with_name("hashes.json").unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors: the weights cannot be read"):
+        hash_model(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_torn_weights(folder, share):
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: int(len(content) * share)])
