@@ -36,11 +36,12 @@ class PipelineError(Exception):
     def __init__(self, where: object, found: str, remedy: str) -> None:
         super().__init__(where, found, remedy)
         self.where = str(where)
-        self.found = found.rstrip(".")
+        self.found = found if found.endswith("...") else found.rstrip(".")
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.found}. {self.remedy}"
+        end = "" if self.found.endswith("...") else "."
+        return f"{self.where}: {self.found}{end} {self.remedy}"
 
 
 class ConfigError(PipelineError):

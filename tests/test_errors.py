@@ -26,6 +26,11 @@ def test_a_full_stop_is_not_doubled():
     assert str(PipelineError("key", "wrong.", "Mend it.")) == "key: wrong. Mend it."
 
 
+def test_a_list_that_is_cut_ends_as_such():
+    error = PipelineError("key", "values: 1, 2, ...", "Name them.")
+    assert str(error) == "key: values: 1, 2, ... Name them."
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_tree(kind):
     with pytest.raises(PipelineError, match=r"^where: found\. Remedy\.$"):

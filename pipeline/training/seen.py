@@ -35,11 +35,11 @@ def seen_before(
         contents: Hash of the voxels of each case, by name.
         source: The model.
     """
-    seen = [
+    seen = sorted(
         case.name
         for case in cases
         if case.name in contents and source.was_trained_on(contents[case.name])
-    ]
+    )
     is_known = source.training_cases and UNKNOWN not in source.training_cases
     return seen if seen or (is_known and all(case.name in contents for case in cases)) else None
 

@@ -23,7 +23,7 @@ def test_hashes_add_up_along_a_chain():
     second = describe(training_cases=training_cases(CASES[1:2], CONTENTS, first))
     third = describe(training_cases=training_cases(CASES[2:3], CONTENTS, second))
     assert seen_before(CASES, CONTENTS, first) == ["a"]
-    assert seen_before(CASES, CONTENTS, third) == ["a", "b", "c"]
+    assert seen_before(CASES[::-1], CONTENTS, third) == ["a", "b", "c"]
     assert seen_before(CASES[3:], CONTENTS, third) == []
     again = training_cases(CASES[:1], CONTENTS, first)
     assert len(again) == 1
