@@ -12,6 +12,7 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.dicom_out import Algorithm
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
+from pipeline.ownership import set_aside
 from pipeline.report import Provenance, Recipe, volumes_ml
 from pipeline.volume import LabelMap
 
@@ -103,6 +104,9 @@ def _row_of_corrected(
     reason = _BROUGHT if previous is None else _CORRECTED
     logger.info("%s corrected: %s", study.case, reason)
     outputs = Outputs.of(job.out, study)
+    if outputs.wrote(outputs.picture, previous):
+        # It shows another mask than the one that counts.
+        set_aside(outputs.picture, outputs.folder)
     config = job.options.dicom
     if config is None and outputs.wrote(outputs.dicom_segmentation, previous):
         # Nobody asked for it now, but none may tell of another mask than the one that counts.

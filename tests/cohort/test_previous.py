@@ -92,6 +92,21 @@ def test_a_corrected_mask_counts_and_stays_whatever_is_run_again(
     assert mask.read_bytes() == content
 
 
+def test_a_picture_of_the_mask_before_does_not_stay_beside_a_corrected_one(segment, out):
+    segment(pictures=True)
+    outputs = Outputs(out, "a")
+    picture = outputs.picture.read_bytes()
+    correct(outputs.mask)
+    assert segment(pictures=True).counts["corrected"] == 1
+    assert not outputs.picture.exists()
+    (kept,) = (out / REPLACED).glob(f"*/{outputs.picture.name}")
+    assert kept.read_bytes() == picture
+    outputs.picture.write_text("a person's")
+    correct(outputs.mask, 9)
+    segment(pictures=True)
+    assert outputs.picture.read_text() == "a person's"
+
+
 def test_an_unchanged_corrected_mask_is_not_read_again(segment, out, monkeypatch):
     segment()
     correct(Outputs(out, "a").mask)
