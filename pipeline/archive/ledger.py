@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
-from pipeline.journal import damage_named, has_table, open_database
+from pipeline.journal import check_rows, damage_named, has_table, make_tables, open_database
 
 State: TypeAlias = Literal[
     "queued", "pulled", "segmented", "pushed", "unchosen", "rejected", "failed"
@@ -51,7 +51,10 @@ CREATE TABLE IF NOT EXISTS archive_runs (
     target TEXT NOT NULL, studies TEXT NOT NULL
 );
 """
-_MAKE_SALT = "INSERT INTO archive_salt SELECT ? WHERE NOT EXISTS (SELECT * FROM archive_salt)"
+_MAKE_SALT = (
+    "INSERT INTO archive_salt (salt) SELECT ? WHERE NOT EXISTS (SELECT * FROM archive_salt)"
+)
+_RUN_COLUMNS = "id, began_at, ended_at, host, pid, target, studies"
 _COLUMNS = (
     "series_uid, study_uid, name, state, reason, attempts, recipe, target, changed_at, products"
 )
@@ -127,7 +130,7 @@ class Ledger:
             self._database = open_database(path, is_reader=is_reader)
             if not is_reader:
                 self._database.execute("PRAGMA synchronous = FULL")
-                self._database.executescript(_TABLES)
+                make_tables(self._database, _TABLES)
                 self._database.execute(_MAKE_SALT, (secrets.token_hex(16),))
 
     def __enter__(self) -> "Ledger":
@@ -165,7 +168,9 @@ class Ledger:
         with damage_named(self._path):
             if not has_table(self._database, "archive_runs"):
                 return None
-            rows = self._database.execute("SELECT * FROM archive_runs ORDER BY id DESC LIMIT 1")
+            newest = "ORDER BY id DESC LIMIT 1"
+            check_rows(self._database, "archive_runs", newest)
+            rows = self._database.execute(f"SELECT {_RUN_COLUMNS} FROM archive_runs {newest}")
             found = [
                 replace(TripRecord(*row), studies=frozenset(json.loads(row[-1]))) for row in rows
             ]
@@ -192,6 +197,7 @@ class Ledger:
             f"SELECT {_COLUMNS} FROM archive_series {which} ORDER BY queued_at, series_uid", values
         )
         with damage_named(self._path):
+            check_rows(self._database, "archive_series", which, values)
             return [replace(Entry(*row), products=tuple(json.loads(row[-1]))) for row in rows]
 
     def begin(self, study_uid: str) -> None:

@@ -3,7 +3,14 @@
 Needs nothing that takes long to import, so that looking at a run costs no time.
 """
 
-from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
+from pipeline.journal.database import (
+    JOURNAL,
+    damage_named,
+    has_table,
+    make_tables,
+    open_database,
+)
+from pipeline.journal.digests import check_rows
 from pipeline.journal.journal import Journal
 from pipeline.journal.records import Entry, RunRecord, Stage, State
 from pipeline.journal.status import (
@@ -33,6 +40,7 @@ __all__ = [
     "Stage",
     "State",
     "Status",
+    "check_rows",
     "counts_in_words",
     "damage_named",
     "has_table",
@@ -40,6 +48,7 @@ __all__ = [
     "is_locked",
     "lines_of_reasons",
     "make_private_folder",
+    "make_tables",
     "only_run",
     "open_database",
     "read_status",

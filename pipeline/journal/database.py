@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.journal.digests import add_function, check_all, keep_digests
 from pipeline.ownership import PRIVATE
 
 JOURNAL = f"{PRIVATE}/journal.sqlite"
 
 _BUSY_MS = 30_000
 _OWNER_ONLY = 0o600
+_LEAST_BYTES = 512
+"""Of a file that is not empty: one page. SQLite takes a shorter one as empty."""
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
 """What SQLite says of a file that is none of its own, is torn, or is of another version of ours."""
 
@@ -26,7 +29,9 @@ _START_ANEW = (
 
 
 def open_database(path: Path, *, is_reader: bool = False) -> sqlite3.Connection:
-    """Open a journal's file; each statement is a transaction unless one is begun.
+    """Open a journal's file, and check all that it holds.
+
+    Each statement is a transaction unless one is begun.
 
     Args:
         path: The file; its folder exists.
@@ -35,6 +40,7 @@ def open_database(path: Path, *, is_reader: bool = False) -> sqlite3.Connection:
     Raises:
         OSError: If it cannot be made.
         sqlite3.Error: If it cannot be opened; see `damage_named`.
+        ValueError: If it is not what was written; the same.
     """
     if not is_reader:
         # The files beside it inherit its permissions.
@@ -46,10 +52,25 @@ def open_database(path: Path, *, is_reader: bool = False) -> sqlite3.Connection:
         check_same_thread=False,
         uri=True,
     )
-    database.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-    if not is_reader:
-        database.execute("PRAGMA journal_mode=WAL")
+    try:
+        if 0 < path.stat().st_size < _LEAST_BYTES:
+            raise ValueError("it is too short")
+        database.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        add_function(database)
+        check_all(database)
+        if not is_reader:
+            database.execute("PRAGMA journal_mode=WAL")
+    except BaseException:
+        database.close()
+        raise
     return database
+
+
+def make_tables(database: sqlite3.Connection, statements: str) -> None:
+    """Make the tables that are not there yet, and keep digests of all rows from now on."""
+    with database:
+        database.executescript(f"BEGIN IMMEDIATE; {statements}")
+        keep_digests(database)
 
 
 def has_table(database: sqlite3.Connection, name: str) -> bool:

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.journal.database import JOURNAL, damage_named, has_table, open_database
+from pipeline.journal.database import (
+    JOURNAL,
+    damage_named,
+    has_table,
+    make_tables,
+    open_database,
+)
+from pipeline.journal.digests import check_rows
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
 from pipeline.ownership import make_private_folder
@@ -66,10 +73,11 @@ class Journal:
             self._database.row_factory = sqlite3.Row
             if not is_reader:
                 self._execute("PRAGMA synchronous=NORMAL")
-                self._database.executescript(_SCHEMA)
-                columns = self._execute("SELECT name FROM pragma_table_info('studies')")
-                if "warnings" not in {column["name"] for column in columns}:
-                    self._execute(_ADD_WARNINGS)
+                if has_table(self._database, "studies"):
+                    columns = self._execute("SELECT name FROM pragma_table_info('studies')")
+                    if "warnings" not in {column["name"] for column in columns}:
+                        self._execute(_ADD_WARNINGS)
+                make_tables(self._database, _SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -157,6 +165,7 @@ class Journal:
         """Return all studies, or those of one run, in the order in which they were first met."""
         where, values = ("", ()) if run is None else ("WHERE run=?", (run,))
         with self._damage_named():
+            check_rows(self._database, "studies", where, values)
             found = self._execute(f"SELECT * FROM studies {where} ORDER BY position", values)
             return [Entry.of(each) for each in found]
 

@@ -18,6 +18,11 @@ from pipeline.lock import is_locked
 
 Line: TypeAlias = str | Table
 
+_GO_ON = (
+    "Run the command that wrote to this folder again: masks that are whole and match their input "
+    "are kept."
+)
+
 SHOWN_REASONS = 20
 """Of studies that were not done; a table has all of them."""
 
@@ -114,11 +119,13 @@ def read_status(out: Path) -> CohortStatus:
     """Read where the last run of an output folder stands.
 
     Raises:
-        PipelineError: If there is no journal, or no run in it.
+        PipelineError: If there is no journal, it is damaged, or no run is in it.
     """
     journal = Journal(out, is_reader=True)
     try:
         run = journal.last_run()
+        if run is None and journal.path.stat().st_size == 0:
+            raise PipelineError(journal.path, "the journal is empty", _GO_ON)
         if run is None:
             raise PipelineError(out, "no run has begun here yet", "Start `trivox segment`.")
         entries = tuple(journal.entries(run.number))

@@ -64,7 +64,10 @@ def test_a_journal_of_an_earlier_version_knows_no_warnings(journal, out):
     journal.put(run, Row("a", "done"), "s")
     journal.close()
     with sqlite3.connect(out / JOURNAL) as database:
-        database.execute("ALTER TABLE studies DROP COLUMN warnings")
+        database.executescript(
+            "ALTER TABLE studies DROP COLUMN warnings; ALTER TABLE studies DROP COLUMN digest; "
+            "ALTER TABLE runs DROP COLUMN digest; PRAGMA user_version = 0"
+        )
     database.close()
     for is_reader in (True, False):
         again = Journal(out, is_reader=is_reader)
