@@ -63,12 +63,21 @@ def is_used(whole, content, **how):
 def test_no_flipped_bit_is_used(whole):
     content = whole[1]
     assert not is_used(whole, content)
+    everywhere = [(place, place % 8) for place in range(0, len(content), 301)]
+    header = [(place, place % 8) for place in range(0, 100, 7)]
+    names_of_tables = [
+        (content.rindex(b"TABLE runs") + 6, 0),
+        (content.rindex(b"tablerunsruns") + 5, 0),
+    ]
+    numbers_of_rows = [
+        (page + 4, bit) for page in range(4096, len(content), 4096) for bit in (0, 1)
+    ]
     used = []
-    for place in (*range(0, 100, 7), *range(100, len(content), 301)):
+    for place, bit in (*everywhere, *header, *names_of_tables, *numbers_of_rows):
         flipped = bytearray(content)
-        flipped[place] ^= 1 << place % 8
+        flipped[place] ^= 1 << bit
         if is_used(whole, bytes(flipped)):
-            used.append(place)
+            used.append((place, bit))
     assert used == []
 
 
