@@ -27,7 +27,7 @@ from pipeline.study import DicomSeries
 
 logger = logging.getLogger(__name__)
 
-SALT_BYTES = 32
+SALT_BYTES, CHECK_BYTES = 32, 4
 PRIVATE_FILE = 0o600
 
 _NAME_DIGITS, _FOLDER_DIGITS = 10, 8
@@ -107,23 +107,32 @@ def load_salt(out: Path) -> bytes:
         path = make_private_folder(out) / "salt"
         if not path.exists():
             _make_salt(path)
-        salt = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         found = f"cannot be written to ({error.strerror})"
         where = error.filename or out
         raise ConfigError(where, found, "Choose another folder with --out.") from error
-    if len(salt) != SALT_BYTES:
-        found = f"holds {len(salt)} bytes, not {SALT_BYTES}"
-        remedy = "Remove it, and rename or remove the outputs that were named by it."
-        raise ConfigError(path, found, remedy)
+    salt = content[:SALT_BYTES]
+    # Earlier versions wrote no check.
+    if len(salt) < SALT_BYTES or content not in (salt, _with_check(salt)):
+        remedy = (
+            "Restore it from a copy. Or remove it: DICOM studies then get other names, and what "
+            "is there under their old ones counts no more."
+        )
+        raise ConfigError(path, "the salt of the names is damaged", remedy)
     return salt
+
+
+def _with_check(salt: bytes) -> bytes:
+    """Return what is written: a bit that changes would give all studies other names."""
+    return salt + hashlib.sha256(salt).digest()[:CHECK_BYTES]
 
 
 def _make_salt(path: Path) -> None:
     """Write a new salt whole; if another process was faster, its salt stays."""
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
         temporary = Path(folder) / "salt"
-        _write_private(temporary, secrets.token_bytes(SALT_BYTES))
+        _write_private(temporary, _with_check(secrets.token_bytes(SALT_BYTES)))
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -64,11 +64,30 @@ def test_file_systems_without_links_get_a_salt(tmp_path, monkeypatch):
     assert load_salt(tmp_path) == load_salt(tmp_path)
 
 
-def test_a_damaged_salt_is_not_used(tmp_path):
+@pytest.mark.parametrize("bit", range(0, 8 * 36, 7))
+def test_a_salt_in_which_a_bit_changed_is_not_used(tmp_path, bit):
+    """All studies would get other names, and corrected masks under the old ones be forgotten."""
     load_salt(tmp_path)
-    (tmp_path / ".trivox" / "salt").write_bytes(b"short")
-    with pytest.raises(ConfigError, match="holds 5 bytes, not 32"):
+    path = tmp_path / ".trivox" / "salt"
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"salt: .* damaged.* Restore it"):
         load_salt(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 31, b"x" * 33, b"x" * 36, b"x" * 99])
+def test_a_damaged_salt_is_not_used(tmp_path, content):
+    load_salt(tmp_path)
+    (tmp_path / ".trivox" / "salt").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"salt: .* damaged"):
+        load_salt(tmp_path)
+
+
+def test_a_salt_of_an_earlier_version_stays(tmp_path):
+    load_salt(tmp_path)
+    (tmp_path / ".trivox" / "salt").write_bytes(b"s" * 32)
+    assert load_salt(tmp_path) == b"s" * 32
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
