@@ -91,7 +91,9 @@ def damage_named(path: Path) -> Iterator[None]:
         remedy = "Free space on the disk, check the folder's permissions, and run again."
         if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
             remedy = _START_ANEW
-        raise PipelineError(path, f"the journal cannot be used ({error})", remedy) from error
+        # Of a damaged schema, SQLite repeats the text, over many lines.
+        reason = str(error).partition(" (")[0].partition("\n")[0]
+        raise PipelineError(path, f"the journal cannot be used ({reason})", remedy) from error
 
 
 def _is_frozen(path: Path) -> bool:

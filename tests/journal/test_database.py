@@ -34,3 +34,17 @@ def test_damage_and_lack_of_space_have_their_own_remedies(tmp_path, statement, r
     with pytest.raises(PipelineError, match=remedy), damage_named(tmp_path / "x.sqlite"):
         database.execute(statement)
     database.close()
+
+
+def test_a_damaged_schema_is_told_in_one_line(tmp_path):
+    path = tmp_path / "x.sqlite"
+    database = open_database(path)
+    database.execute("CREATE TABLE studies (\n  a UNIQUE\n)")
+    database.close()
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE", b'CREATE "ABLE'))
+    with pytest.raises(PipelineError, match="malformed") as caught, damage_named(path):
+        open_database(path).execute("SELECT * FROM studies")
+    assert "\n" not in str(caught.value)
+    assert "UNIQUE" not in str(caught.value)
