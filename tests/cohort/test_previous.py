@@ -22,7 +22,7 @@ from pipeline.cohort import (
     segment_cohort,
 )
 from pipeline.cohort.outputs import Outputs
-from pipeline.errors import StudyError
+from pipeline.errors import PipelineError, StudyError
 from pipeline.journal import JOURNAL, read_status
 from pipeline.ownership import REPLACED
 from pipeline.report import read_provenance
@@ -213,16 +213,15 @@ def test_a_changed_provenance_goes_with_its_mask_if_the_study_is_rejected(segmen
     assert len(list((out / REPLACED).glob("*/a_seg.*"))) == 2
 
 
-def test_a_number_that_changed_in_the_journal_is_not_believed(segment, out):
+@pytest.mark.parametrize("column", ["volumes_ml", "name", "state"])
+def test_what_changed_in_a_row_of_the_journal_is_told(segment, out, column):
     segment()
-    rows = table(out, "volumetry.csv")
     with sqlite3.connect(out / JOURNAL) as database:
-        found = database.execute("SELECT volumes_ml FROM studies").fetchone()[0]
-        wrong = json.dumps(dict.fromkeys(json.loads(found), 9.0))
-        database.execute("UPDATE studies SET volumes_ml=?", (wrong,))
+        wrong = {"volumes_ml": '{"liver": 9.0}', "name": "b", "state": "failed"}[column]
+        database.execute(f"UPDATE studies SET {column}=?", (wrong,))
     database.close()
-    assert segment().num_skipped == 1
-    assert table(out, "volumetry.csv") == rows
+    with pytest.raises(PipelineError, match=r"journal.* damaged .*Rename it"):
+        segment()
 
 
 def test_a_mask_that_was_removed_is_made_again(segment, out):
