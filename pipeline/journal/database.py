@@ -84,12 +84,13 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn what is wrong with a journal into a `PipelineError` that says what to do about it."""
     try:
         yield
-    except (IndexError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         found = f"the journal is damaged or of another version ({error})"
         raise PipelineError(path, found, _START_ANEW) from error
     except sqlite3.Error as error:
         remedy = "Free space on the disk, check the folder's permissions, and run again."
-        if getattr(error, "sqlite_errorname", "").startswith(_DAMAGE):
+        # What is no text where text should be has no such name.
+        if getattr(error, "sqlite_errorname", _DAMAGE[0]).startswith(_DAMAGE):
             remedy = _START_ANEW
         # Of a damaged schema, SQLite repeats the text, over many lines.
         reason = str(error).partition(" (")[0].partition("\n")[0]
