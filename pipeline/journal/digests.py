@@ -1,9 +1,9 @@
-"""A digest with each row of a journal, and one of its tables: SQLite itself keeps none of either.
+"""A digest with each row of a journal: SQLite itself keeps none.
 
-Each table has a column `digest`, which triggers of the writer's connection keep; the digest of the
-tables' own definitions is the file's `user_version`. A journal of an earlier version has neither,
-and is taken as it is. SQLite has a checksum for each change in the `-wal` file by itself: one that
-is damaged there is left out, with all later ones.
+Each table has a column `digest`, which triggers of the writer's connection keep; the names of the
+table and of its columns go into it. A journal of an earlier version has none, and is taken as it
+is. SQLite has a checksum for each change in the `-wal` file by itself: one that is damaged there is
+left out, with all later ones.
 
 Source: sqlite.org/pragma.html, sqlite.org/fileformat2.html.
 """
@@ -14,10 +14,6 @@ from collections.abc import Sequence
 
 _COLUMN = "digest"
 _TABLES = "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'"
-_DEFINITIONS = (
-    "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' "
-    "ORDER BY type, name"
-)
 
 
 def add_function(database: sqlite3.Connection) -> None:
@@ -32,11 +28,13 @@ def check_all(database: sqlite3.Connection) -> None:
         ValueError: If it is not what was written.
         sqlite3.Error: If it cannot even be read.
     """
-    database.execute("BEGIN")
-    try:
-        _check_all(database)
-    finally:
-        database.execute("ROLLBACK")
+    with database:
+        database.execute("BEGIN")
+        found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise ValueError(" ".join(str(found).split()))
+        for (table,) in database.execute(_TABLES).fetchall():
+            check_rows(database, table)
 
 
 def check_rows(
@@ -73,22 +71,6 @@ def keep_digests(database: sqlite3.Connection) -> None:
                 f"CREATE TEMP TRIGGER {table}_{event[:6]} AFTER {event} ON main.{table} "
                 f"BEGIN {seal} WHERE rowid = new.rowid; END"
             )
-    digest = _digest_of_tables(database)
-    if digest != _version(database):
-        database.execute(f"PRAGMA user_version = {digest}")
-
-
-def _check_all(database: sqlite3.Connection) -> None:
-    found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-    if found != "ok":
-        raise ValueError(" ".join(str(found).split()))
-    version = _version(database)
-    if version == 0:
-        return
-    if version != _digest_of_tables(database):
-        raise ValueError("its tables are not what was made")
-    for (table,) in database.execute(_TABLES).fetchall():
-        check_rows(database, table)
 
 
 def _columns(database: sqlite3.Connection, table: str) -> list[str]:
@@ -100,16 +82,6 @@ def _call(table: str, columns: Sequence[str]) -> str:
     """Return the SQL for a row's digest; the names of its columns are part of it."""
     names = [name for name in columns if name != _COLUMN]
     return f"{_COLUMN}('{' '.join([table, *names])}', {', '.join(names)})"
-
-
-def _version(database: sqlite3.Connection) -> int:
-    return int(database.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _digest_of_tables(database: sqlite3.Connection) -> int:
-    """Return a digest that fits into `user_version` and is never 0."""
-    definitions = [tuple(each) for each in database.execute(_DEFINITIONS)]
-    return int(_digest(*map(ascii, definitions))[:7], 16) | 3
 
 
 def _digest(*values: object) -> str:

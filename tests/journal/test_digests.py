@@ -109,7 +109,7 @@ def test_a_journal_of_an_earlier_version_gets_digests_when_it_is_written(tmp_pat
     with sqlite3.connect(path) as database:
         database.executescript(
             "ALTER TABLE studies DROP COLUMN digest; ALTER TABLE runs DROP COLUMN digest; "
-            "PRAGMA user_version = 0; PRAGMA journal_mode = DELETE"
+            "PRAGMA journal_mode = DELETE"
         )
     database.close()
     before = path.read_bytes()

@@ -66,7 +66,7 @@ def test_a_journal_of_an_earlier_version_knows_no_warnings(journal, out):
     with sqlite3.connect(out / JOURNAL) as database:
         database.executescript(
             "ALTER TABLE studies DROP COLUMN warnings; ALTER TABLE studies DROP COLUMN digest; "
-            "ALTER TABLE runs DROP COLUMN digest; PRAGMA user_version = 0"
+            "ALTER TABLE runs DROP COLUMN digest"
         )
     database.close()
     for is_reader in (True, False):
