@@ -23,7 +23,7 @@ from pipeline.journal.database import (
     open_database,
 )
 from pipeline.journal.digests import check_rows
-from pipeline.journal.records import Entry, RunRecord, Stage, digest_of
+from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
 from pipeline.ownership import make_private_folder
 
@@ -148,24 +148,16 @@ class Journal:
 
     def put(self, run: int, row: Row, signature: str) -> None:
         """Enter what became of a study."""
-        values = {
-            "name": row.case,
-            "state": row.status,
-            "reason": row.reason,
-            "cause": row.cause,
-            "seconds": json.dumps(dict(row.seconds)),
-            "total_s": float(row.total_s),
-            "volumes_ml": json.dumps(dict(row.volumes_ml)),
-            "warnings": json.dumps(list(row.warnings)),
-        }
-        # SQLite notices no bit that changed in a number or a name.
-        signed = f"{signature} {digest_of(values)}"
+        values = (
+            row.status, row.reason, row.cause, json.dumps(dict(row.seconds)), row.total_s,
+            json.dumps(dict(row.volumes_ml)), json.dumps(list(row.warnings)), signature, _now(),
+            row.case,
+        )  # fmt: skip
         with self._changes():
-            self._database.execute(
-                "UPDATE studies SET state=:state, reason=:reason, cause=:cause, seconds=:seconds, "
-                "total_s=:total_s, volumes_ml=:volumes_ml, warnings=:warnings, "
-                "signature=:signature, since_utc=:now, stage='' WHERE name=:name",
-                values | {"signature": signed, "now": _now()},
+            self._execute(
+                "UPDATE studies SET state=?, reason=?, cause=?, seconds=?, total_s=?, "
+                "volumes_ml=?, warnings=?, signature=?, since_utc=?, stage='' WHERE name=?",
+                values,
             )
             self._execute("UPDATE runs SET seen_utc=? WHERE id=?", (_now(), run))
 

@@ -1,6 +1,5 @@
 """What a journal holds: of each study, and of each run."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +8,6 @@ from typing import Any, Literal
 from pipeline.journal.table import Row, Status
 
 Stage = Literal["load", "segment", "write"]
-_OF_A_ROW = (
-    "name", "state", "reason", "cause", "seconds", "total_s", "volumes_ml", "warnings",
-)  # fmt: skip
 State = Literal["queued", "running", "done", "corrected", "rejected", "failed"]
 
 
@@ -44,9 +40,6 @@ class Entry:
         """Return what a row of the journal says."""
         state: State = found["state"]
         row = None if state == "queued" or state == "running" else _row(state, found)
-        signature, _, digest = found["signature"].partition(" ")
-        if row is not None and digest and digest != digest_of(found):
-            raise ValueError(f"row {found['position']} is not what was written")
         return cls(
             name=found["name"],
             row=row,
@@ -54,7 +47,7 @@ class Entry:
             stage=found["stage"],
             since_utc=found["since_utc"],
             attempts=found["attempts"],
-            signature=signature,
+            signature=found["signature"],
             sources=tuple(json.loads(found["sources"])),
         )
 
@@ -92,13 +85,6 @@ class RunRecord:
             pid=found["pid"],
             request=json.loads(found["request"]),
         )
-
-
-def digest_of(found: Mapping[str, Any]) -> str:
-    """Return a hash of what a row of the journal says became of a study."""
-    # Journals of earlier versions have no such column as long as they are only read.
-    content = [dict(found).get(name, "[]") for name in _OF_A_ROW]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _row(status: Status, found: Mapping[str, Any]) -> Row:
