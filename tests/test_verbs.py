@@ -204,7 +204,7 @@ def test_export_takes_settings_of_use_and_says_where_to_read_on(tmp_path, capsys
     config = json.loads((tmp_path / "out" / "configs" / "inference.json").read_text())
     assert config["inferer"]["overlap"] == 0.25
     assert main(words) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "lies where the model would be written" in capsys.readouterr().err
 
 
 class Finished:
@@ -222,7 +222,7 @@ def after_training(tiny_run, tmp_path, monkeypatch):
     """Call `train` as if its training were done, with another search; return the code."""
 
     def call(search, *words):
-        (tmp_path / "model").mkdir(exist_ok=True)
+        save_model(tiny_model(), tmp_path / "model")
         monkeypatch.setattr("pipeline.training.cross_validate", lambda *_, **__: Finished(tmp_path))
         monkeypatch.setattr("pipeline.training.train", lambda *_, **__: Finished(tmp_path))
         monkeypatch.setattr("pipeline.selection.search_postprocessing", search)

@@ -37,7 +37,7 @@ SCHEMES: Mapping[Scheme, str] = {
 
 DEFAULT_SCHEMES: Mapping[Modality, Scheme] = {
     "CT": "ct",
-    "MR": "zscore_nonzero",
+    "MR": "zscore_robust",
     "other": "zscore",
 }
 """Of a channel that does not say how it is normalised."""

@@ -24,6 +24,10 @@ ALIASES = {"fold": "data.fold", "folds": "data.folds"}
 """Short names that the command line takes for settings."""
 
 
+CONFIG = "config.yaml"
+"""In a run's folder: the resolved configuration; where it lies, a run was begun."""
+
+
 class DataConfig(DataPlace):
     """Which cases to learn from. Paths are relative to the folder that the command runs in."""
 

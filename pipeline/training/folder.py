@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from pipeline import __version__
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.hashes import TABLE, state_of, write_noted
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split
 from pipeline.training.checkpoint import BEFORE
-from pipeline.training.config import RunConfig, is_same_setting
+from pipeline.training.config import CONFIG, RunConfig, is_same_setting
 from pipeline.training.recorded import RecordedSplit, flatten, parse_settings, read_whole
 from pipeline.transforms import Fingerprint
 
@@ -65,7 +65,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration; where it lies, a run was begun."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def split(self) -> Path:
@@ -166,7 +166,7 @@ class RunFolder:
             raise ConfigError((*there, self.path)[0], "this run exists already", remedy)
         if there and self.config not in there:
             found = f"the file is missing, though {there[0]} is that of a run"
-            raise ConfigError(self.config, found, f"Move that away, or: {_ASK_FOR_COPY}")
+            raise TrainingError(self.config, found, f"Move that away, or: {_ASK_FOR_COPY}")
         old = read_whole(self.config, parse_settings, _ASK_FOR_COPY)
         new = flatten(config.model_dump(mode="json"))
         for key in sorted(old.keys() | new.keys()):

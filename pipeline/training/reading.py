@@ -1,8 +1,12 @@
 """The data set of a run, and how it is read."""
 
+from pathlib import Path
+
+import yaml
+
 from pipeline.manifest import Manifest, load_manifest, with_settings
 from pipeline.phantom import make_cohort
-from pipeline.training.config import RunConfig
+from pipeline.training.config import CONFIG, RunConfig
 
 
 def open_manifest(config: RunConfig) -> Manifest:
@@ -23,9 +27,26 @@ def open_manifest(config: RunConfig) -> Manifest:
 def adopt_reading(config: RunConfig) -> RunConfig:
     """Return the configuration with all that its manifest says on how to read the data.
 
-    It is kept with the run, so that a manifest that changes meanwhile is noticed.
+    It is kept with the run, so that a manifest that changes meanwhile is noticed. A run that an
+    earlier version began goes on with the normalisation of its time.
     """
     manifest = open_manifest(config)
     schemes = {channel.name: channel.scheme for channel in manifest.channels}
+    if _was_begun_without_schemes(config.folder / CONFIG):
+        schemes |= {
+            channel.name: "ct" if channel.modality == "CT" else "zscore_nonzero"
+            for channel in manifest.channels
+            if channel.normalisation is None
+        }
     preprocessing = config.preprocessing.model_copy(update={"normalisation": schemes})
     return config.model_copy(update={"study": manifest.study, "preprocessing": preprocessing})
+
+
+def _was_begun_without_schemes(path: Path) -> bool:
+    """Tell whether a run's recorded settings are whole and say nothing of normalisation."""
+    try:
+        recorded = yaml.safe_load(path.read_text("utf-8"))["preprocessing"]
+        return "normalisation" not in recorded
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):
+        # There is no run yet; or it is damaged, which is told where its settings are compared.
+        return False

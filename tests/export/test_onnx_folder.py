@@ -47,7 +47,7 @@ def test_members_and_mirrored_windows_are_inside(make_model, tmp_path):
 def test_a_missing_package_is_named(make_model, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"needs the package onnx\..*pip install trivox\[export\]"
+        ConfigError, match=r"needs the package onnx\..*pip install 'trivox\[export\]'"
     ):
         write_onnx(make_model(), tmp_path)
     assert not any(tmp_path.iterdir())

@@ -192,7 +192,7 @@ def test_the_same_voxels_in_another_shape_have_another_hash(write_case, make_man
 
 
 def test_an_unreadable_file_is_found(write_case, make_manifest, monkeypatch):
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pipeline.manifest.examine.read_label_map", refuse)

@@ -31,7 +31,7 @@ def path(tmp_path):
 def test_the_manifest_says_how_it_is_read(path):
     manifest = load_manifest(path)
     assert manifest.study == StudyConfig(non_finite="repair")
-    assert [channel.scheme for channel in manifest.channels] == ["zscore_nonzero", "none"]
+    assert [channel.scheme for channel in manifest.channels] == ["zscore_robust", "none"]
 
 
 def test_what_is_set_goes_before_the_manifest_and_that_before_defaults(path):
@@ -41,7 +41,7 @@ def test_what_is_set_goes_before_the_manifest_and_that_before_defaults(path):
     schemes = ChannelSchemes(normalisation={"ROI": "zscore"})
     changed = with_settings(manifest, study, schemes)
     assert changed.study == StudyConfig(non_finite="repair", allow_label_maps=True)
-    assert [channel.scheme for channel in changed.channels] == ["zscore_nonzero", "zscore"]
+    assert [channel.scheme for channel in changed.channels] == ["zscore_robust", "zscore"]
     assert with_settings(manifest, StudyConfig(non_finite="refuse"), NOTHING).study == StudyConfig()
 
 

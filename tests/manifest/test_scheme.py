@@ -47,4 +47,4 @@ def test_colours_have_8_bits(offset):
 
 
 def test_masks_as_channels_of_no_modality_keep_their_values():
-    assert DEFAULT_SCHEMES["other"] == "zscore"
+    assert DEFAULT_SCHEMES == {"CT": "ct", "MR": "zscore_robust", "other": "zscore"}

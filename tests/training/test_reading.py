@@ -10,12 +10,12 @@ def test_what_the_run_sets_goes_before_the_manifest(make_config, tmp_path):
     )
     manifest = open_manifest(config)
     assert manifest.study.non_finite == "repair"
-    assert [channel.scheme for channel in manifest.channels] == ["percentile", "zscore_nonzero"]
+    assert [channel.scheme for channel in manifest.channels] == ["percentile", "zscore_robust"]
 
 
 def test_a_run_keeps_how_its_data_was_read(make_config, tmp_path):
     config = adopt_reading(make_config(tmp_path, "preprocessing.normalisation.T1=none"))
-    schemes = {"T1": "none", "T2": "zscore_nonzero"}
+    schemes = {"T1": "none", "T2": "zscore_robust"}
     assert config.preprocessing.normalisation == schemes
     assert adopt_reading(config) == config
 
@@ -28,3 +28,17 @@ def test_files_elsewhere_need_the_permission(make_config, tmp_path):
     with pytest.raises(ManifestError, match="--allow-outside"):
         open_manifest(make_config(tmp_path, *words))
     assert open_manifest(make_config(tmp_path, *words, "data.allow_outside=true"))
+
+
+def test_a_run_of_an_earlier_version_keeps_its_normalisation(make_config, tmp_path):
+    config = make_config(tmp_path, "preprocessing.normalisation.T1=none")
+    config.folder.mkdir(parents=True)
+    recorded = config.folder / "config.yaml"
+    recorded.write_text("preprocessing: {spacing_mm: null}\n")
+    assert adopt_reading(config).preprocessing.normalisation == {
+        "T1": "none",
+        "T2": "zscore_nonzero",
+    }
+    for text in ("preprocessing: {normalisation: {}}\n", "", "preprocessing: [", "preprocessing:"):
+        recorded.write_text(text)
+        assert adopt_reading(config).preprocessing.normalisation["T2"] == "zscore_robust"
