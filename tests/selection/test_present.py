@@ -107,7 +107,7 @@ def test_a_model_is_described_by_what_its_user_must_know(folder, description):
     for expected in (
         "model: tiny (",
         "labels: inner 1, outer 2",
-        "channels: T1 (MR, zscore_nonzero)",
+        "channels: T1 (MR, zscore_robust)",
         "spacing: 1 x 1 x 1 mm",
         "network: unet, features 2-4-4, patches of 8 x 8 x 8 voxels",
         "members: 3",
