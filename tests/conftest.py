@@ -5,12 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
 from rich.logging import RichHandler
-
-# Without a folder of examples: the checkout may be read-only.
-settings.register_profile("trivox", database=None)
-settings.load_profile("trivox")
 
 REPOSITORY = Path(__file__).parent.parent
 
