@@ -6,7 +6,10 @@ take seconds for the imports each time.
 
 import argparse
 import multiprocessing
+import os
+import tempfile
 from multiprocessing.context import BaseContext
+from typing import Literal
 
 HUNG_AFTER_MINUTES = 60.0
 """Even studies of gigabytes take minutes from one sign of life to the next."""
@@ -14,9 +17,24 @@ HUNG_AFTER_MINUTES = 60.0
 _PRELOADED = "pipeline.cohort.child"
 
 
+_LONGEST_FOLDER = 70
+"""Bytes of the folder for temporary files; the path of a socket may have 107 in all."""
+
+
+def start_method() -> Literal["forkserver", "spawn"]:
+    """Return how processes are started here.
+
+    A process to fork from is spoken to through a socket in the folder for temporary files; where
+    that has too long a path, each process imports all by itself.
+    """
+    is_known = "forkserver" in multiprocessing.get_all_start_methods()
+    fits = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_FOLDER
+    return "forkserver" if is_known and fits else "spawn"
+
+
 def worker_context() -> BaseContext:
     """Return what starts worker processes."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if start_method() == "spawn":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
@@ -25,7 +43,7 @@ def worker_context() -> BaseContext:
 
 def warm_up() -> None:
     """Begin to import what worker processes need, while this process imports what it needs."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
+    if start_method() == "forkserver":
         worker_context()
         from multiprocessing import forkserver
 

@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.model import save_model
+from pipeline.processes import start_method, worker_context
 from tests.tiny import tiny_model
 
 LIGHT = """
@@ -72,3 +73,12 @@ def test_nothing_that_lies_in_the_current_folder_is_run(tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert (place / "masks" / "study_seg.nii.gz").is_file()
     assert not (place / "was_run").exists()
+
+
+def test_a_folder_of_temporary_files_may_have_a_long_path(tmp_path, monkeypatch):
+    """The path of a socket may have 107 bytes; see `man unix`."""
+    monkeypatch.setattr("tempfile.tempdir", "/tmp")
+    assert start_method() == "forkserver"
+    monkeypatch.setattr("tempfile.tempdir", f"/tmp/{'x' * 100}")
+    assert start_method() == "spawn"
+    assert worker_context().get_start_method() == "spawn"

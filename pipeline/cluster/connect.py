@@ -6,7 +6,6 @@ own for each run (TLS, both sides). A scheduler that runs already must be one th
 """
 
 import logging
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from pipeline.cluster.config import (
 from pipeline.cluster.keys import make_keys, security_of
 from pipeline.cohort.line import LENGTH
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.processes import start_method
 
 CONNECT_S = 30
 """That a scheduler may take to answer."""
@@ -36,10 +36,7 @@ CONNECT_S = 30
 NO_PORT = "127.0.0.1:0"
 """Where the page that Dask shows would be, if it were not off: it listens all the same."""
 
-_METHODS = multiprocessing.get_all_start_methods()
-_START_METHOD = "forkserver" if "forkserver" in _METHODS else "spawn"
 _SETTINGS = {
-    "distributed.worker.multiprocessing-method": _START_METHOD,
     # Nothing is kept on workers, so there is nothing to spill; and one that is paused because its
     # warm model is large would never go on. One that takes too much is still ended.
     "distributed.worker.memory.target": False,
@@ -75,7 +72,8 @@ def connect(config: ClusterConfig, private: Path) -> Iterator[Client]:
     """
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with dask.config.set(_SETTINGS):
+    method = {"distributed.worker.multiprocessing-method": start_method()}
+    with dask.config.set(_SETTINGS | method):
         if isinstance(config, AddressConfig):
             with _client(config.address, security_of(config.tls)) as client:
                 yield client
@@ -147,7 +145,7 @@ def _local(config: LocalConfig, keys: TlsFiles) -> SpecCluster:
 
 def _warm_up() -> None:
     """Start processes from a clean one that has the imports done already, where there is such."""
-    if _START_METHOD == "forkserver":
+    if start_method() == "forkserver":
         get_mp_context().set_forkserver_preload(["distributed", "pipeline.cluster.station"])
 
 

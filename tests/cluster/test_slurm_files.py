@@ -34,7 +34,7 @@ def test_the_script_is_shell_that_runs_the_very_words(files, tmp_path):
     subprocess.run(["bash", "-n", str(written.script)], check=True)
     # A stand-in for Python notes what it is called with.
     noted = tmp_path / "noted"
-    text = written.script.read_text().replace("'/opt/my py'", str(tmp_path / "python"))
+    text = written.script.read_text().replace("'/opt/my py'", shlex.quote(str(tmp_path / "python")))
     (tmp_path / "python").write_text(
         f'#!/bin/bash\nprintf "%s\\n" "$@" >{shlex.quote(str(noted))}\n'
     )
