@@ -34,7 +34,7 @@ MOST_WAITING = 0.1
 """Of the time of a step that its threads may wait for a core; more, and the machine is busy."""
 
 PARALLEL = 0.85
-"""Of the number of threads, by which they shorten a step: measured on two cores."""
+"""Share of the number of threads by which they shorten a step: an estimate."""
 
 ANY_MINUTES = 1.0
 """The budget does not change what a step costs."""
