@@ -40,7 +40,7 @@ test: $(READY)  ## Lint, type check and run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal
 
 quick: $(READY)  ## Run the tests that take seconds (all but those marked slow)
 	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'

@@ -1,6 +1,7 @@
 """The verbs' own decisions; that they do their work is shown in test_end_to_end.py."""
 
 import json
+import shlex
 from pathlib import Path
 
 import nibabel as nib
@@ -115,7 +116,7 @@ def test_an_interrupted_training_says_how_to_go_on(tiny_run, monkeypatch, capsys
     config = str(tiny_run / "tiny.yaml")
     assert main(["train", config, "name=a b"]) == 2
     assert main(["train", config, "name=ab"]) == 130
-    assert f"trivox train {config} name=ab --resume" in capsys.readouterr().err
+    assert f"trivox train {shlex.quote(config)} name=ab --resume" in capsys.readouterr().err
 
 
 def test_a_manifest_names_files_elsewhere_only_with_leave(tmp_path, capsys):
