@@ -29,7 +29,7 @@ OVERRIDE = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     if arguments is None:
-        _trust_no_current_folder()
+        _prepare_environment()
     words = sys.argv[1:] if arguments is None else list(arguments)
     # Settings may stand anywhere among the other words, which argparse alone does not allow.
     overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
@@ -80,13 +80,17 @@ def set_up_logging(*, verbose: bool) -> None:
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
 
-def _trust_no_current_folder() -> None:
-    """Keep the processes that this one starts from importing what lies in the current folder.
+def _prepare_environment() -> None:
+    """Set what the processes that this one starts, and libraries that are not loaded yet, go by.
 
-    Python puts that folder first for `-c` and `-m`, which is how processes start each other; a
-    user's own `pipeline.py` there would be run in place of ours.
+    Nothing that lies in the current folder is imported: Python puts that folder first for `-c` and
+    `-m`, which is how processes start each other, and would run a user's own `pipeline.py` there in
+    place of ours. And threads that wait for each other wait a shorter while before they give their
+    core away, since where others want it, that while is lost.
     """
-    os.environ["PYTHONSAFEPATH"] = "1"  # noqa: TID251  # Set for processes about to start.
+    environment = os.environ  # noqa: TID251  # At the edge, before anything is started.
+    environment["PYTHONSAFEPATH"] = "1"
+    environment.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _is_there(word: str) -> bool:
