@@ -8,6 +8,7 @@ version: nothing is known of it.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Literal
 
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
+from pipeline.outside import open_ordinary
 
 TABLE = "hashes.json"
+
+MAX_TABLE_BYTES = 2**26
+"""Of a table that is read: some 200,000 files."""
 
 KEPT = 4
 """Hashes of a file that count as its own: the last, and those that a killed run did not replace."""
@@ -56,15 +61,22 @@ def note_all(folder: Path) -> None:
     _enter(folder, {path.name: [sha256_of(path)] for path in paths})
 
 
-def state_of(path: Path) -> State:
-    """Tell whether a file is what was written; damaged also if it is gone or the table is torn."""
+def state_of(path: Path, sha256: str | None = None) -> State:
+    """Tell whether a file is what was written; damaged also if it is gone or the table is torn.
+
+    Args:
+        path: The file.
+        sha256: Of its content, if that is known already.
+    """
     try:
         known = _read(path.parent).get(path.name)
     except ValueError:
         return "damaged"
     if known is None:
         return "unknown"
-    return "whole" if path.is_file() and sha256_of(path) in known else "damaged"
+    if sha256 is None and path.is_file():
+        sha256 = sha256_of(path)
+    return "whole" if sha256 in known else "damaged"
 
 
 def damaged_in(folder: Path) -> list[Path]:
@@ -76,7 +88,14 @@ def damaged_in(folder: Path) -> list[Path]:
     return [folder / name for name in names if state_of(folder / name) == "damaged"]
 
 
-def check_whole(path: Path, kind: type[PipelineError], remedy: str, what: str = "the file") -> None:
+def check_whole(
+    path: Path,
+    kind: type[PipelineError],
+    remedy: str,
+    what: str = "the file",
+    *,
+    sha256: str | None = None,
+) -> None:
     """Refuse a file that is not what was written.
 
     Args:
@@ -84,11 +103,12 @@ def check_whole(path: Path, kind: type[PipelineError], remedy: str, what: str = 
         kind: Of error to raise.
         remedy: What helps if the file is damaged.
         what: The file holds.
+        sha256: Of what was read from it, if that is known already.
 
     Raises:
         PipelineError: Of that kind, if the file, or the table that it is in, is damaged.
     """
-    if state_of(path) != "damaged":
+    if state_of(path, sha256) != "damaged":
         return
     table = path.with_name(TABLE)
     try:
@@ -107,17 +127,26 @@ def _read(folder: Path) -> Hashes:
         ValueError: If it is damaged.
     """
     path = folder / TABLE
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        with open_ordinary(path) as file:
+            content = json.loads(file.read(MAX_TABLE_BYTES))
         hashes: Hashes = content["files"]
-        is_whole = content["sha256"] == _hash(hashes)
+        is_whole = content["sha256"] == _hash(hashes) and _is_table(hashes)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is no table of hashes") from error
     if not is_whole:
         raise ValueError(f"{path} is damaged")
     return hashes
+
+
+def _is_table(hashes: object) -> bool:
+    """Tell whether this says of names in one folder what the hashes of each are."""
+    return isinstance(hashes, dict) and all(
+        "/" not in name and isinstance(known, list) and all(isinstance(each, str) for each in known)
+        for name, known in hashes.items()
+    )
 
 
 def _enter(folder: Path, found: Mapping[str, list[str]]) -> None:

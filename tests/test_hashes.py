@@ -1,3 +1,7 @@
+import hashlib
+import json
+import os
+
 import pytest
 
 import pipeline.hashes
@@ -5,6 +9,7 @@ from pipeline.errors import ModelError
 from pipeline.hashes import (
     TABLE,
     check_whole,
+    damaged_in,
     link_noted,
     note_all,
     state_of,
@@ -96,3 +101,39 @@ def test_killed_between_table_and_file_a_file_is_still_its_own(path, monkeypatch
 def test_a_link_is_noted(path, tmp_path):
     link_noted(path, tmp_path / "other" / "a.json")
     assert state_of(tmp_path / "other" / "a.json") == "whole"
+
+
+def signed(files):
+    """Return a table that fits its own hash, as whoever makes one up can write it."""
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"files": files, "sha256": digest})
+
+
+@pytest.mark.parametrize(
+    "files", [[], {"a.json": 1}, {"a.json": [1]}, {"../b": ["0" * 64]}, {"a.json": "0" * 64}, None]
+)
+def test_a_made_up_table_is_damaged(path, files):
+    path.with_name(TABLE).write_text(signed(files))
+    assert state_of(path) == "damaged"
+    assert damaged_in(path.parent) == [path.with_name(TABLE)]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "dangling"])
+def test_a_table_that_is_no_ordinary_file_is_damaged_at_once(path, kind):
+    table = path.with_name(TABLE)
+    table.unlink()
+    if kind == "pipe":
+        os.mkfifo(table)
+    elif kind == "folder":
+        table.mkdir()
+    else:
+        table.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    with pytest.raises(ModelError, match=r"hashes\.json: the table of hashes is damaged"):
+        check_whole(path, ModelError, "")
+
+
+def test_a_hash_that_is_known_is_not_computed_again(path):
+    assert state_of(path, hashlib.sha256(path.read_bytes()).hexdigest()) == "whole"
+    assert state_of(path, "0" * 64) == "damaged"
+    with pytest.raises(ModelError, match="the file is damaged"):
+        check_whole(path, ModelError, "", sha256="0" * 64)

@@ -12,9 +12,9 @@ Source:
     MONAI Bundle Specification, https://docs.monai.io/en/stable/mb_specification.html.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,9 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.files import sha256_of
 from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, write_noted
+from pipeline.main_memory import available_bytes
 from pipeline.model.description import ModelDescription, metadata, parse_description
+from pipeline.model.weights import COPY_AGAIN, inspect_weights, read_weights
 from pipeline.network import build_network
 from pipeline.ownership import remove
 
@@ -77,9 +79,10 @@ def load_model(folder: Path, device: torch.device) -> Model:
         ModelError: If the folder is no model, is torn, or does not fit this version.
     """
     description = read_description(folder)
-    paths = weight_files(description.num_members)
-    networks = tuple(_load_member(description, folder / path, device) for path in paths)
-    return Model(description, networks, _hash(folder, description))
+    digest = hashlib.sha256((folder / METADATA).read_bytes())
+    members = _load_members(description, folder, digest)
+    networks = tuple(network.to(device).eval() for network in members)
+    return Model(description, networks, digest.hexdigest())
 
 
 def copy_model(folder: Path, target: Path) -> None:
@@ -130,56 +133,59 @@ def _remove_model(folder: Path) -> None:
 
 
 def _hash(folder: Path, description: ModelDescription) -> str:
+    """Return the hash of all parts; the weights must be those of the network described."""
     paths = (METADATA, *weight_files(description.num_members))
+    wanted = _wanted(description, folder)
+    for path in paths[1:]:
+        inspect_weights(folder / path, wanted)
     for path in paths:
         # Damage must not pass for another model.
-        check_whole(folder / path, ModelError, "Copy the whole model folder anew, or train again.")
-    for path in paths[1:]:
-        # Of models of earlier versions, no hash is known; its header says how long the file is.
-        with _weights_named(folder / path), safetensors.safe_open(folder / path, "pt"):
-            pass
+        check_whole(folder / path, ModelError, COPY_AGAIN)
     return sha256_of(*(folder / path for path in paths))
 
 
-def _load_member(
-    description: ModelDescription, path: Path, device: torch.device
-) -> torch.nn.Module:
+def _blueprint(description: ModelDescription, folder: Path) -> torch.nn.Module:
+    """Return the network that a model describes, without memory for its weights."""
     try:
-        network = build_network(
-            description.network,
-            len(description.channels),
-            description.num_outputs,
-            description.patch_size,
-        )
+        with torch.device("meta"):
+            return build_network(
+                description.network,
+                len(description.channels),
+                description.num_outputs,
+                description.patch_size,
+            )
     except (ArithmeticError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        # Memory that torch cannot get is a RuntimeError, too.
         found = "the network it describes cannot be built"
-        raise ModelError(path, found, "Use the model as Trivox wrote it.") from error
-    _load_weights(network, path)
-    return network.to(device).eval()
+        raise ModelError(folder / METADATA, found, "Use the model as Trivox wrote it.") from error
 
 
-def _load_weights(network: torch.nn.Module, path: Path) -> None:
-    with _weights_named(path):
-        weights = safetensors.torch.load_file(path)
-        if weights.keys() != dict(named_weights(network)).keys():
-            raise RuntimeError("other names")
+def _wanted(description: ModelDescription, folder: Path) -> dict[str, torch.Tensor]:
+    return dict(named_weights(_blueprint(description, folder)))
+
+
+def _load_members(
+    description: ModelDescription, folder: Path, digest: "hashlib._Hash"
+) -> Iterator[torch.nn.Module]:
+    """Yield the networks; all files are looked at before the first is read."""
+    paths = [folder / path for path in weight_files(description.num_members)]
+    wanted = _wanted(description, folder)
+    num_bytes = sum(inspect_weights(path, wanted).num_bytes for path in paths)
+    _check_room(folder, num_bytes)
+    for path in paths:
+        own = hashlib.sha256()
+        weights = read_weights(path, wanted, own, digest)
+        check_whole(path, ModelError, COPY_AGAIN, sha256=own.hexdigest())
+        network = _blueprint(description, folder)
         # Not strict, since a weight's second name is not in the file.
-        network.load_state_dict(weights, strict=False)
-    check_whole(path, ModelError, "Copy the whole model folder anew, or train again.")
+        network.load_state_dict(weights, strict=False, assign=True)
+        yield network
 
 
-@contextmanager
-def _weights_named(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file of weights into an error that names it."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        remedy = "Copy the whole model folder, or train again."
-        raise ModelError(path, "the weights are missing", remedy) from error
-    except (safetensors.SafetensorError, RuntimeError, OSError) as error:
-        found = "the weights cannot be read or do not fit the network"
-        raise ModelError(path, found, "Copy the folder anew, or train again.") from error
+def _check_room(folder: Path, num_bytes: int) -> None:
+    free = available_bytes()
+    if num_bytes > free:
+        found = f"the weights take {num_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free"
+        raise ModelError(folder, found, "Free memory, or use a larger machine.")
 
 
 def read_description(folder: Path) -> ModelDescription:
