@@ -14,6 +14,7 @@ from pipeline.study import (
     DicomSeries,
     Modality,
     SeriesRule,
+    check_one_patient,
     choose_series,
     resolve_source,
     scan_dicom,
@@ -97,7 +98,9 @@ def dicom_studies(
 def with_series(study: StudyInput) -> StudyInput:
     """Return a study of a manifest with the series that its DICOM folders hold, or refused."""
     try:
-        return replace(study, sources=tuple(resolve_source(source) for source in study.sources))
+        sources = tuple(resolve_source(source) for source in study.sources)
+        check_one_patient(study.case, sources)
+        return replace(study, sources=sources)
     except StudyError as error:
         return replace(study, refusal=str(error))
 

@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from pipeline.errors import StudyError
 from pipeline.study.checks import check_extent, check_intensities
-from pipeline.study.dicom import DicomSeries, Source, find_volume, is_dicom, open_dicom
+from pipeline.study.dicom import (
+    DicomSeries,
+    Source,
+    check_one_patient,
+    find_volume,
+    is_dicom,
+    open_dicom,
+)
 from pipeline.study.itk import open_itk
 from pipeline.study.nifti import open_nifti
 from pipeline.study.study import (
@@ -60,6 +67,8 @@ def read_study(
     Raises:
         StudyError: If a file cannot be read, or is no image that can be segmented.
     """
+    sources = tuple(map(resolve_source, sources))
+    check_one_patient(case, sources)
     files = tuple(open_volume(source, config) for source in sources)
     _check_channels(files, case, num_channels)
     first = files[0]

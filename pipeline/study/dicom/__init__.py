@@ -7,7 +7,7 @@ from pipeline.study.dicom.choice import Choice, Modality, SeriesRule, choose_ser
 from pipeline.study.dicom.detect import is_dicom
 from pipeline.study.dicom.scan import DicomScan, find_series, scan_dicom
 from pipeline.study.dicom.series import DicomSeries, Source
-from pipeline.study.dicom.volume import find_volume, open_dicom
+from pipeline.study.dicom.volume import check_one_patient, find_volume, open_dicom
 
 __all__ = [
     "Choice",
@@ -16,6 +16,7 @@ __all__ = [
     "Modality",
     "SeriesRule",
     "Source",
+    "check_one_patient",
     "choose_series",
     "find_series",
     "find_volume",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from pipeline.errors import ConfigError
+from pipeline.study.dicom.patient import REMEDY as PATIENT_REMEDY
+from pipeline.study.dicom.patient import count_patients
 from pipeline.study.dicom.series import DicomSeries
 
 Modality: TypeAlias = Literal["CT", "MR", "other"]
@@ -80,6 +82,9 @@ def choose_series(series: Sequence[DicomSeries], rule: SeriesRule, modality: Mod
         rule: How.
         modality: That the model wants; `other` is any.
     """
+    num_patients = count_patients(one.patient for one in series)
+    if num_patients > 1 and rule.kind != "uid":
+        return Choice((), f"its series belong to {num_patients} patients", PATIENT_REMEDY)
     if rule.kind in ("number", "uid"):
         return _named(series, rule)
     fitting = [s for s in series if s.is_volume and modality in ("other", s.modality)]

@@ -1,7 +1,7 @@
 """The header of one DICOM file: which series it belongs to, and where its slices lie.
 
-Positions and directions are LPS+ mm here, as DICOM gives them. Nothing that names the patient is
-read.
+Positions and directions are LPS+ mm here, as DICOM gives them. What names the patient is compared
+in memory, and goes nowhere.
 
 Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.3 (image pixel), C.11.1 (modality LUT).
 """
@@ -19,6 +19,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.patient import NOBODY, PATIENT_TAGS, Patient
 from pipeline.study.dicom.problems import Problem, count_frames, find_problem
 from pipeline.study.dicom.syntax import is_lossy
 from pipeline.study.dicom.values import Trait, as_number, as_numbers, as_text, as_trait, as_words
@@ -46,7 +47,7 @@ _TAGS = [
     "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "LossyImageCompression",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TRAITS,
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *TRAITS, *PATIENT_TAGS,
 ]  # fmt: skip
 
 _NO_IMAGES = frozenset(
@@ -109,6 +110,7 @@ class Instance:
         problem: Why its pixels cannot be taken for intensities.
         warnings: What is odd about them.
         slices: In the order of the file; none if there is a problem.
+        patient: Whom it is of, to be compared.
     """
 
     path: Path
@@ -122,6 +124,7 @@ class Instance:
     problem: Problem | None
     warnings: tuple[str, ...]
     slices: tuple[Slice, ...]
+    patient: Patient = NOBODY
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         problem=problem,
         warnings=warnings,
         slices=tuple(_slice(path, dataset, frame) for frame in frames),
+        patient=Patient.of(dataset),
     )
 
 

@@ -3,7 +3,9 @@
 A series is one volume if its slices are a regular stack and agree in what must not vary within one.
 Otherwise the first of their differences, or pair of them, that leaves nothing but such volumes
 splits it. If none does, it is refused: half a volume is worse than none. So are two halves, between
-which slices are missing.
+which slices are missing. Passes that take turns along a regular stack are split, too, or refused;
+those of MR, where a scan may be done in several for its speed, stay together with a warning, unless
+their images are numbered anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from itertools import combinations, permutations
 import numpy as np
 
 from pipeline.study.dicom.instance import TRAITS, Slice
+from pipeline.study.dicom.passes import count_repeats, taking_turns
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.stack import (
     MIN_SLICES,
@@ -36,6 +39,10 @@ HALVES_TOLERANCE = 0.2
 _UNTOLD = frozenset({"AcquisitionTime", "SequenceName", "FrameOfReferenceUID"})
 """Whose values are not shown: a time can tell the patient, a text may hold anything."""
 
+_TURNS = (
+    "its slices take turns between several acquisitions (AcquisitionNumber), between which the "
+    "patient may have moved"
+)
 _SHAPES = ("orientation", "image size", "pixel spacing", "rescaling")
 _MOST_SHOWN = 4
 
@@ -47,19 +54,21 @@ class Part:
     Attributes:
         name: What tells it from the other volumes of its series; empty if there is no other.
         stack: Its slices on their grid, or why there is none.
+        warnings: What is odd about it.
     """
 
     name: str
     stack: Stack | Problem
+    warnings: tuple[str, ...] = ()
 
 
-def split_series(slices: Sequence[Slice]) -> list[Part]:
+def split_series(slices: Sequence[Slice], modality: str = "") -> list[Part]:
     """Return the volumes of a series, or a single part that says why it cannot be split."""
     whole = stack_slices(slices)
     table = _differences(slices)
     mixed = [name for name in CONSTANT if name in table]
     if isinstance(whole, Stack) and not mixed:
-        return [Part("", whole)]
+        return _by_pass(whole, slices, table, modality)
     for names in _keys(list(table)):
         parts = _split_by(slices, table, names)
         if parts and not _are_halves(parts, names):
@@ -70,6 +79,28 @@ def split_series(slices: Sequence[Slice]) -> list[Part]:
         return [Part("", Problem(found, whole.remedy))]
     found = f"its slices are one stack, but differ in {', '.join(mixed)}"
     return [Part("", Problem(found, "Give each volume as a series of its own."))]
+
+
+def _by_pass(
+    whole: Stack, slices: Sequence[Slice], table: dict[str, list[Trait]], modality: str
+) -> list[Part]:
+    """Return a regular stack whole, or the passes that take turns along it."""
+    turns, repeats = taking_turns(whole.slices), count_repeats(whole.slices)
+    warnings = (_TURNS,) if "AcquisitionNumber" in turns else ()
+    if repeats > 1:
+        keys = [*_keys(turns), *_keys(list(table))]
+    else:
+        keys = [] if modality == "MR" else [(name,) for name in turns]
+    for names in keys:
+        parts = _split_by(slices, table, names)
+        stacks = [part.stack.slices for part in parts if isinstance(part.stack, Stack)]
+        if stacks and all(count_repeats(each) == 1 for each in stacks):
+            return parts
+    if repeats == 1:
+        return [Part("", whole, warnings)]
+    found = f"its slices are one stack, but take turns between images of {repeats} passes, each "
+    remedy = "Give each pass as a series of its own."
+    return [Part("", Problem(f"{found}numbered anew (InstanceNumber)", remedy))]
 
 
 def _differences(slices: Sequence[Slice]) -> dict[str, list[Trait]]:

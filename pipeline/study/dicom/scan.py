@@ -26,6 +26,7 @@ from pipeline.study.dicom.instance import (
     read_instance,
 )
 from pipeline.study.dicom.parts import Part, split_series
+from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
 
@@ -133,7 +134,8 @@ def _build(instances: Sequence[Instance], num_torn: int) -> list[DicomSeries]:
     problem = problem or _mixed_origin(images) or _first_problem(images)
     if problem is not None:
         return [*series, _refused(images, problem)]
-    parts = split_series([one for instance in images for one in instance.slices])
+    slices = [one for instance in images for one in instance.slices]
+    parts = split_series(slices, images[0].modality)
     return [*series, *(_from_part(images, part) for part in parts)]
 
 
@@ -162,6 +164,9 @@ def _are_copies(first: Path, second: Path) -> bool:
 
 
 def _mixed_origin(images: Sequence[Instance]) -> Problem | None:
+    num_patients = count_patients(image.patient for image in images)
+    if num_patients > 1:
+        return Problem(f"its images belong to {num_patients} patients", REMEDY)
     for what, values in (
         ("studies", {image.study_uid for image in images}),
         ("modalities", {image.modality for image in images}),
@@ -191,6 +196,7 @@ def _refused(instances: Sequence[Instance], problem: Problem) -> DicomSeries:
         remedy=problem.remedy,
         is_volume=first.kind == "image",
         is_derived=first.is_derived,
+        patient=first.patient,
     )
 
 
@@ -202,7 +208,7 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
     places = {path: index for index, path in enumerate(files)}
     first = images[0]
     members = [image for image in images if image.path in places]
-    texts = [text for image in members for text in image.warnings]
+    texts = [*part.warnings, *(text for image in members for text in image.warnings)]
     if part.name == "" and _skips_numbers(slices):
         texts.append("image numbers are skipped throughout: every second slice may be missing")
     return DicomSeries(
@@ -216,6 +222,7 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
         is_derived=any(image.is_derived for image in members),
         grid=part.stack.grid,
         warnings=tuple(dict.fromkeys(texts)),
+        patient=first.patient,
     )
 
 

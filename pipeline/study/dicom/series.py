@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from pipeline.study.dicom.patient import NOBODY, Patient
 from pipeline.study.dicom.stack import plane_of
 from pipeline.volume import Grid
 
@@ -28,6 +29,7 @@ class DicomSeries:
         is_derived: A reformation or the like: ImageType is DERIVED and SECONDARY.
         grid: Where its voxels lie, RAS+; None if it is refused.
         warnings: What is odd but acceptable, one sentence each.
+        patient: Whom it is of, to be compared; nobody in another process than the one that read it.
     """
 
     uid: str
@@ -43,6 +45,7 @@ class DicomSeries:
     is_derived: bool = False
     grid: Grid | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = ()
+    patient: Patient = field(default=NOBODY, compare=False, repr=False)
 
     @property
     def label(self) -> str:

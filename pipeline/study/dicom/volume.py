@@ -1,14 +1,16 @@
 """Open a DICOM volume as any other image: its header is checked, its voxels wait."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from pipeline.errors import StudyError
 from pipeline.study.checks import check_affine, check_num_voxels
 from pipeline.study.dicom.choice import SeriesRule, choose_series
+from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.pixels import load_voxels
 from pipeline.study.dicom.scan import files_in, scan_dicom
-from pipeline.study.dicom.series import DicomSeries
+from pipeline.study.dicom.series import DicomSeries, Source
 from pipeline.study.header import header_from_grid
 from pipeline.study.study import ImageFile, StudyConfig
 
@@ -42,6 +44,17 @@ def open_dicom(series: DicomSeries, config: StudyConfig) -> ImageFile:
         load=partial(load_voxels, series),
         modality=series.modality,
     )
+
+
+def check_one_patient(case: str, sources: Sequence[Source]) -> None:
+    """Refuse a study whose channels are series of different patients.
+
+    Raises:
+        StudyError: If they are, as far as this process read their headers.
+    """
+    count = count_patients(one.patient for one in sources if isinstance(one, DicomSeries))
+    if count > 1:
+        raise StudyError(case, f"its channels belong to {count} patients", REMEDY)
 
 
 def find_volume(path: Path) -> DicomSeries:

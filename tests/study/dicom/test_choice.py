@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.study import DicomSeries, SeriesRule, choose_series
+from pipeline.study.dicom.patient import Patient
 from pipeline.volume import Grid
 
 
@@ -144,3 +146,15 @@ def test_a_name_of_several_volumes_is_refused():
     text = refusal(parts, "2")
     assert text.startswith("2 volumes are named so: series 2 (EchoTime 10)")
     assert chosen([*parts[:1], refused(2, "it is a localizer", is_volume=False)], "2") == [2]
+
+
+def test_a_study_of_two_patients_is_refused_unless_one_series_is_named_by_uid():
+    series = [
+        replace(volume(1), patient=Patient(number="A")),
+        replace(volume(2), patient=Patient(number="B")),
+    ]
+    for rule in ("one", "all", "largest", "1"):
+        choice = choose_series(series, SeriesRule.parse(rule), "CT")
+        assert choice.refusal == "its series belong to 2 patients"
+        assert choice.remedy == "Export the images of each patient as a series of their own."
+    assert choose_series(series, SeriesRule("uid", uid=series[0].uid), "CT").refusal is None

@@ -162,3 +162,79 @@ def test_missing_positions_do_not_stop_the_search():
     slices = slices_at(positions_along())
     slices.append(Slice("IM", 0, (6, 7), None, None, None, (None,) * len(TRAITS)))
     assert refusal(slices).startswith("1 of 6 images have no valid ImagePositionPatient")
+
+
+def taking_turns(count=8, numbers=None, **traits):
+    """A regular stack whose slices alternate; `traits` name the two values of each."""
+    return [
+        replace(
+            slices_at([p], **{name: values[index % 2] for name, values in traits.items()})[0],
+            number=float(numbers[index] if numbers else index + 1),
+        )
+        for index, p in enumerate(positions_along(count=count))
+    ]
+
+
+TWICE = [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_passes_that_are_numbered_anew_are_two_volumes(modality):
+    slices = taking_turns(numbers=TWICE, AcquisitionNumber=(1.0, 2.0))
+    parts = split_series(slices, modality)
+    assert [part.name for part in parts] == ["AcquisitionNumber 1", "AcquisitionNumber 2"]
+    for first, part in enumerate(parts):
+        expected_mm = [p[2] for p in positions_along(count=8)[first::2]]
+        assert [one.position_mm[2] for one in part.stack.slices] == expected_mm
+        assert part.stack.grid.spacing_mm == (1.5, 2.0, 6.0)
+
+
+def test_passes_of_a_ct_are_two_volumes_however_they_are_numbered():
+    for numbers in (None, [1, 5, 2, 6, 3, 7, 4, 8]):
+        slices = taking_turns(numbers=numbers, AcquisitionNumber=(1.0, 2.0))
+        assert len(split_series(slices, "CT")) == 2
+    slices = taking_turns(AcquisitionTime=("101010", "102020"))
+    assert [part.name for part in split_series(slices, "CT")] == [
+        "1 of 2 by AcquisitionTime",
+        "2 of 2 by AcquisitionTime",
+    ]
+
+
+def test_concatenations_of_an_mr_stay_one_volume_with_a_warning():
+    (part,) = split_series(taking_turns(AcquisitionNumber=(1.0, 2.0)), "MR")
+    assert len(part.stack.slices) == 8
+    (warning,) = part.warnings
+    assert warning.startswith("its slices take turns between several acquisitions")
+    (part,) = split_series(taking_turns(AcquisitionTime=("101010", "102020")), "MR")
+    assert (len(part.stack.slices), part.warnings) == (8, ())
+
+
+def test_a_number_that_changes_once_leaves_one_volume():
+    """Chest, then abdomen, whether their images are numbered through or each from the start."""
+    places = positions_along(count=8)
+    chest = slices_at(places[:4], AcquisitionNumber=1.0)
+    slices = chest + slices_at(places[4:], AcquisitionNumber=2.0)
+    for numbers in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 1, 2, 3, 4]):
+        numbered = [replace(s, number=float(n)) for s, n in zip(slices, numbers, strict=True)]
+        (part,) = split_series(numbered, "CT")
+        assert (len(part.stack.slices), part.warnings) == (8, ())
+
+
+def test_passes_that_nothing_but_their_numbers_tells_apart_are_refused():
+    (part,) = split_series(taking_turns(numbers=TWICE), "CT")
+    assert part.stack.found == (
+        "its slices are one stack, but take turns between images of 2 passes, each numbered anew "
+        "(InstanceNumber)"
+    )
+    assert part.stack.remedy == "Give each pass as a series of its own."
+
+
+def test_acquisitions_that_take_turns_and_are_no_stacks_stay_with_a_warning():
+    values = (1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 1.0, 2.0)
+    slices = [
+        one
+        for value, p in zip(values, positions_along(count=8), strict=True)
+        for one in slices_at([p], AcquisitionNumber=value)
+    ]
+    (part,) = split_series(slices, "CT")
+    assert (len(part.stack.slices), len(part.warnings)) == (8, 1)

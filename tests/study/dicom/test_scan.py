@@ -304,7 +304,7 @@ def test_reading_headers_reads_no_pixels(tmp_path, series, monkeypatch):
     monkeypatch.setattr("pydicom.dcmread", keep)
     find_series([tmp_path])
     assert len(read) == 5
-    assert not any("PixelData" in one or "PatientName" in one for one in read)
+    assert not any("PixelData" in one or "StudyDate" in one for one in read)
 
 
 def test_a_series_of_which_every_second_image_is_missing_is_warned_about(tmp_path):
@@ -353,3 +353,44 @@ def test_no_damage_escapes(tmp_path, series):
             if one.refusal is None:
                 with contextlib.suppress(StudyError):
                     read_study([one], case="a", num_channels=1)
+
+
+@pytest.mark.parametrize("name", ["PatientID", "PatientBirthDate"])
+def test_images_of_two_patients_are_never_one_series(tmp_path, name):
+    """Whichever slices are the other patient's: a single one, every second, or one half."""
+    value = "19510203"
+    for index, others in enumerate([{2}, {1, 3, 5}, {3, 4, 5}]):
+        folder = tmp_path / str(index)
+        slices = make_series(voxels(6), each=lambda k, o=others: {name: value} if k in o else {})
+        save_series(slices, folder)
+        (found,) = find_series([folder])
+        assert found.refusal == "its images belong to 2 patients"
+        assert found.remedy == "Export the images of each patient as a series of their own."
+        assert value not in repr(found)
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_a_patient_whose_id_some_images_lack_is_one(tmp_path, value):
+    slices = make_series(voxels(6), each=lambda k: {"PatientID": value} if k % 2 else {})
+    save_series(slices, tmp_path)
+    assert only(tmp_path).refusal is None
+
+
+def test_two_passes_of_one_series_are_two_volumes(tmp_path):
+    slices = make_series(
+        voxels(8), each=lambda k: {"AcquisitionNumber": 1 + k % 2, "InstanceNumber": 1 + k // 2}
+    )
+    save_series(slices, tmp_path)
+    assert [s.part for s in find_series([tmp_path])] == [
+        "AcquisitionNumber 1",
+        "AcquisitionNumber 2",
+    ]
+
+
+def test_channels_of_different_patients_are_refused(tmp_path):
+    for number, patient in enumerate(("A", "B")):
+        save_series(make_series(voxels(), series=number, PatientID=patient), tmp_path / patient)
+    sources = [tmp_path / "A", tmp_path / "B"]
+    with pytest.raises(StudyError, match=r"^case: its channels belong to 2 patients\. Export"):
+        read_study(sources, case="case", num_channels=2)
+    read_study([tmp_path / "A", tmp_path / "A"], case="case", num_channels=2)
