@@ -10,6 +10,8 @@ from pipeline.cohort.naming import hashed_name, load_salt
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError, StudyError
 from pipeline.study import (
+    UNREADABLE,
+    UNREADABLE_REMEDY,
     Choice,
     DicomSeries,
     Modality,
@@ -145,8 +147,7 @@ def _damaged(files: Sequence[Path], salt: bytes) -> list[StudyInput]:
         StudyInput(
             hashed_name(salt, str(folder)),
             (members[0],),
-            f"{len(members)} DICOM file(s) of a folder are damaged, or lack SeriesInstanceUID "
-            "or Rows. Copy or export them again, or remove them.",
+            f"{len(members)} file(s) of a folder {UNREADABLE}. {UNREADABLE_REMEDY}",
         )
         for folder, members in by_folder.items()
     ]

@@ -14,7 +14,7 @@ from pipeline.cohort.search import Search, is_volume, search_folder
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.manifest import is_manifest, load_manifest
-from pipeline.study import VOLUME_SUFFIXES, Source, case_name, is_dicom
+from pipeline.study import VOLUME_SUFFIXES, Source, case_name, dicom_among
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def find_studies(
         else:
             files.append(path)
     files = _without_repeats(files)
-    in_dicom = [path for path in files if not is_volume(path) and is_dicom(path)]
+    in_dicom = dicom_among(path for path in files if not is_volume(path))
     others = dict.fromkeys(files)
     for path in in_dicom:
         del others[path]
@@ -149,7 +149,7 @@ def _files_below(folder: Path, out: Path | None) -> Search:
     found: list[Path] = []
     for members in by_folder.values():
         volumes = [path for path in members if is_volume(path)]
-        found += volumes or [path for path in members if not is_manifest(path) and is_dicom(path)]
+        found += volumes or dicom_among(path for path in members if not is_manifest(path))
     if not found and not search.unreadable:
         remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
         if out is not None and folder.resolve() == out.resolve():

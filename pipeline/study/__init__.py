@@ -7,6 +7,8 @@ no file, however broken, costs more memory than its size allows.
 """
 
 from pipeline.study.dicom import (
+    UNREADABLE,
+    UNREADABLE_REMEDY,
     Choice,
     DicomScan,
     DicomSeries,
@@ -15,6 +17,7 @@ from pipeline.study.dicom import (
     Source,
     check_one_patient,
     choose_series,
+    dicom_among,
     find_series,
     is_dicom,
     scan_dicom,
@@ -38,6 +41,8 @@ from pipeline.study.study import (
 )
 
 __all__ = [
+    "UNREADABLE",
+    "UNREADABLE_REMEDY",
     "VOLUME_SUFFIXES",
     "Choice",
     "DicomScan",
@@ -53,6 +58,7 @@ __all__ = [
     "case_name",
     "check_one_patient",
     "choose_series",
+    "dicom_among",
     "extent_of",
     "find_series",
     "is_dicom",

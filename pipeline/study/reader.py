@@ -3,6 +3,7 @@
 Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C = channels.
 """
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StudyError
+from pipeline.outside import check_ordinary
 from pipeline.study.checks import check_extent, check_intensities
 from pipeline.study.dicom import (
     DicomSeries,
@@ -142,8 +144,7 @@ def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageF
     if isinstance(source, DicomSeries):
         return open_dicom(source, config)
     path, name = source, source.name.lower()
-    if not path.is_file():
-        raise StudyError(path.name, "file does not exist", "Check the path.")
+    _check_there(path)
     if not name.endswith(VOLUME_SUFFIXES):
         found = f"'{path.suffix}' is no file type that can be read"
         raise StudyError(path.name, found, f"Give one of {', '.join(VOLUME_SUFFIXES)}.")
@@ -152,6 +153,17 @@ def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageF
     if name.endswith(NIFTI_SUFFIXES):
         return open_nifti(path, config)
     return open_itk(path, config)
+
+
+def _check_there(path: Path) -> None:
+    try:
+        check_ordinary(path)
+    except FileNotFoundError:
+        raise StudyError(path.name, "file does not exist", "Check the path.") from None
+    except OSError as error:
+        is_kind = error.errno == errno.EINVAL
+        found = f"it is {error.strerror}" if is_kind else f"cannot be opened ({error.strerror})"
+        raise StudyError(path.name, found, "Check the path.") from error
 
 
 def resolve_source(source: Source) -> Source:

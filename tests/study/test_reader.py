@@ -1,3 +1,5 @@
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_paths_that_are_no_volume(tmp_path):
         (tmp_path / name).touch()
     for name, found in {
         "series": "the folder: there is no DICOM image and no other volume",
-        "slice.dcm": r"slice\.dcm: 1 DICOM file\(s\) are damaged, or lack",
+        "slice.dcm": r"slice\.dcm: 1 file\(s\) cannot be read as DICOM: they are",
         "photo.jpg": r"'.jpg' is no file type that can be read\. Give one of \.nii\.gz",
         "empty.nii.gz": "file is empty",
         "empty.mha": "file is empty",
@@ -204,3 +206,12 @@ def test_the_extent_of_a_series(tmp_path):
     save_series(make_series(stored()), tmp_path)
     # 7 x 6 x 5 voxels of 1.5 x 2 x 3 mm.
     assert extent_of(find_series([tmp_path])) == (210, pytest.approx(210 * 9))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "IM0001", "IM0001.dcm"])
+def test_a_pipe_is_named_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(
+        StudyError, match=f"^{name}: it is a pipe, no ordinary file. Check the path"
+    ):
+        open_volume(tmp_path / name)

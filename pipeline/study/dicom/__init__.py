@@ -4,12 +4,20 @@ LPS, in which DICOM places slices, ends in `stack`.
 """
 
 from pipeline.study.dicom.choice import Choice, Modality, SeriesRule, choose_series
-from pipeline.study.dicom.detect import is_dicom
-from pipeline.study.dicom.scan import DicomScan, find_series, scan_dicom
+from pipeline.study.dicom.detect import dicom_among, is_dicom
+from pipeline.study.dicom.scan import (
+    UNREADABLE,
+    UNREADABLE_REMEDY,
+    DicomScan,
+    find_series,
+    scan_dicom,
+)
 from pipeline.study.dicom.series import DicomSeries, Source
 from pipeline.study.dicom.volume import check_one_patient, find_volume, open_dicom
 
 __all__ = [
+    "UNREADABLE",
+    "UNREADABLE_REMEDY",
     "Choice",
     "DicomScan",
     "DicomSeries",
@@ -18,6 +26,7 @@ __all__ = [
     "Source",
     "check_one_patient",
     "choose_series",
+    "dicom_among",
     "find_series",
     "find_volume",
     "is_dicom",

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
+from pipeline.outside import open_ordinary
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.patient import NOBODY, PATIENT_TAGS, Patient
 from pipeline.study.dicom.problems import Problem, count_frames, find_problem
@@ -146,7 +147,7 @@ def read_instance(path: Path) -> Instance | LeftOut | Damaged:
     """Read a file's header; its pixels are not touched. Warnings of pydicom are the caller's."""
     series_uid = None
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             dataset = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS)
             )

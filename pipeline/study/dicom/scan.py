@@ -16,12 +16,11 @@ from pathlib import Path
 import pydicom
 
 from pipeline.quiet import quiet_libraries
-from pipeline.study.dicom.detect import is_dicom
+from pipeline.study.dicom.detect import NUM_READERS, dicom_among
 from pipeline.study.dicom.instance import (
     DAMAGE,
     Damaged,
     Instance,
-    LeftOut,
     Slice,
     read_instance,
 )
@@ -30,8 +29,11 @@ from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
 
-NUM_READERS = 4
-"""Files that are opened at a time: on network storage, a header is mostly waited for."""
+UNREADABLE = (
+    "cannot be read as DICOM: they are empty, cut, damaged or were never fetched, or lack "
+    "SeriesInstanceUID or Rows"
+)
+UNREADABLE_REMEDY = "Copy, fetch or export them again, or remove them."
 
 _COPY_REMEDY = "Copy or export the series again."
 _NO_VOLUME = {
@@ -46,7 +48,7 @@ class DicomScan:
 
     Attributes:
         series: Volumes and refused series, in the order of study, series number and part.
-        damaged: DICOM files that cannot be read and belong to none of the series.
+        damaged: Files that are DICOM or may be, cannot be read and belong to none of the series.
         left_out: Number of DICOM objects without an image (reports, masks), by modality.
     """
 
@@ -65,17 +67,20 @@ def find_series(folders_or_files: Iterable[Path]) -> list[DicomSeries]:
 
 @quiet_libraries()
 def scan_dicom(files: Iterable[Path]) -> DicomScan:
-    """Read the headers of DICOM files; what is no DICOM among them is skipped."""
+    """Read the headers of DICOM files; what is no DICOM among them is skipped.
+
+    What may be a slice without content, see `dicom_among`, is damaged.
+    """
     by_series: dict[str, list[Instance]] = {}
     damaged: list[Damaged] = []
     left_out: Counter[str] = Counter()
     with ThreadPoolExecutor(NUM_READERS) as readers:
-        for found in readers.map(_read_if_dicom, files):
+        for found in readers.map(read_instance, dicom_among(files)):
             if isinstance(found, Instance):
                 by_series.setdefault(found.series_uid, []).append(found)
             elif isinstance(found, Damaged):
                 damaged.append(found)
-            elif isinstance(found, LeftOut):
+            else:
                 left_out[found.what] += 1
     num_torn = Counter(file.series_uid for file in damaged)
     series = [
@@ -96,18 +101,17 @@ def _beside_damage(series: DicomSeries, stray: Sequence[Path]) -> DicomSeries:
     return replace(series, warnings=(*series.warnings, text))
 
 
-def _read_if_dicom(path: Path) -> Instance | Damaged | LeftOut | None:
-    return read_instance(path) if is_dicom(path) else None
-
-
 def files_in(folders_or_files: Iterable[Path]) -> list[Path]:
-    """Return files and those in folders and all below them, without hidden ones."""
+    """Return files and those in folders and all below them, without hidden ones.
+
+    Links that lead nowhere, pipes and the like are among them: they may stand for a slice.
+    """
     files: dict[Path, None] = {}
     for path in folders_or_files:
         below = sorted(path.rglob("*")) if path.is_dir() else [path]
         for member in below:
             parts = member.relative_to(path).parts
-            if not any(part.startswith(".") for part in parts) and member.is_file():
+            if not any(part.startswith(".") for part in parts) and not member.is_dir():
                 files[member] = None
     return list(files)
 

@@ -1,4 +1,5 @@
 import contextlib
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydicom import uid
 from pipeline.errors import StudyError
 from pipeline.study import find_series, read_study, scan_dicom
 from pipeline.study.dicom.pixels import load_voxels
+from pipeline.study.dicom.scan import files_in
 from tests.dicom_files import (
     make_enhanced,
     make_series,
@@ -86,6 +88,7 @@ def test_files_without_meta_information_are_found(tmp_path):
 def test_other_files_between_them_are_skipped(tmp_path, series):
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / "Thumbs.db").write_bytes(b"\x08\x00" + bytes(500))
+    (tmp_path / "desktop.ini").write_bytes(b"\xff\xfe[\x00")
     (tmp_path / ".IM0").write_bytes(series[0].read_bytes())
     scan = scan_dicom(sorted(tmp_path.iterdir()))
     assert len(scan.series) == 1
@@ -394,3 +397,29 @@ def test_channels_of_different_patients_are_refused(tmp_path):
     with pytest.raises(StudyError, match=r"^case: its channels belong to 2 patients\. Export"):
         read_study(sources, case="case", num_channels=2)
     read_study([tmp_path / "A", tmp_path / "A"], case="case", num_channels=2)
+
+
+WAYS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "pointer": lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"),
+    "gone": lambda path: (path.unlink(), path.symlink_to("../.git/annex/objects/not-there")),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".dcm", ".part"])
+@pytest.mark.parametrize("way", WAYS)
+def test_slices_at_an_end_without_content_are_told(tmp_path, way, suffix):
+    paths = save_series(make_series(voxels(6)), tmp_path, order=range(6))
+    for path in paths[4:]:
+        WAYS[way](path)
+        path.rename(path.with_suffix(suffix))
+    scan = scan_dicom(files_in([tmp_path]))
+    (found,) = scan.series
+    assert len(scan.damaged) == 2
+    assert found.grid.shape == (7, 6, 4)
+    expected = "2 file(s) in its folder cannot be read, which may be slices at its ends"
+    assert found.warnings == (expected,)
+    with pytest.raises(StudyError, match=r"the folder: 2 file\(s\) cannot be read as DICOM"):
+        read_study([tmp_path], case="case", num_channels=1)

@@ -204,7 +204,7 @@ def test_a_folder_must_hold_one_volume_of_one_study(tmp_path):
 def test_a_folder_with_damaged_files_is_refused(tmp_path):
     paths = save_series(make_series(voxels()), tmp_path)
     paths[0].write_bytes(paths[0].read_bytes()[:140])
-    with pytest.raises(StudyError, match=r"the folder: 1 DICOM file\(s\) are damaged, or lack"):
+    with pytest.raises(StudyError, match=r"the folder: 1 file\(s\) cannot be read as DICOM"):
         read(tmp_path)
 
 
