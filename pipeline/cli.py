@@ -1,9 +1,9 @@
 """The command line: parse the words, run the verb, report what went wrong.
 
-Heavy imports happen inside the verbs, so that `--help` answers at once. Exit codes: 0 all done;
-1 some study failed or was rejected (the rest is done), or work that had begun was broken off;
-2 the user must change something before any study is looked at; 130 stopped by Ctrl-C or SIGTERM,
-to be resumed.
+Heavy imports happen inside the verbs, so that `--help` answers at once, and no signal finds a
+process that cannot answer it yet. Exit codes: 0 all done; 1 some study failed or was rejected (the
+rest is done), or work that had begun was broken off; 2 the user must change something before any
+study is looked at; 130 stopped by Ctrl-C, SIGTERM or SIGHUP, to be resumed.
 """
 
 import errno
@@ -17,47 +17,61 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.disk import FULL
+from pipeline.disk import explain
 from pipeline.errors import PipelineError
-from pipeline.parsers import build_parser
-from pipeline.verbs import INTERRUPTED, SOME_FAILED, WRONG_USAGE
 
 OVERRIDE = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
 """The parts after the first may be names of a data set's channels."""
 
+SOME_FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    if arguments is None:
-        _prepare_environment()
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    # Settings may stand anywhere among the other words, which argparse alone does not allow.
-    overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
-    options = build_parser().parse_args([word for word in words if word not in overrides])
-    options.overrides = overrides
-    set_up_logging(verbose=options.verbose)
     try:
-        with _sigterm_like_ctrl_c():
-            return int(options.verb(options))
-    except PipelineError as error:
-        return _report(str(error), error.exit_code)
-    except OSError as error:
-        logging.getLogger(__name__).debug("failed", exc_info=True)
-        verb = next(word for word in words if word not in overrides)
-        return _report(_explain(error, verb), _code_of(error))
+        with _signals_like_ctrl_c():
+            return _run(arguments)
     except KeyboardInterrupt:
         return _report("stopped; run the same command again to go on", INTERRUPTED)
 
 
+def _run(arguments: Sequence[str] | None) -> int:
+    verb = ""
+    try:
+        if arguments is None:
+            _prepare()
+        from pipeline.parsers import build_parser
+
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        # Settings may stand anywhere among the other words, which argparse alone does not allow.
+        overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
+        verb = next((word for word in words if word not in overrides), "")
+        options = build_parser().parse_args([word for word in words if word not in overrides])
+        options.overrides = overrides
+        set_up_logging(verbose=options.verbose)
+        return int(options.verb(options))
+    except PipelineError as error:
+        return _report(str(error), error.exit_code)
+    except OSError as error:
+        logging.getLogger(__name__).debug("failed", exc_info=True)
+        return _report(_explain(error, verb), _code_of(error))
+
+
+def _prepare() -> None:
+    from pipeline.surroundings import prepare, speak_utf8
+
+    environment = os.environ  # noqa: TID251  # At the edge, before anything is started.
+    speak_utf8(environment)
+    prepare(environment)
+
+
 def _explain(error: OSError, verb: str) -> str:
-    """Say in one line what the system refused."""
-    where = error.filename or f"trivox {verb}"
-    found = error.strerror or str(error) or "the system refused to read or write"
-    remedy = "Check the path, its permissions, the disk."
-    if error.errno in FULL:
-        again = " with --resume" if verb == "train" else ""
-        remedy = f"Free space there, and run the same command again{again}."
-    return f"{where}: {found}. {remedy}"
+    """Say in one line what the system refused, and what helps."""
+    found = explain(error)
+    where = found.where or f"trivox {verb}"
+    again = " with --resume" * (verb == "train" and found.is_full)
+    remedy = f"{found.remedy.rstrip('.')}, and run the same command again{again}."
+    return f"{where}: {found.what}. {remedy if found.is_full else found.remedy}"
 
 
 def set_up_logging(*, verbose: bool) -> None:
@@ -80,19 +94,6 @@ def set_up_logging(*, verbose: bool) -> None:
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
 
-def _prepare_environment() -> None:
-    """Set what the processes that this one starts, and libraries that are not loaded yet, go by.
-
-    Nothing that lies in the current folder is imported: Python puts that folder first for `-c` and
-    `-m`, which is how processes start each other, and would run a user's own `pipeline.py` there in
-    place of ours. And threads that wait for each other wait a shorter while before they give their
-    core away, since where others want it, that while is lost.
-    """
-    environment = os.environ  # noqa: TID251  # At the edge, before anything is started.
-    environment["PYTHONSAFEPATH"] = "1"
-    environment.setdefault("GOMP_SPINCOUNT", "1000")
-
-
 def _is_there(word: str) -> bool:
     try:
         return Path(word).exists()
@@ -101,16 +102,21 @@ def _is_there(word: str) -> bool:
 
 
 @contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Schedulers end a job by SIGTERM; it should leave as little behind as Ctrl-C does."""
+def _signals_like_ctrl_c() -> Iterator[None]:
+    """Schedulers end a job by SIGTERM, terminals by SIGHUP: they leave as little as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous = {}
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        # What was told to outlive its terminal (`nohup`) does.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _code_of(error: OSError) -> int:

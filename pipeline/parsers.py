@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train 3D networks on CT or MRI studies, segment cohorts, score the masks.",
         epilog="Start with `trivox train phantom_ct`: it needs no data. Exit codes: 0 all done; 1 "
         "some study was rejected or failed, or work that had begun was broken off; 2 something "
-        "must be changed before any study is looked at; 130 stopped.",
+        "must be changed before any study is looked at; 130 stopped by Ctrl-C, SIGTERM or SIGHUP.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
     choices = parser.add_subparsers(title="verbs", required=True, metavar="VERB")

@@ -7,12 +7,22 @@ take seconds for the imports each time.
 import argparse
 import multiprocessing
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Literal
 
 HUNG_AFTER_MINUTES = 60.0
 """Even studies of gigabytes take minutes from one sign of life to the next."""
+
+STOPPING = tuple(
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if (number := getattr(signal, name, None)) is not None
+)
+"""Signals that end a run in an orderly way; a terminal sends them to all its processes."""
 
 _PRELOADED = "pipeline.cohort.child"
 
@@ -47,7 +57,24 @@ def warm_up() -> None:
         worker_context()
         from multiprocessing import forkserver
 
-        forkserver.ensure_running()
+        with unheard_by_children():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Let processes that are started in the block hear of no signal that is meant for this one.
+
+    Else one that imports still would say so at length. What is sent meanwhile comes afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def add_hung_after(parser: argparse.ArgumentParser) -> None:

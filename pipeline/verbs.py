@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Choices: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What a verb adds its parser to."""
 
-DONE, SOME_FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 MAY_OVERRIDE = ("study", "admission", "inference", "postprocessing")
 """Settings of a trained model that may be changed when segmenting; the others are its training."""

@@ -1,5 +1,6 @@
 import errno
 import logging
+import os
 import signal
 from pathlib import Path
 
@@ -66,12 +67,61 @@ def test_libraries_are_quiet_and_ours_is_heard(caplog):
     assert logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)
 
 
-def test_sigterm_ends_like_ctrl_c(run_with):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_batch_systems_and_terminals_send_ends_like_ctrl_c(run_with, number):
     def terminate(options):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
     assert run_with(terminate) == 130
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_command_that_is_to_outlive_its_terminal_does(run_with):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_with(lambda options: signal.raise_signal(signal.SIGHUP) or 0) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_before_the_words_are_read_is_one_line_too(monkeypatch, capsys):
+    def read_slowly():
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("pipeline.parsers.build_parser", read_slowly)
+    assert cli.main(["check", "x"]) == 130
+    assert capsys.readouterr().err == "trivox: stopped; run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENAMETOOLONG, ["/a/b: ", "shorter name"]),
+        (errno.EACCES, ["/a/b: ", "permissions"]),
+        (errno.EROFS, ["/a/b: ", "can be written to"]),
+        (errno.EMFILE, ["/a/b: ", "ulimit -n"]),
+        (errno.EIO, ["/a/b: ", "may be failing"]),
+        (errno.ESTALE, ["/a/b: ", "Mount its share"]),
+        (errno.EDQUOT, ["/a/b: ", "Free space there, and run the same command again."]),
+    ],
+)
+def test_each_refusal_of_the_system_has_its_remedy(run_with, capsys, number, expected):
+    def fail(options):
+        raise OSError(number, os.strerror(number), "/a/b")
+
+    assert run_with(fail) in (1, 2)
+    text = capsys.readouterr().err
+    assert all(part in text for part in [os.strerror(number), *expected])
+
+
+def test_a_time_out_is_no_trouble_with_a_file(run_with, capsys):
+    def wait(options):
+        raise TimeoutError
+
+    assert run_with(wait) == 1
+    text = capsys.readouterr().err
+    assert "did not answer in time" in text
+    assert "permissions" not in text
 
 
 def test_trouble_with_files_is_one_line(run_with, tmp_path, capsys):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk import errors_named, free_bytes, in_words
+from pipeline import disk
+from pipeline.disk import errors_named, explain, free_bytes, in_words, is_time_out, of_machine
 
 
 class SafetensorError(Exception):
@@ -80,3 +81,38 @@ def test_bytes_in_words():
     assert [in_words(n) for n in (0, 1_500, 2_340_000, 5 * 10**10)] == [
         "0.0 kB", "1.5 kB", "2.3 MB", "50.0 GB",
     ]  # fmt: skip
+
+
+def test_another_disk_that_is_full_is_named_and_not_the_one_written_to(tmp_path, monkeypatch):
+    small = tmp_path / "small"
+    monkeypatch.setattr(disk.tempfile, "gettempdir", lambda: str(small))
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 4096 if path == small else 10**9)
+    for name in (None, str(small / "slice.j2k")):
+        with (
+            pytest.raises(OSError, match="No space") as found,
+            errors_named(tmp_path / "out" / "a"),
+        ):
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        told = explain(found.value)
+        assert told.where == str(name or small)
+        assert told.is_full
+        assert f"TMPDIR is {small}" in told.what
+
+
+def test_what_the_machine_lacks_is_found_behind_an_error():
+    def fail(number):
+        try:
+            raise OSError(number, "no")
+        except OSError as error:
+            raise ValueError("the file is torn") from error
+
+    for number, is_machine in ((errno.ENOSPC, True), (errno.EMFILE, True), (errno.ENOENT, False)):
+        with pytest.raises(ValueError, match="torn") as found:
+            fail(number)
+        assert (of_machine(found.value) is not None) is is_machine
+
+
+def test_a_share_that_is_silent_is_no_time_out_of_ours():
+    assert is_time_out(TimeoutError("5 s"))
+    assert not is_time_out(TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/share/a"))
+    assert "share answers" in explain(TimeoutError(errno.ETIMEDOUT, "timed out", "/a")).remedy

@@ -19,6 +19,7 @@ from pipeline.cohort.line import Line
 from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
+from pipeline.processes import STOPPING
 
 READY: Literal["ready"] = "ready"
 CLOSED: Literal["closed"] = "closed"
@@ -122,8 +123,8 @@ def _forward_logs(child: _Child, level: int) -> None:
 
 
 def _stand_alone() -> None:
-    """Leave it to the parent to react to Ctrl-C and to a scheduler's SIGTERM."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Leave it to the parent to react to Ctrl-C, and to what schedulers and terminals send."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")

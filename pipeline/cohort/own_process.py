@@ -20,7 +20,7 @@ from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
-from pipeline.processes import worker_context
+from pipeline.processes import unheard_by_children, worker_context
 
 CLOSING_S = 120.0
 """That a study may take to be written after the run was stopped."""
@@ -101,7 +101,8 @@ class OwnProcess:
         arguments = (self._remote, theirs, self._log_level)
         # Not a daemon: it ends by itself when this end of the pipe is closed.
         self._process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
-        self._process.start()
+        with unheard_by_children():
+            self._process.start()
         theirs.close()
         self._silent_s = 0.0
 
