@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Action = Literal["auto", "reject", "warn", "off"]
 """auto: as grave as what was found; reject or warn: whatever was found; off: do not look."""
 
+MAX_FACTOR = 1e6
+"""Beyond it, nothing is checked; for that there is off."""
+
 
 def _check(what: str) -> Action:
     """Declare a check that is as grave as what it finds."""
@@ -47,35 +50,52 @@ class AdmissionConfig(BaseModel):
     fingerprint: Action = _check("The model is too old to know what its cases looked like.")
     training_case: Action = _check("The model was trained on this very image.")
     volume: Action = _check("A label is much smaller or larger than in training (in the mask).")
-    slack: float = Field(default=0.5, ge=0, description="Beyond the training range, in its widths.")
+    slack: float = Field(
+        default=0.5, ge=0, le=MAX_FACTOR, description="Beyond the training range, in its widths."
+    )
     slack_of_few: float = Field(
-        default=5.0, ge=0, description="More of it, divided by the number of training cases."
+        default=5.0,
+        ge=0,
+        le=MAX_FACTOR,
+        description="More of it, divided by the number of training cases.",
     )
     spacing_warn_factor: float = Field(
-        default=2.5, ge=1, description="Times beyond the training range that draws a warning."
+        default=2.5,
+        ge=1,
+        le=MAX_FACTOR,
+        description="Times beyond the training range that draws a warning.",
     )
     spacing_reject_factor: float = Field(
-        default=6.0, ge=1, description="Times beyond the training range that is refused."
+        default=6.0,
+        ge=1,
+        le=MAX_FACTOR,
+        description="Times beyond the training range that is refused.",
     )
     size_warn_factor: float = Field(
         default=1.3,
         ge=1,
+        le=MAX_FACTOR,
         description="Times beyond the training range, along one axis, or of a label's volume; "
         "slack_of_few / cases more.",
     )
     volume_reject_factor: float = Field(
-        default=12.0, ge=1, description="Times beyond the training range, of the whole volume."
+        default=12.0,
+        ge=1,
+        le=MAX_FACTOR,
+        description="Times beyond the training range, of the whole volume.",
     )
     shear_warn_degrees: float = Field(default=0.5, ge=0, le=90, description="More than training.")
     shear_reject_degrees: float = Field(default=5.0, ge=0, le=90, description="More than training.")
     jump_reject_factor: float = Field(
         default=2.0,
         ge=1,
+        le=MAX_FACTOR,
         description="Times the largest expected difference of neighbouring slices.",
     )
     noise_limit: float = Field(
         default=0.8,
         gt=0,
+        le=MAX_FACTOR,
         description="Difference of neighbours over that of any two voxels: 1 for pure noise.",
     )
 

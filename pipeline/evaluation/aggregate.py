@@ -45,7 +45,11 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     nsd_tolerance_mm: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="Surface distance accepted by NSD, mm."
+        default=1.0,
+        ge=0,
+        le=1e4,
+        allow_inf_nan=False,
+        description="Surface distance accepted by NSD, mm.",
     )
     ignore_value: int | None = Field(
         default=None,
@@ -54,7 +58,10 @@ class EvaluationConfig(BaseModel):
         description="Value of reference voxels that nobody annotated; the manifest's in training.",
     )
     num_resamples: int = Field(
-        default=2000, ge=1, description="Bootstrap resamples behind each confidence interval."
+        default=2000,
+        ge=1,
+        le=10**5,
+        description="Bootstrap resamples behind each confidence interval.",
     )
 
 

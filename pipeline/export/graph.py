@@ -77,7 +77,8 @@ def export_graph(model: Model) -> ExportedProgram:
     description = model.description
     axes = description.mirror_axes if description.inference.mirror else ()
     mean = MeanLogits(model.networks, axes).cpu().eval()
-    example = torch.zeros(2, len(description.channels), *window_of(description))
+    # Never looked at, so that it takes no memory however large the window is.
+    example = torch.empty(2, len(description.channels), *window_of(description))
     batch = Dim("batch", min=1, max=MAX_BATCH)
     try:
         with torch.no_grad():

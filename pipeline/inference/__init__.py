@@ -1,7 +1,8 @@
 """From a normalised volume to probabilities on the same grid, by one network or several."""
 
 from pipeline.inference.budget import MemoryBudget
-from pipeline.inference.config import Activation, FlipAxis, InferenceConfig
+from pipeline.inference.config import Activation, FlipAxis, InferenceConfig, WindowSize
+from pipeline.inference.live_bytes import LiveBytes, least_bytes
 from pipeline.inference.memory import (
     CellStorage,
     NotEnoughMemory,
@@ -23,15 +24,18 @@ __all__ = [
     "CellStorage",
     "FlipAxis",
     "InferenceConfig",
+    "LiveBytes",
     "MemoryBudget",
     "NotEnoughMemory",
     "Precision",
     "Predictor",
     "Stream",
+    "WindowSize",
     "autocast_type",
     "check_device_name",
     "choose_device",
     "is_out_of_memory",
+    "least_bytes",
     "native_precision",
     "proven_precision",
 ]

@@ -1,6 +1,7 @@
 """How a prediction stays within the memory that this process may take."""
 
 import logging
+import time
 
 import torch
 
@@ -36,9 +37,13 @@ class MemoryBudget:
         num_channels: Of its input.
         max_bytes: Of main memory; None: all that is free.
 
+    Raises:
+        NotEnoughMemory: If this machine cannot compute a single window.
+
     Attributes:
         max_bytes: The same.
         at_rest: Main memory of the process before it computes anything, in bytes.
+        window_s: That the first window took; those that follow are faster.
     """
 
     def __init__(self, predictor: Predictor, num_channels: int, max_bytes: int | None) -> None:
@@ -49,10 +54,21 @@ class MemoryBudget:
             reuse_freed()
         give_back_freed()
         self.at_rest = resident_bytes()
+        self._check_window(num_channels)
+        began = time.monotonic()
         self._of_window = predictor.measure_memory(num_channels)
+        self.window_s = time.monotonic() - began
         if predictor.device.type == "cuda":
             # The first window loads libraries that stay in main memory.
             self.at_rest = resident_bytes()
+
+    def _check_window(self, num_channels: int) -> None:
+        """Look before a window is computed whether there can be memory for it at all."""
+        device = self._predictor.device
+        room = available_bytes() if device.type == "cpu" else _free_on(device)
+        needed = self._predictor.least_memory(num_channels, room)
+        if needed > room:
+            raise NotEnoughMemory(needed, room)
 
     def loading_bytes(self, num_voxels: int) -> int:
         """Return about what a study of so many voxels takes while it is read."""

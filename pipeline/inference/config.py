@@ -11,6 +11,9 @@ FlipAxis = Literal["R", "A", "S"]
 Activation = Literal["softmax", "sigmoid"]
 WindowSize = Annotated[PositiveInt, Field(le=1024)]
 
+MAX_OVERLAP = 0.9
+"""Each voxel is then computed a thousand times; at 0.5, eight times."""
+
 
 class InferenceConfig(BaseModel):
     """How windows are laid over a volume and computed."""
@@ -20,9 +23,13 @@ class InferenceConfig(BaseModel):
     window: tuple[WindowSize, WindowSize, WindowSize] | None = Field(
         default=None, description="Window in working voxels; the training patch if not given."
     )
-    overlap: float = Field(default=0.5, ge=0, lt=1, description="Share of a window's edge.")
+    overlap: float = Field(
+        default=0.5, ge=0, le=MAX_OVERLAP, description="Share of a window's edge."
+    )
     batch_size: PositiveInt | None = Field(
-        default=None, description="Windows computed at once; if not given, what suits the device."
+        default=None,
+        le=4096,
+        description="Windows computed at once; if not given, what suits the device.",
     )
     precision: Precision = Field(
         default="auto",

@@ -45,7 +45,7 @@ class Ensemble:
         is_last = device.type == "cpu" or dtype is not None
         self._layout = torch.channels_last_3d if is_last else torch.contiguous_format
         # A network that is being trained keeps its mode and layout; so this takes a copy.
-        self._networks = [
+        self.networks = [
             copy.deepcopy(network).eval().to(device=device, memory_format=self._layout)  # type: ignore[call-overload]
             for network in networks
         ]
@@ -58,7 +58,7 @@ class Ensemble:
             self.device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None
         ):
             total_BCIJK: torch.Tensor | None = None
-            for network, flip in itertools.product(self._networks, self._flips):
+            for network, flip in itertools.product(self.networks, self._flips):
                 flipped_BCIJK = windows_BCIJK.flip(flip) if flip else windows_BCIJK
                 logits_BCIJK = network(flipped_BCIJK.contiguous(memory_format=self._layout))
                 if self._num_passes == 1:
@@ -74,7 +74,7 @@ class Ensemble:
 
     @property
     def _num_passes(self) -> int:
-        return len(self._networks) * len(self._flips)
+        return len(self.networks) * len(self._flips)
 
 
 def _flips(axes: Sequence[FlipAxis]) -> list[tuple[int, ...]]:

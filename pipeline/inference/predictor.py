@@ -12,6 +12,7 @@ from pipeline.inference.cell_layout import CellLayout
 from pipeline.inference.cells import Cells
 from pipeline.inference.config import Activation, FlipAxis, InferenceConfig
 from pipeline.inference.ensemble import Ensemble
+from pipeline.inference.live_bytes import least_bytes
 from pipeline.inference.memory import CellStorage
 from pipeline.inference.precision import autocast_type
 from pipeline.inference.stream import Stream, Windows
@@ -70,6 +71,17 @@ class Predictor:
         i, j, k = (max(n, edge) for n, edge in zip(size, self.window, strict=True))
         grid = WindowGrid.lay((i, j, k), self.window, self._overlap)
         return CellLayout(grid, Order.of(grid.size))
+
+    def least_memory(self, num_channels: int, enough: int) -> int:
+        """Return what one window takes at the least, in bytes, without computing it.
+
+        Args:
+            num_channels: Of the input.
+            enough: Where a window cannot come near that many bytes, 0 is returned.
+        """
+        shape = (1, num_channels, *self.window)
+        needed = least_bytes(self.ensemble.networks[0], shape, enough)
+        return needed if self.dtype is None else needed * self.dtype.itemsize // 4
 
     def measure_memory(self, num_channels: int) -> int:
         """Compute one window and return how much memory that took, in bytes.

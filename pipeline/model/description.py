@@ -21,6 +21,7 @@ from pipeline.inference import (
     FlipAxis,
     InferenceConfig,
     Precision,
+    WindowSize,
     proven_precision,
 )
 from pipeline.manifest import Region, SegmentCode
@@ -78,7 +79,7 @@ class ModelDescription(BaseModel):
     study: StudyConfig
     preprocessing: Preprocessing
     network: NetworkConfig
-    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    patch_size: tuple[WindowSize, WindowSize, WindowSize] | None = None
     mirror_axes: tuple[FlipAxis, ...] = ()
     num_members: int = Field(default=1, ge=1, le=MAX_MEMBERS)
     inference: InferenceConfig

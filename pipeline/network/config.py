@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Size = tuple[int, int, int]
 Kernel = tuple[Literal[1, 3, 5, 7], Literal[1, 3, 5, 7], Literal[1, 3, 5, 7]]
 Stride = tuple[Literal[1, 2], Literal[1, 2], Literal[1, 2]]
 Preset = Literal["small", "medium", "large"]
+
+MAX_FEATURES, MAX_LEVELS = 2**14, 16
+"""Many times what anybody trains; a network beyond is a mistake, or made to cost memory."""
 
 # The networks, and which of the options below each takes; all take features, kernels and strides.
 OPTIONS: Mapping[str, frozenset[str]] = {
@@ -65,8 +68,11 @@ class NetworkConfig(BaseModel):
     preset: Preset | None = Field(
         default=None, description="Features and blocks of a residual_unet of this size."
     )
-    features: tuple[PositiveInt, ...] = Field(
-        default=(16, 32, 64, 128), min_length=3, description="Channels of each level."
+    features: tuple[Annotated[int, Field(ge=1, le=MAX_FEATURES)], ...] = Field(
+        default=(16, 32, 64, 128),
+        min_length=3,
+        max_length=MAX_LEVELS,
+        description="Channels of each level.",
     )
     kernel_sizes: tuple[Kernel, ...] | None = Field(
         default=None, description="Of each level's convolutions; none: 3 along every axis."
@@ -79,8 +85,8 @@ class NetworkConfig(BaseModel):
         description="Building blocks stacked at each level: convolutions; residual, transformer or "
         "MedNeXt blocks in the networks made of them. None: what suits the network.",
     )
-    expansion: PositiveInt | None = Field(
-        default=None, description="Widening inside the blocks of mednext; none: 2."
+    expansion: int | None = Field(
+        default=None, ge=1, le=64, description="Widening inside the blocks of mednext; none: 2."
     )
     upsampling: Literal["transposed", "linear"] = Field(
         default="transposed", description="Learned, or by interpolation."

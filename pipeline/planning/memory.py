@@ -5,15 +5,12 @@ alive or dies is counted. Activations grow with the voxels of a batch; weights, 
 optimiser do not.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.inference import autocast_type
+from pipeline.inference import LiveBytes, autocast_type
 from pipeline.main_memory import total_bytes
 from pipeline.manifest import Manifest
 from pipeline.network import build_network, count_parameters, gflops
@@ -116,57 +113,6 @@ def total_gb(device: torch.device) -> float:
     else:
         total = total_bytes()
     return total / BYTES_PER_GB
-
-
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that come alive in a block, in a forward and backward pass.
-
-    Attributes:
-        forward_peak: Most bytes alive at once until the backward pass begins.
-        backward_peak: Most bytes alive at once in it; gradients are among them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.forward_peak = self.backward_peak = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._began_backward = False
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        """Run an operation and look at what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                # The block's own new memory: what an operation only changes was there before.
-                if not self._is_given(storage, args):
-                    reference = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
-                    self._alive[storage._cdata] = (reference, storage.nbytes())
-        ended = [key for key, (reference, _) in self._alive.items() if reference.expired()]  # type: ignore[no-untyped-call]
-        for key in ended:
-            del self._alive[key]
-        num_bytes = sum(size for _, size in self._alive.values())
-        if torch._C._current_graph_task_id() != -1:
-            self._began_backward = True
-            self.backward_peak = max(self.backward_peak, num_bytes)
-        elif not self._began_backward:
-            self.forward_peak = max(self.forward_peak, num_bytes)
-        return made
-
-    def _is_given(self, storage: torch.UntypedStorage, args: tuple[object, ...]) -> bool:
-        if storage._cdata in self._alive:
-            return False
-        return any(
-            isinstance(given, torch.Tensor)
-            and given.untyped_storage().data_ptr() == storage.data_ptr()
-            for given in args
-        )
 
 
 def _precision(config: RunConfig, kind: str) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.postprocessing.rule import EACH_LABEL, Rule
+
+MAX_RULES = 5000
 
 
 class PostprocessingConfig(BaseModel):
@@ -23,7 +25,7 @@ class PostprocessingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Rule, ...] = Field(default=(), max_length=MAX_RULES)
     crf: CrfConfig | None = None
     crf_labels: tuple[str, ...] | None = None
     largest_change: Mapping[str, float] = {}

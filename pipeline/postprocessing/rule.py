@@ -17,6 +17,9 @@ from pydantic import (
 EACH_LABEL = "*"
 """The name in a rule that stands for each label."""
 
+MAX_REACH_MM = 100.0
+"""Of what shapes are changed by; what it costs grows with it."""
+
 Holes = Literal["3d", "axial", "coronal", "sagittal"]
 """Of a volume, or of each slice: of those that look along S, A or R."""
 
@@ -49,14 +52,14 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str
-    keep_largest: PositiveInt | None = None
-    min_volume_mm3: PositiveFloat | None = Field(default=None, allow_inf_nan=False)
+    keep_largest: PositiveInt | None = Field(default=None, le=10**6)
+    min_volume_mm3: PositiveFloat | None = Field(default=None, le=1e12, allow_inf_nan=False)
     touches: str | None = None
     inside: str | None = None
     one_per_side: Literal[True] | None = None
     fill_holes: Holes | None = None
-    close_mm: PositiveFloat | None = Field(default=None, allow_inf_nan=False)
-    smooth_mm: PositiveFloat | None = Field(default=None, allow_inf_nan=False)
+    close_mm: PositiveFloat | None = Field(default=None, le=MAX_REACH_MM, allow_inf_nan=False)
+    smooth_mm: PositiveFloat | None = Field(default=None, le=MAX_REACH_MM, allow_inf_nan=False)
     volume_ml: tuple[float, float] | None = None
 
     @model_validator(mode="after")

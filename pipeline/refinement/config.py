@@ -15,5 +15,5 @@ class RefinementConfig(CrfConfig):
         study: What to do with an odd image.
     """
 
-    band_mm: float = Field(default=BAND_MM, gt=0, allow_inf_nan=False)
+    band_mm: float = Field(default=BAND_MM, gt=0, le=1000, allow_inf_nan=False)
     study: StudyConfig = StudyConfig()

@@ -10,10 +10,10 @@ from functools import partial
 
 import torch
 
-from pipeline.errors import StudyError
+from pipeline.errors import ModelError, StudyError
 from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream
 from pipeline.main_memory import PeakMeter, resident_bytes
-from pipeline.model import Model
+from pipeline.model import Model, ModelDescription
 from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
 from pipeline.progress import timed
 from pipeline.segmentation.study import BYTES_PER_GB, PreparedStudy, Segmentation
@@ -33,6 +33,9 @@ NOTHING_FOUND = "no voxel was labelled; check modality, spacing and field of vie
 UNCERTAIN_BYTES = 5
 """That a voxel takes on average to remember which voxels are uncertain: about a tenth of them."""
 
+MAX_WINDOWS = 2**18
+"""Of one study: eight times what 1024^3 voxels take with windows of 64^3 that overlap by half."""
+
 Advance = Callable[[str, int, int], None]
 """Called with what is being done, how many steps of it are done, and how many there are."""
 
@@ -44,6 +47,9 @@ class Segmenter:
         model: Its networks are copied.
         device: To compute on.
         max_bytes: Of main memory that this process may take; None: all that is free.
+
+    Raises:
+        ModelError: If this machine has not the memory for a single window.
     """
 
     def __init__(self, model: Model, device: torch.device, max_bytes: int | None = None) -> None:
@@ -57,7 +63,10 @@ class Segmenter:
             description.mirror_axes,
             description.activation,
         )
-        self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
+        try:
+            self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
+        except NotEnoughMemory as error:
+            raise _window_too_large(description, error) from error
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
@@ -194,6 +203,15 @@ class Segmenter:
         except StudyError:
             return False
 
+    def _check_windows(self, case: str, size: tuple[int, int, int], num_windows: int) -> None:
+        if num_windows <= MAX_WINDOWS:
+            return
+        hours = num_windows * self._budget.window_s / 3600
+        found = f"a prediction of {size} voxels takes {num_windows} windows, about {hours:.3g} "
+        found += f"hours; at most {MAX_WINDOWS} are computed"
+        remedy = "Set a larger inference.window or a smaller inference.overlap; check the spacing."
+        raise StudyError(case, found, remedy)
+
     def _plan(self, study: PreparedStudy, elsewhere_bytes: int) -> tuple[Stream, int]:
         """Return how to keep sums of logits, and the peak of main memory to expect."""
         label_type = smallest_label_type(max(self.description.labels.values()))
@@ -202,7 +220,9 @@ class Segmenter:
         held_bytes += UNCERTAIN_BYTES * study.grid.num_voxels * self._has_field
         held_bytes += 0 if study.volume is None else study.volume.data_CIJK.nbytes
         size = study.working.placement.working.shape
-        padded = self.predictor.lay(size).grid.size
+        grid = self.predictor.lay(size).grid
+        self._check_windows(study.case, size, grid.num_windows)
+        padded = grid.size
         padded_bytes = 4 * len(self.description.channels) * math.prod(padded)
         held_bytes += padded_bytes * (padded != size)
         try:
@@ -213,6 +233,14 @@ class Segmenter:
             remedy += "inference.overlap."
             raise _too_large(study.case, what, error, remedy) from error
         return Stream(storage, study.working.shadows), peak
+
+
+def _window_too_large(description: ModelDescription, error: NotEnoughMemory) -> ModelError:
+    needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
+    found = f"one window of {list(description.inference.window or ())} voxels takes at least "
+    found += f"{needed:.1f} GB of memory with the model {description.name!r}, but only "
+    found += f"{limit:.1f} GB are free"
+    return ModelError("inference.window", found, "Set a smaller inference.window, or free memory.")
 
 
 def _too_large(case: str, what: str, error: NotEnoughMemory, remedy: str) -> StudyError:

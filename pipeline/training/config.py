@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.admission import AdmissionConfig
 from pipeline.evaluation import EvaluationConfig
-from pipeline.inference import InferenceConfig, Precision
+from pipeline.inference import InferenceConfig, Precision, WindowSize
 from pipeline.losses import LossConfig
 from pipeline.manifest import DataPlace
 from pipeline.network import NetworkConfig
@@ -38,7 +38,10 @@ class DataConfig(DataPlace):
         default=None, description="Make this synthetic cohort in `root` and train on it."
     )
     folds: int = Field(
-        default=5, ge=2, description="Parts of the cases, where the manifest sets no split."
+        default=5,
+        ge=2,
+        le=1000,
+        description="Parts of the cases, where the manifest sets no split.",
     )
     fold: int | Literal["all"] = Field(
         default=0,
@@ -79,10 +82,10 @@ class TrainingConfig(BaseModel):
     max_iterations: int | None = Field(default=None, ge=1, description="Batches.")
     max_epochs: int | None = Field(default=None, ge=1, description="Rows of metrics.csv.")
     iterations_per_epoch: int = Field(default=50, ge=1, description="Batches per row.")
-    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+    patch_size: tuple[WindowSize, WindowSize, WindowSize] = Field(
         default=(64, 64, 64), description="Working voxels along R, A, S."
     )
-    batch_size: int = Field(default=2, ge=1, description="Patches per iteration.")
+    batch_size: int = Field(default=2, ge=1, le=4096, description="Patches per iteration.")
     foreground_share: float = Field(
         default=0.67, ge=0, le=1, description="Of patches that are placed on a labelled voxel."
     )
@@ -122,7 +125,7 @@ class TrainingConfig(BaseModel):
         "computes in a fixed order, which is slower; networks and losses that need an operation "
         "without such a form are refused.",
     )
-    num_workers: int = Field(default=1, ge=0, description="Processes that prepare patches.")
+    num_workers: int = Field(default=1, ge=0, le=256, description="Processes that prepare patches.")
     validate_every_epochs: int = Field(
         default=10, ge=1, description="Epochs from one validation to the next."
     )

@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.manifest import ChannelSchemes, Scheme
 
-SpacingMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SpacingMm = Annotated[float, Field(ge=1e-4, le=1000, allow_inf_nan=False)]
 Triple = tuple[SpacingMm, SpacingMm, SpacingMm]
+
+Intensity = Annotated[float, Field(ge=-1e15, le=1e15)]
+
+MAX_MARGIN_MM = 10_000
 
 
 class PreprocessingConfig(ChannelSchemes):
@@ -20,6 +24,7 @@ class PreprocessingConfig(ChannelSchemes):
     crop_margin_mm: float = Field(
         default=10.0,
         ge=0,
+        le=MAX_MARGIN_MM,
         allow_inf_nan=False,
         description="Kept around the foreground's bounding box, in mm.",
     )
@@ -43,10 +48,10 @@ class ChannelNormalisation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Scheme
-    low: float = 0.0
-    high: float = 1.0
-    mean: float = 0.0
-    std: float = Field(default=1.0, gt=0)
+    low: Intensity = 0.0
+    high: Intensity = 1.0
+    mean: Intensity = 0.0
+    std: float = Field(default=1.0, ge=1e-9, le=1e15)
     hounsfield: bool = False
 
     @model_validator(mode="before")
@@ -70,7 +75,7 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spacing_mm: Triple
-    crop_margin_mm: float = Field(ge=0, allow_inf_nan=False)
+    crop_margin_mm: float = Field(ge=0, le=MAX_MARGIN_MM, allow_inf_nan=False)
     channels: tuple[ChannelNormalisation, ...]
 
 

@@ -1,11 +1,12 @@
 """What the training cases look like, and the preprocessing that follows from it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import NORMALISE_OTHERWISE, Channel
@@ -16,6 +17,8 @@ from pipeline.volume import Grid, LabelMap, Volume
 
 SAMPLES_PER_CASE = 10_000
 """Foreground voxels drawn from each case for the intensity statistics."""
+
+Count = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class ChannelStatistics(BaseModel):
@@ -52,8 +55,8 @@ class LabelStatistics(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: int
-    num_cases: int
+    value: Count
+    num_cases: Count
     volume_ml: tuple[float, float, float]
     range_ml: tuple[float, float] | None = None
 
@@ -78,10 +81,10 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_cases: int
+    num_cases: Annotated[Count, Field(ge=1)]
     spacing_mm: tuple[float, float, float]
     spacing_range_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
-    shape: tuple[int, int, int]
+    shape: tuple[Count, Count, Count]
     channels: tuple[ChannelStatistics, ...]
     spacing_percentiles_mm: Percentiles | None = None
     shape_percentiles: Percentiles | None = None

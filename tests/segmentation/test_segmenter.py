@@ -1,5 +1,8 @@
+import math
+import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.errors import StudyError
+from pipeline.errors import ModelError, StudyError
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
@@ -266,6 +269,38 @@ def test_a_prediction_that_would_not_fit_is_refused_before_any_window(study, spa
     assert not segmenter.fits(prepared, 0)
     assert Segmenter(model, CPU).fits(prepared, 0)
     assert not Segmenter(model, CPU).fits(prepared, 10**15), "others leave no room"
+
+
+def test_a_window_that_no_memory_holds_is_refused_before_it_is_computed(spacing_mm, monkeypatch):
+    monkeypatch.setattr("pipeline.inference.budget.available_bytes", lambda: 10**10)
+    described = describe(spacing_mm)
+    inference = described.inference.model_copy(update={"window": (1024, 1024, 1024)})
+    described = described.model_copy(update={"inference": inference})
+    network = build_network(NetworkConfig(features=(8, 16, 16)), 1, 3)
+    before = psutil.Process().memory_info().rss
+    began = time.monotonic()
+    # 8 channels of 2^30 voxels are 34 GB, the image 4 more, and a convolution makes another 34.
+    found = r"inference\.window: .* at least (\d+)\.\d GB.*10\.0 GB"
+    with pytest.raises(ModelError, match=found) as caught:
+        Segmenter(Model(described, (network,)), CPU)
+    assert time.monotonic() - began < 2
+    assert psutil.Process().memory_info().rss - before < 3e8
+    assert 73 <= int(re.search(r"at least (\d+)", str(caught.value))[1]) < 200
+
+
+def test_a_study_of_more_windows_than_are_computed_is_refused_with_what_it_would_take(
+    study, spacing_mm, monkeypatch
+):
+    segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU)
+    prepared = segmenter.prepare(study)
+    i, j, k = prepared.working.placement.working.shape
+    number = math.prod(max(0, math.ceil((n - 8) / 4)) + 1 for n in (i, j, k))
+    monkeypatch.setattr("pipeline.segmentation.segmenter.MAX_WINDOWS", number - 1)
+    found = rf"case: a prediction of .* takes {number} windows, about .* hours.* Set a larger"
+    with pytest.raises(StudyError, match=found):
+        segmenter.segment(prepared)
+    monkeypatch.setattr("pipeline.segmentation.segmenter.MAX_WINDOWS", number)
+    segmenter.segment(prepared)
 
 
 def test_memory_is_predicted_and_measured(study, spacing_mm):

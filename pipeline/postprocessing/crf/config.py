@@ -1,8 +1,8 @@
 """Parameters of the conditional random field."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Normalisation = Literal["row", "symmetric"]
 
@@ -11,6 +11,10 @@ FEW_CLASSES = 8
 
 MOST_SLOTS = 4
 """Probabilities that are kept of each voxel where there are more classes, the largest ones."""
+
+MAX_ITERATIONS = 100
+
+Cost = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class CrfConfig(BaseModel):
@@ -38,14 +42,14 @@ class CrfConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    theta_position_mm: float = Field(default=3.0, gt=0, allow_inf_nan=False)
-    theta_intensity: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    weight_appearance: float = Field(default=3.0, ge=0, allow_inf_nan=False)
-    theta_smoothness_mm: float = Field(default=2.0, gt=0, allow_inf_nan=False)
-    weight_smoothness: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    iterations: PositiveInt = 5
+    theta_position_mm: float = Field(default=3.0, ge=1e-3, le=1000, allow_inf_nan=False)
+    theta_intensity: float = Field(default=0.5, ge=1e-3, le=1e6, allow_inf_nan=False)
+    weight_appearance: float = Field(default=3.0, ge=0, le=1e6, allow_inf_nan=False)
+    theta_smoothness_mm: float = Field(default=2.0, ge=1e-3, le=1000, allow_inf_nan=False)
+    weight_smoothness: float = Field(default=1.0, ge=0, le=1e6, allow_inf_nan=False)
+    iterations: int = Field(default=5, ge=1, le=MAX_ITERATIONS)
     normalisation: Normalisation = "row"
-    compatibility: tuple[tuple[FiniteFloat, ...], ...] | None = None
+    compatibility: tuple[tuple[Cost, ...], ...] | None = None
 
     @model_validator(mode="after")
     def _is_square(self) -> "CrfConfig":
