@@ -38,6 +38,7 @@ LABEL_MIN_EQUAL_PAIRS = 0.75
 """Share of equal neighbours above which whole numbers are taken for labels; see below."""
 
 CONVERT_REMEDY = "Make the file anew from its source."
+COPY_REMEDY = "Copy or convert the file again."
 
 
 def volume_shape(path: Path, sizes: Sequence[int]) -> tuple[int, int, int, int]:
@@ -98,7 +99,7 @@ def check_stored_bytes(path: Path, num_bytes: int, stored: int, *, compressed: b
             path.name,
             f"header promises {num_bytes} bytes of voxels but the file has {max(stored, 0)} {kind} "
             "for them: it is truncated, or the header is wrong",
-            "Copy or convert the file again.",
+            COPY_REMEDY,
         )
 
 

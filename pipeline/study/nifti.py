@@ -6,29 +6,26 @@ what must hold is checked here and said to the user. Extensions are never read.
 Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the standard's.
 """
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import array_from_file
 
 from pipeline.errors import StudyError
 from pipeline.study.checks import (
     CONVERT_REMEDY,
     check_affine,
     check_num_voxels,
-    check_stored_bytes,
     volume_shape,
 )
 from pipeline.study.header import SPATIAL_UNITS_MASK, geometry_header
 from pipeline.study.place import ORIENTATION_UNKNOWN
+from pipeline.study.stored import Stored, read_start
 from pipeline.study.study import GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
 
@@ -39,8 +36,6 @@ Real files with both agree within 1e-5 mm; but near half a turn the float32 quat
 about 0.2 mm over 300 mm.
 """
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_DRAIN_BYTES = 1 << 20
 _UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}
 
 
@@ -61,15 +56,11 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
     Raises:
         StudyError: If the file is not NIfTI, torn, or describes no volume in space.
     """
-    try:
-        header, compressed = _read_header(path)
-        layout = _read_layout(path, header)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _torn(path, error) from error
+    header, compressed = _read_header(path)
+    layout = _read_layout(path, header)
     check_num_voxels(path, layout.shape_IJKN, config)
-    num_bytes = int(np.prod(layout.shape_IJKN, dtype=object)) * layout.dtype.itemsize
-    stored = path.stat().st_size - (0 if compressed else layout.offset)
-    check_stored_bytes(path, num_bytes, stored, compressed=compressed)
+    stored = Stored(path.name, path, skip=layout.offset, deflated=compressed)
+    stored.check(int(np.prod(layout.shape_IJKN, dtype=object)) * layout.dtype.itemsize)
     with np.errstate(over="ignore", invalid="ignore"):
         affine, warnings = _read_affine(path, header, layout.shape_IJKN)
     return ImageFile(
@@ -78,23 +69,12 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
         affine=affine,
         header=geometry_header(header),
         warnings=warnings,
-        load=partial(_load, path, layout),
-    )
-
-
-def _open(path: Path) -> tuple[IO[bytes], bool]:
-    """Open a file by its content, since names lie; tell whether it is gzipped."""
-    with path.open("rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-    return (
-        (cast(IO[bytes], gzip.open(path, "rb")), True) if compressed else (path.open("rb"), False)
+        load=partial(_load, stored, layout),
     )
 
 
 def _read_header(path: Path) -> tuple[GeometryHeader, bool]:
-    file, compressed = _open(path)
-    with file:
-        block = file.read(nib.Nifti2Header.sizeof_hdr)
+    block, compressed = read_start(path, nib.Nifti2Header.sizeof_hdr)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         for endianness, order in (("<", "little"), (">", "big")):
             size = int.from_bytes(block[:4], cast(Any, order))
@@ -189,29 +169,10 @@ def _read_qform(header: GeometryHeader) -> Affine | None:
     return qform if np.isfinite(qform).all() else None
 
 
-def _load(path: Path, layout: _Layout) -> npt.NDArray[Any]:
-    try:
-        file, _ = _open(path)
-        with file:
-            voxels = array_from_file(
-                layout.shape_IJKN, layout.dtype, file, layout.offset, mmap=False
-            )
-            # gzip compares its checksum only at the end of the stream.
-            while file.read(_DRAIN_BYTES):
-                pass
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise _torn(path, error) from error
+def _load(stored: Stored, layout: _Layout) -> npt.NDArray[Any]:
+    voxels = stored.voxels(layout.shape_IJKN, layout.dtype)
     if layout.slope != 1 or layout.inter != 0:
         # Overflow gives infinity, which the checks on intensities find.
         with np.errstate(over="ignore", invalid="ignore"):
             voxels = voxels * layout.slope + layout.inter
-    return np.asarray(voxels)
-
-
-def _torn(path: Path, error: Exception) -> StudyError:
-    """Return the error to show; library texts are left out, they hold paths and addresses."""
-    if isinstance(error, OSError) and error.strerror:
-        return StudyError(path.name, f"cannot be opened ({error.strerror})", "Check the file.")
-    damaged = isinstance(error, zlib.error | gzip.BadGzipFile)
-    found = "compressed data are damaged" if damaged else "file ends before its last voxel"
-    return StudyError(path.name, found, "Copy or convert the file again.")
+    return voxels

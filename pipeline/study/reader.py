@@ -22,16 +22,17 @@ from pipeline.study.dicom import (
     is_dicom,
     open_dicom,
 )
-from pipeline.study.itk import open_itk
 from pipeline.study.nifti import open_nifti
 from pipeline.study.study import (
     NIFTI_SUFFIXES,
+    TEXT_SUFFIXES,
     VOLUME_SUFFIXES,
     ImageFile,
     Study,
     StudyConfig,
 )
-from pipeline.study.text_header import voxel_files
+from pipeline.study.text_header import read_text_header
+from pipeline.study.text_volume import open_text_volume
 from pipeline.volume import LabelMap, Volume, smallest_label_type
 
 LABEL_TOLERANCE = 1e-3
@@ -152,7 +153,7 @@ def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageF
         raise StudyError(path.name, "file is empty", "Copy or convert the file again.")
     if name.endswith(NIFTI_SUFFIXES):
         return open_nifti(path, config)
-    return open_itk(path, config)
+    return open_text_volume(path, config)
 
 
 def _check_there(path: Path) -> None:
@@ -188,6 +189,18 @@ def source_files(source: Source) -> tuple[Path, ...]:
     """
     source = resolve_source(source)
     return source.files if isinstance(source, DicomSeries) else (source, *voxel_files(source))
+
+
+def voxel_files(path: Path) -> tuple[Path, ...]:
+    """Return the files besides `path` that hold its voxels: a detached header has one.
+
+    Raises:
+        StudyError: If the header cannot be read, or takes its voxels from another folder.
+    """
+    if not path.name.lower().endswith(TEXT_SUFFIXES):
+        return ()
+    data_path = read_text_header(path).data_path
+    return () if data_path == path else (data_path,)
 
 
 def _check_channels(files: Sequence[ImageFile], case: str, num_channels: int) -> None:

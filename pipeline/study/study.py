@@ -16,8 +16,8 @@ from pipeline.study.place import Place
 from pipeline.volume import Affine, Grid, Volume
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + ITK_SUFFIXES
+TEXT_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + TEXT_SUFFIXES
 """The file name endings that `read_study` reads, whatever their case."""
 
 

@@ -1,31 +1,59 @@
-"""The text that begins NRRD and MetaImage files, and the soundness of the bytes behind it.
+"""The text that begins NRRD and MetaImage files: lines in their canonical form, or a refusal.
 
-SimpleITK reads damaged compressed MetaImages without an error, leaving wrong voxels, and allocates
-before it looks; so what can be known from the file alone is checked here first.
+Nothing but what is read here decides what is read from the disk. A line that another program might
+understand in another way (other separators, line ends or spellings, a field given twice) is refused
+by its number or name, and voxels come from the folder of their header alone.
 
 Source: teem.sourceforge.net/nrrd/format.html; itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
 import os
 import re
-import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import StudyError
-from pipeline.study.checks import CONVERT_REMEDY, check_stored_bytes
-from pipeline.study.study import ITK_SUFFIXES
+from pipeline.outside import open_ordinary
+from pipeline.study.checks import CONVERT_REMEDY
+from pipeline.study.stored import Stored, bytes_named
+from pipeline.volume import Affine
 
 _MAX_HEADER_BYTES = 1 << 22
-_NRRD_FIELD = re.compile(rb"^([^:#\r\n]+): ?([^\r\n]*)", re.MULTILINE)
-_META_FIELD = re.compile(rb"^(\w+)[ \t]*=[ \t]*([^\r\n]*)", re.MULTILINE)
+_MAGIC = re.compile(rb"NRRD000[1-6]\r?\n")
+_NRRD_END = re.compile(rb"\n\r?\n")
+_NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]*): (.*)")
 _META_END = re.compile(rb"^ElementDataFile[ \t]*=[^\n]*\n?", re.MULTILINE)
-_NRRD_END = re.compile(rb"\r?\n\r?\n")
-_NRRD_ORIENTATION = ("space", "space dimension")
-_META_ORIENTATION = ("transformmatrix", "orientation", "rotation")
-_CHUNK_BYTES = 1 << 20
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-_NRRD_GZIP = ("gzip", "gz")
+_META_FIELD = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*=(.*)", re.ASCII)
+_ODD_BYTE = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?|[+-]?(nan|inf)", re.I)
+
+NRRD_FIELDS = {
+    name.replace(" ", ""): name
+    for name in (
+        "content", "number", "type", "dimension", "space", "space dimension", "sizes", "spacings",
+        "thicknesses", "axis mins", "axis maxs", "space directions", "centers", "centerings",
+        "labels", "units", "min", "max", "old min", "old max", "block size", "endian", "encoding",
+        "line skip", "byte skip", "kinds", "sample units", "space units", "space origin",
+        "measurement frame", "data file",
+    )
+}  # fmt: skip
+"""All that the format has, by their names without the spaces, which it allows too."""
+
+META_FIELDS = frozenset({
+    "ObjectType", "NDims", "BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB",
+    "CompressedData", "CompressedDataSize", "TransformMatrix", "Rotation", "Orientation", "Offset",
+    "Position", "Origin", "ElementSize", "ElementSpacing", "DimSize", "HeaderSize",
+    "ElementNumberOfChannels", "ElementToIntensityFunctionSlope",
+    "ElementToIntensityFunctionOffset", "ElementType", "ElementDataFile", "DistanceUnits",
+})  # fmt: skip
+"""Those that say what the voxels are; a file may have others, which say nothing here."""
+
+_META_BY_LOWER = {name.lower(): name for name in META_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -33,44 +61,104 @@ class TextHeader:
     """The text of an NRRD or MetaImage header.
 
     Attributes:
-        is_nrrd: Whether the file is NRRD, else it is MetaImage.
-        fields: Values by lower-case name.
+        path: The file with the text.
+        is_nrrd: Whether it is NRRD, else it is MetaImage.
+        fields: Values by name; as the format's manual has them.
         data_path: The file that holds the voxels.
-        offset: Where they begin in it.
+        offset: Where they begin in it, as far as the text tells by its end.
     """
 
+    path: Path
     is_nrrd: bool
-    fields: dict[str, str]
+    fields: Mapping[str, str] = field(repr=False)
     data_path: Path
     offset: int
 
-    @property
-    def has_orientation(self) -> bool:
-        """Whether the file says how its axes lie in the patient."""
-        names = _NRRD_ORIENTATION if self.is_nrrd else _META_ORIENTATION
-        return any(name in self.fields for name in names)
+    def whole(self, name: str, count: int, default: int | None = None) -> tuple[int, ...]:
+        """Return the `count` whole numbers of a field.
+
+        Args:
+            name: Of the field.
+            count: How many it must have.
+            default: For each of them, if the file may lack the field.
+
+        Raises:
+            StudyError: If the field is missing, or has other values.
+        """
+        if default is not None and name not in self.fields:
+            return (default,) * count
+        words = self.needed(name).split()
+        if len(words) != count or not all(_INTEGER.fullmatch(word) for word in words):
+            raise self.wrong(name, f"is not {count} whole number(s)")
+        return tuple(int(word) for word in words)
+
+    def real(self, name: str, count: int) -> tuple[float, ...] | None:
+        """Return the `count` numbers of a field, some perhaps not finite; None if it is missing.
+
+        Raises:
+            StudyError: If the field has other values.
+        """
+        return self.numbers(name, self.fields[name].split(), count) if name in self.fields else None
+
+    def numbers(self, name: str, words: Sequence[str], count: int) -> tuple[float, ...]:
+        """Return the numbers that words of a field stand for.
+
+        Raises:
+            StudyError: If they are no numbers, or not `count`.
+        """
+        if len(words) != count or not all(_NUMBER.fullmatch(word) for word in words):
+            raise self.wrong(name, f"is not {count} numbers")
+        return tuple(float(word) for word in words)
+
+    def needed(self, name: str) -> str:
+        """Return the value of a field that every file must have.
+
+        Raises:
+            StudyError: If this one lacks it.
+        """
+        if name not in self.fields:
+            raise StudyError(self.path.name, f"header lacks {name}", CONVERT_REMEDY)
+        return self.fields[name]
+
+    def wrong(self, name: str, how: str) -> StudyError:
+        """Return the error that says what is wrong with a field; its value may be any text."""
+        return StudyError(self.path.name, f"{name} in the header {how}", CONVERT_REMEDY)
+
+
+@dataclass(frozen=True)
+class TextVolume:
+    """What such a header says of the voxels.
+
+    Attributes:
+        shape_IJKN: Number of voxels along each axis, and number of volumes.
+        dtype: Of one voxel, with its byte order.
+        affine_lps: `(4, 4)` float64, voxel index to LPS+ world, in mm.
+        warnings: What is odd about it.
+        stored: Where the bytes are.
+    """
+
+    shape_IJKN: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    affine_lps: Affine
+    warnings: tuple[str, ...]
+    stored: Stored
 
     @property
-    def is_compressed(self) -> bool:
-        """Whether the voxels are stored in other than plain bytes."""
-        if self.is_nrrd:
-            return self.fields.get("encoding", "raw").lower() != "raw"
-        return self.fields.get("compresseddata", "").lower().startswith(("t", "1"))
+    def num_bytes(self) -> int:
+        """Bytes of all voxels."""
+        return int(np.prod(self.shape_IJKN, dtype=object)) * self.dtype.itemsize
 
 
 def read_text_header(path: Path) -> TextHeader:
     """Read the text before the voxels, or in the file beside them.
 
     Raises:
-        StudyError: If the file cannot be opened, is of another kind, or its voxels' file is gone.
+        StudyError: If the file cannot be opened, is of another kind, has a line that could be
+            understood in two ways, or takes its voxels from elsewhere.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(_MAX_HEADER_BYTES)
-    except OSError as error:
-        found = f"cannot be opened ({error.strerror})"
-        raise StudyError(path.name, found, "Check the file.") from error
-    is_nrrd = start.startswith(b"NRRD")
+    with bytes_named(path.name), open_ordinary(path) as file:
+        start = file.read(_MAX_HEADER_BYTES)
+    is_nrrd = _MAGIC.match(start) is not None
     end = (_NRRD_END if is_nrrd else _META_END).search(start)
     if end is None and not (is_nrrd and len(start) < _MAX_HEADER_BYTES):
         raise StudyError(
@@ -79,86 +167,80 @@ def read_text_header(path: Path) -> TextHeader:
             "Check what the file is; convert it to .nii.gz.",
         )
     num_bytes = end.end() if end else len(start)
-    found_fields = (_NRRD_FIELD if is_nrrd else _META_FIELD).findall(start[:num_bytes])
-    fields = {
-        name.decode("latin-1").lower(): value.decode("latin-1").strip()
-        for name, value in found_fields
-    }
-    return TextHeader(is_nrrd, fields, *_locate(path, fields, num_bytes, is_nrrd=is_nrrd))
+    text = start[:num_bytes]
+    if _ODD_BYTE.search(text):
+        found = "header has control characters, or lines that end in a carriage return alone"
+        raise StudyError(path.name, found, CONVERT_REMEDY)
+    # As names of files are: what is no UTF-8 stays what it is.
+    lines = [line.removesuffix("\r") for line in os.fsdecode(text).split("\n")]
+    fields = _collect(path, _nrrd_fields(path, lines) if is_nrrd else _meta_fields(path, lines))
+    data = fields.get("data file", "LOCAL") if is_nrrd else fields["ElementDataFile"]
+    if data in ("LOCAL", "Local", "local"):
+        return TextHeader(path, is_nrrd, fields, path, num_bytes)
+    return TextHeader(path, is_nrrd, fields, _beside(path, data), 0)
 
 
-def voxel_files(path: Path) -> tuple[Path, ...]:
-    """Return the files besides `path` that hold its voxels: a detached header has one.
+def _nrrd_fields(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines[1:], start=2):
+        if not line or line.startswith("#"):
+            continue
+        key, is_key, _ = line.partition(":=")
+        name = "".join(key.lower().split())
+        if is_key and ": " not in key and name not in NRRD_FIELDS:
+            continue
+        parts = _NRRD_FIELD.fullmatch(line)
+        name = parts[1].replace(" ", "").lower() if parts else ""
+        if parts is None or name not in NRRD_FIELDS:
+            raise _odd_line(path, number)
+        yield NRRD_FIELDS[name], parts[2].strip(" \t")
 
-    Raises:
-        StudyError: As for `read_text_header`.
+
+def _meta_fields(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        parts = _META_FIELD.fullmatch(line)
+        if parts is None or _META_BY_LOWER.get(parts[1].lower(), parts[1]) != parts[1]:
+            raise _odd_line(path, number)
+        if parts[1] in META_FIELDS:
+            yield parts[1], parts[2].strip(" \t")
+
+
+def _odd_line(path: Path, number: int) -> StudyError:
+    found = f"line {number} of the header is no field in its canonical form"
+    return StudyError(path.name, found, CONVERT_REMEDY)
+
+
+def _collect(path: Path, fields: Iterator[tuple[str, str]]) -> dict[str, str]:
+    collected: dict[str, str] = {}
+    for name, value in fields:
+        if name in collected:
+            raise StudyError(path.name, f"header gives {name} twice", CONVERT_REMEDY)
+        collected[name] = value
+    return collected
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Return the file that a header names, which must lie in the header's own folder, or below.
+
+    The file itself may be a link: to a content store, where data are under version control.
     """
-    if not path.name.lower().endswith(ITK_SUFFIXES):
-        return ()
-    data_path = read_text_header(path).data_path
-    return () if data_path == path else (data_path,)
-
-
-def check_length(path: Path, text: TextHeader, num_bytes: int) -> None:
-    """Refuse a file that is too short for `num_bytes` of voxels, without reading them.
-
-    Raises:
-        StudyError: If the voxels cannot all be there.
-    """
-    stored = text.data_path.stat().st_size - text.offset
-    declared = text.fields.get("compresseddatasize", "")
-    if text.is_compressed and declared.isdecimal():
-        check_stored_bytes(path, int(declared), stored, compressed=False)
-    check_stored_bytes(path, num_bytes, stored, compressed=text.is_compressed)
-
-
-def check_compressed(path: Path, text: TextHeader, num_bytes: int) -> None:
-    """Inflate compressed voxels once, a piece at a time, to hold them against their checksum.
-
-    Raises:
-        StudyError: If the stream is damaged or ends before `num_bytes`.
-    """
-    deflated = not text.is_nrrd or text.fields.get("encoding", "").lower() in _NRRD_GZIP
-    if not text.is_compressed or not deflated:
-        return
-    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
-    num_inflated = 0
-    try:
-        with text.data_path.open("rb") as file:
-            file.seek(text.offset)
-            while not inflater.eof and (chunk := file.read(_CHUNK_BYTES)):
-                while chunk:
-                    num_inflated += len(inflater.decompress(chunk, _CHUNK_BYTES))
-                    chunk = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise StudyError(path.name, "compressed data are damaged", CONVERT_REMEDY) from error
-    if not inflater.eof or num_inflated < num_bytes:
-        raise StudyError(path.name, "file ends before its last voxel", CONVERT_REMEDY)
-
-
-def _locate(
-    path: Path, fields: dict[str, str], num_bytes: int, *, is_nrrd: bool
-) -> tuple[Path, int]:
-    """Return the file with the voxels and where they begin in it."""
-    nrrd_name = fields.get("data file", fields.get("datafile", "LOCAL"))
-    name = nrrd_name if is_nrrd else fields["elementdatafile"]
-    if name.upper() == "LOCAL":
-        return path, num_bytes
-    if "%" in name or name.upper().startswith("LIST"):
+    if "%" in name or re.split(r"[ \t]", name)[0].upper() == "LIST":
         raise StudyError(path.name, "voxels are spread over several files", CONVERT_REMEDY)
     data_path = path.parent / name
-    # By the text alone: links to a store elsewhere are usual where data are under version control.
-    spelled, folder = (os.path.normpath(each.absolute()) for each in (data_path, path.parent))
-    if not Path(spelled).is_relative_to(folder):
+    climbs = not name or ".." in Path(name).parts
+    # Links to folders are followed here: what they lead to may lie elsewhere.
+    if climbs or not data_path.parent.resolve().is_relative_to(path.parent.resolve()):
         raise StudyError(
             path.name,
             "the header takes its voxels from another folder",
             "Put both files in one folder, and name the other by its name alone.",
         )
     if not data_path.is_file():
+        kind = "no ordinary file" if data_path.exists() else "missing"
         raise StudyError(
             path.name,
-            f"the file with its voxels, {data_path.name}, is missing",
+            f"the file with its voxels, {data_path.name}, is {kind}",
             "Put it beside the header.",
         )
-    return data_path, 0
+    return data_path

@@ -84,6 +84,17 @@ def test_paths_that_are_no_volume(tmp_path):
         assert str(tmp_path) not in str(error.value)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"])
+def test_what_is_no_ordinary_file_is_named_at_once(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"device{suffix}").symlink_to("/dev/zero")
+    for kind in ("pipe", "device"):
+        found = rf"{kind}{suffix}: it is a {kind}, no ordinary file"
+        for read in (open_volume, read_label_map):
+            with pytest.raises(StudyError, match=found):
+                read(tmp_path / f"{kind}{suffix}")
+
+
 def test_max_voxels(save):
     with pytest.raises(
         StudyError, match=r"210 voxels \(5, 6, 7, 1\), more than study.max_voxels=209"
