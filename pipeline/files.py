@@ -1,21 +1,38 @@
 """Write files so that a killed run never leaves one that looks finished; name files by content."""
 
+import functools
 import hashlib
 import os
 import re
 import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.disk import errors_named
-from pipeline.ownership import PRIVATE, WRITTEN, make_folder, make_way, set_aside
+from pipeline.ownership import WRITTEN, make_folder, make_way, set_aside
+from pipeline.private import PRIVATE
 
 _TEMPORARY = ".writing-"
-_MADE_HERE = re.compile(rf"{re.escape(_TEMPORARY)}\w{{8}}")
-_PART = re.compile(r"file(\..*)?|new|salt")
-"""What a temporary folder holds."""
+_MADE_HERE = re.compile(rf"{re.escape(_TEMPORARY)}(?P<pid>\d+-)?\w{{8}}")
+"""Earlier versions put no number of a process into the name, and no lock into the folder."""
+_LOCK = "lock"
+_PART = re.compile(rf"file(\..*)?|\.tmp\w+|new|salt|{_LOCK}")
+"""What a temporary folder holds; safetensors writes to a file of its own first."""
+
+_KEYS = re.compile(r"keys-\w{8}")
+_KEY_PART = re.compile(r"(ca|cert|key)\.pem")
+_WITNESS = re.compile("trivox-[0-9a-f]{32}")
+"""What a run on a cluster has in the private folder."""
+
+_MADE_WITHIN_S = 2.0
+"""That a run may take to lock a folder that it has just made."""
+
+_LONG_S = 24 * 3600.0
+"""After which a folder is left over whose lock cannot tell, or of a version without locks."""
 
 
 @contextmanager
@@ -37,7 +54,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         suffix = "".join(target.suffixes[-2:]) if target.suffix == ".gz" else target.suffix
         temporary = folder / f"file{suffix}"
         yield temporary
-        _to_disk(temporary)
+        _publish(temporary, folder, target)
         make_way(target, temporary)
         temporary.replace(target)
 
@@ -59,7 +76,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         for written in temporary.rglob("*"):
             if written.is_file():
-                _to_disk(written)
+                _publish(written, folder, target)
         if os.path.lexists(target) and not target.is_dir():
             set_aside(target)
         try:
@@ -74,20 +91,96 @@ def sweep(folder: Path) -> None:
     written = folder / WRITTEN
     places = [folder / record.relative_to(written) for record in written.rglob("*/")]
     for place in (folder, folder / PRIVATE, *places):
-        for found in place.glob(f"{_TEMPORARY}*"):
-            if not _MADE_HERE.fullmatch(found.name) or not found.is_dir():
-                continue
-            if all(_PART.fullmatch(each.name) for each in found.iterdir()):
+        for found in _left_in(place):
+            shutil.rmtree(found, ignore_errors=True)
+    with suppress(OSError):
+        for found in (folder / PRIVATE).iterdir():
+            if _KEYS.fullmatch(found.name) and _holds_only(found, _KEY_PART):
                 shutil.rmtree(found, ignore_errors=True)
+            elif _WITNESS.fullmatch(found.name) and found.lstat().st_size == 0:
+                found.unlink()
+
+
+def _left_in(place: Path) -> Iterator[Path]:
+    """Yield the temporary folders in a folder, dead or alive."""
+    with suppress(OSError):
+        names = [entry.name for entry in os.scandir(place) if entry.name.startswith(_TEMPORARY)]
+        for found in (place / name for name in names if _MADE_HERE.fullmatch(name)):
+            if _holds_only(found, _PART):
+                yield found
+
+
+def _holds_only(folder: Path, parts: re.Pattern[str]) -> bool:
+    try:
+        is_own = not folder.is_symlink() and folder.is_dir()
+        return is_own and all(parts.fullmatch(each.name) for each in folder.iterdir())
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep_dead(place: Path) -> None:
+    """Remove what killed runs were writing to a folder, once; others may be writing there now."""
+    for found in _left_in(place):
+        if _is_dead(found):
+            shutil.rmtree(found, ignore_errors=True)
+
+
+def _is_dead(folder: Path) -> bool:
+    """Tell whether nobody holds a temporary folder any more, as far as can be known."""
+    try:
+        times = [each.lstat().st_mtime for each in (folder, *folder.iterdir())]
+        with tempfile.TemporaryFile(dir=folder.parent) as file:
+            # By the clock of whoever keeps the files.
+            age_s = os.fstat(file.fileno()).st_mtime - max(times)
+    except OSError:
+        return False
+    match = _MADE_HERE.fullmatch(folder.name)
+    if age_s > _LONG_S or match is None or match["pid"] is None:
+        return age_s > _LONG_S
+    return age_s > _MADE_WITHIN_S and _is_free(folder / _LOCK)
+
+
+def _is_free(lock: Path) -> bool:
+    """Tell whether a lock is held by nobody; one that was not even made is."""
+    try:
+        import fcntl
+
+        with lock.open("r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Some shared file systems keep locks to one machine.
+            return file.read() in ("", socket.gethostname())
+    except FileNotFoundError:
+        return True
+    except (ImportError, OSError, ValueError):
+        return False
 
 
 @contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
     with errors_named(target):
         make_folder(target.parent)
-        folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target.parent)
-    with folder as name, errors_named(target, Path(name)):
-        yield Path(name)
+        _sweep_dead(target.parent.absolute())
+        prefix = f"{_TEMPORARY}{os.getpid()}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        with errors_named(target, folder), _held(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock that tells others that somebody writes to a temporary folder."""
+    with (folder / _LOCK).open("x", encoding="utf-8") as file:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(socket.gethostname())
+        file.flush()
+        yield
 
 
 def write_text(target: Path, text: str) -> None:
@@ -119,6 +212,17 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _to_disk(path: Path) -> None:
+def _publish(path: Path, folder: Path, target: Path) -> None:
+    """Bring a new file to disk, and give it the permissions that the umask says.
+
+    Some libraries write by way of a temporary file, which is for its owner alone.
+    """
     with path.open("rb+") as written:
         os.fsync(written.fileno())
+    found = path.lstat()
+    wanted = stat.S_IMODE((folder / _LOCK).lstat().st_mode)
+    # A file that has a second name is somebody else's, too.
+    is_new = found.st_nlink == 1 and PRIVATE not in target.parts
+    if is_new and stat.S_IMODE(found.st_mode) & 0o666 != wanted:
+        with suppress(OSError):
+            path.chmod(wanted)

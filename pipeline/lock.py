@@ -9,11 +9,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import ConfigError
-from pipeline.ownership import PRIVATE, make_private_folder
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.private import PRIVATE, PRIVATE_FILE, make_private_folder, open_own
 
 LOCK = f"{PRIVATE}/lock"
 ARCHIVE_LOCK = f"{PRIVATE}/archive.lock"
@@ -26,10 +27,46 @@ PATIENCE_S = 10.0
 """A run that was just ended may hold the lock for a moment longer."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """A folder that is this run's own, as long as it is there.
+
+    Attributes:
+        out: The folder.
+        lock: The file that is locked.
+        found: What that file is, wherever it lies by now.
+    """
+
+    out: Path
+    lock: Path
+    found: os.stat_result
+
+    def check(self, *others: tuple[Path, os.stat_result]) -> None:
+        """Make sure that what was opened still lies where it was opened.
+
+        Files that are open go on without a name, and folders are made anew: nobody would notice.
+
+        Args:
+            others: Further files that are open, and what they are.
+
+        Raises:
+            PipelineError: If the folder, or such a file, was removed, moved or replaced.
+        """
+        for path, found in ((self.lock, self.found), *others):
+            if not _is_same(path, found):
+                what = f"while the run went on, {path.name} in it was removed, moved or replaced"
+                if not path.parent.exists() or path == self.lock:
+                    what = "the folder was removed, moved or replaced while the run went on"
+                remedy = "Put it back if it was moved, and run the same command again."
+                error = PipelineError(self.out, what, remedy)
+                error.exit_code = 1
+                raise error
+
+
 @contextmanager
 def only_run(
     out: Path, patience_s: float | None = None, remedy: str = "", lock: str = LOCK
-) -> Iterator[None]:
+) -> Iterator[Held]:
     """Keep other runs out of a folder for the length of a block.
 
     The system frees the lock however the process ends. A folder that holds nothing else at the end
@@ -40,6 +77,9 @@ def only_run(
         patience_s: How long to wait for another run; `PATIENCE_S` by default.
         remedy: What to do about another run, if not what helps where studies are segmented.
         lock: The file in the folder that is locked.
+
+    Yields:
+        What tells whether the folder is still the one that was locked.
 
     Raises:
         ConfigError: If another run has it, with the process and the machine that it runs on.
@@ -54,10 +94,12 @@ def only_run(
         file.truncate(0)
         file.write(f"{os.getpid()} {socket.gethostname()}")
         file.flush()
+        held = Held(out, out / lock, os.fstat(file.fileno()))
         try:
-            yield
+            yield held
         finally:
-            _remove_if_alone(out, out / lock)
+            if _is_same(held.lock, held.found):
+                _remove_if_alone(out, out / lock)
 
 
 @contextmanager
@@ -70,16 +112,26 @@ def _locked(out: Path, lock: str, patience_s: float) -> Iterator[IO[str] | None]
             out.mkdir(parents=True, exist_ok=True)
         else:
             make_private_folder(out)
-        with path.open("a", encoding="utf-8") as file:
+        # Beside what a run publishes, others of its group may have to lock it, too.
+        mode = 0o666 if path.parent == out else PRIVATE_FILE
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT, mode)
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
             is_ours = _try(file)
             # Unless its last holder has just removed it.
-            if is_ours and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            if is_ours and _is_same(path, os.fstat(descriptor)):
                 yield file
                 return
         if time.monotonic() > deadline:
             yield None
             return
         time.sleep(0.1)
+
+
+def _is_same(path: Path, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), found)
+    except OSError:
+        return False
 
 
 def _check_ours(path: Path) -> None:
@@ -109,9 +161,9 @@ def _remove_if_alone(out: Path, lock: Path) -> None:
 def is_locked(out: Path, lock: str = LOCK) -> bool:
     """Tell whether a run is writing to a folder now, by the file that it locks."""
     try:
-        with (out / lock).open("a") as file:
+        with os.fdopen(open_own(out / lock, os.O_RDWR), "r+") as file:
             return not _try(file)
-    except OSError:
+    except (OSError, ConfigError):
         return False
 
 

@@ -19,41 +19,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.private import (
+    PRIVATE,
+    check_private,
+    is_private,
+    make_private_folder,
+    open_own,
+    read_own,
+)
 
 logger = logging.getLogger(__name__)
-
-PRIVATE = ".trivox"
-"""Folder in the output folder that only its owner may read: what a run must remember."""
 
 WRITTEN, REPLACED = f"{PRIVATE}/written", f"{PRIVATE}/replaced"
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
-def make_private_folder(out: Path) -> Path:
-    """Return the private folder of an output folder; the first call makes it.
-
-    Raises:
-        ConfigError: If a file lies in its place.
-    """
-    folder = out / PRIVATE
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        blocker = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-        remedy = "Choose another folder, or rename it."
-        raise ConfigError(blocker, "is a file where a folder is needed", remedy) from error
-    return folder
-
-
 def claim(folder: Path) -> None:
     """Record from now on what is written below a folder, unless a folder above it does so.
 
     Raises:
-        ConfigError: If a file lies in its place.
+        ConfigError: If something lies in its place that others could have put there.
     """
-    if next(_homes(folder / "file"), None) is None:
+    home = next(_homes(folder / "file"), None)
+    if home is None:
         make_private_folder(folder)
+    else:
+        check_private(home / PRIVATE)
 
 
 def make_folder(folder: Path) -> None:
@@ -153,8 +145,8 @@ def remove(path: Path) -> None:
 def _homes(path: Path) -> Iterator[Path]:
     """Yield the folders above a path that record what is written, the nearest first."""
     for folder in path.absolute().parents:
-        private = folder / PRIVATE
-        if private.is_dir() and os.access(private, os.R_OK | os.W_OK | os.X_OK):
+        # One that others can write to could have anything recorded, or lead elsewhere.
+        if is_private(folder / PRIVATE):
             yield folder
 
 
@@ -166,8 +158,8 @@ def _record_of(home: Path, path: Path) -> Path:
 def _recorded(home: Path, path: Path) -> list[str]:
     """Return the SHA-256 of what was written to a path last, and before."""
     try:
-        words = _record_of(home, path).read_text("ascii").split()
-    except (OSError, ValueError):
+        words = read_own(_record_of(home, path)).decode("ascii").split()
+    except (OSError, ValueError, ConfigError):
         return []
     return words if all(map(_DIGEST.fullmatch, words)) else []
 
@@ -179,7 +171,8 @@ def _record(home: Path, path: Path, digests: list[str]) -> None:
         record.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(record) and not _recorded(home, path):
             set_aside(record, home)
-        record.write_text("\n".join(digests), "ascii")
+        with os.fdopen(open_own(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            file.write("\n".join(digests).encode("ascii"))
 
 
 def _our_digest(path: Path) -> str | None:

@@ -4,9 +4,11 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
+from pipeline import files
 from pipeline.files import (
     atomic_folder,
     atomic_path,
@@ -14,6 +16,7 @@ from pipeline.files import (
     sha256_of,
     write_text,
 )
+from pipeline.private import PRIVATE
 
 KILLED = """
 import os, signal
@@ -124,6 +127,27 @@ def test_permissions_obey_the_umask(tmp_path, umask, mask, mode):
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_permissions_obey_the_umask_whatever_a_library_does(tmp_path, umask, private):
+    umask(0o027)
+    target = tmp_path / PRIVATE / "key.csv" if private else tmp_path / "model.safetensors"
+    with atomic_path(target) as temporary:
+        temporary.touch(mode=0o600)
+    with atomic_folder(tmp_path / "bundle") as folder:
+        (folder / "models").mkdir()
+        (folder / "models" / "a.safetensors").touch(mode=0o600)
+    written = tmp_path / "bundle" / "models" / "a.safetensors"
+    assert stat.S_IMODE(target.stat().st_mode) == (0o600 if private else 0o640)
+    assert stat.S_IMODE(written.stat().st_mode) == 0o640
+
+
+def test_a_file_that_has_another_name_keeps_its_permissions(tmp_path, umask):
+    source = tmp_path / "mine.bin"
+    source.touch(mode=0o600)
+    link_or_copy(source, tmp_path / "b.bin")
+    assert stat.S_IMODE(source.stat().st_mode) == 0o600
+
+
 def test_bytes_are_on_disk_before_the_rename(tmp_path, monkeypatch):
     target, synced = tmp_path / "a.txt", []
 
@@ -190,6 +214,73 @@ def test_permissions_of_a_folder_obey_the_umask(tmp_path, umask, mask, mode):
     with atomic_folder(tmp_path / "key"):
         pass
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == mode
+
+
+# --- What a killed run leaves ---
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(".writing-"))
+
+
+@pytest.mark.parametrize("writer", ["atomic_path", "atomic_folder"])
+def test_the_next_to_write_there_removes_what_a_killed_one_was_writing(
+    tmp_path, monkeypatch, writer
+):
+    for _ in range(2):
+        name = "temporary" if writer == "atomic_path" else "(temporary / 'a')"
+        kill_while_writing(writer, tmp_path / "target", f"{name}.write_text('half')")
+    assert len(left(tmp_path)) == 2
+    monkeypatch.setattr(files, "_MADE_WITHIN_S", -1.0)
+    files._sweep_dead.cache_clear()
+    write_text(tmp_path / "b.txt", "new")
+    assert left(tmp_path) == []
+
+
+HOLD = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print(flush=True); input()")
+
+
+def test_what_is_being_written_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MADE_WITHIN_S", -1.0)
+    files._sweep_dead.cache_clear()
+    write = "temporary.write_text('all')"
+    script = HOLD.format(writer="atomic_path", target=str(tmp_path / "a.txt"), write=write)
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        write_text(tmp_path / "b.txt", "new")
+        assert len(left(tmp_path)) == 1
+        process.communicate(b"\n")
+    assert (tmp_path / "a.txt").read_text() == "all"
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "host", "age_s", "stays"),
+    [
+        (".writing-1-abcdefgh", "file.nii.gz", "", 10, False),
+        (".writing-1-abcdefgh", ".tmpabcdef", "", 10, False),
+        (".writing-1-abcdefgh", "file.nii.gz", "elsewhere", 10, True),
+        (".writing-1-abcdefgh", "file.nii.gz", "elsewhere", 10**5, False),
+        (".writing-1-abcdefgh", "notes.txt", "", 10**5, True),
+        (".writing-1-abcdefgh", "file.nii.gz", "", 0, True),
+        (".writing-abcdefgh", "file.nii.gz", "", 10, True),
+        (".writing-abcdefgh", "file.nii.gz", "", 10**5, False),
+        (".writing-notes", "file.nii.gz", "", 10**5, True),
+    ],
+)
+def test_only_what_nobody_holds_is_removed(tmp_path, name, content, host, age_s, stays):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / content).write_text("half")
+    if host:
+        (folder / "lock").write_text(host)
+    then = time.time() - age_s
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then))
+    files._sweep_dead.cache_clear()
+    write_text(tmp_path / "b.txt", "new")
+    assert folder.exists() is stays
 
 
 # --- Names by content ---

@@ -18,7 +18,8 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.model import save_model
-from pipeline.ownership import PRIVATE, REPLACED
+from pipeline.ownership import REPLACED
+from pipeline.private import PRIVATE
 from tests.conftest import TINY_RUN
 from tests.tiny import tiny_model
 

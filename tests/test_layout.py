@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "findings",
-    "outside", "disk", "surroundings", "ownership", "files", "hashes", "lock", "progress",
-    "main_memory", "processes", "quiet", "shipped",
+    "outside", "disk", "surroundings", "private", "ownership", "files", "hashes", "lock",
+    "progress", "main_memory", "processes", "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
     "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",

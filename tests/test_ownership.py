@@ -10,17 +10,16 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_folder, link_or_copy, sweep, write_text
 from pipeline.ownership import (
-    PRIVATE,
     REPLACED,
     WRITTEN,
     claim,
     is_changed,
     is_ours,
     make_folder,
-    make_private_folder,
     remove,
     set_aside,
 )
+from pipeline.private import PRIVATE, make_private_folder
 
 THEIRS = "made by a person\n"
 
@@ -234,7 +233,16 @@ def test_a_sweep_removes_what_was_being_written_and_nothing_else(home):
         folder.mkdir(parents=True)
         (folder / name).write_text(THEIRS)
     (home / ".writing-12345678").write_text(THEIRS)
+    keys, witness = home / PRIVATE / "keys-abcdefgh", home / PRIVATE / f"trivox-{'0' * 32}"
+    keys.mkdir()
+    (keys / "key.pem").touch()
+    witness.touch()
+    (home / PRIVATE / "keys-12345678").mkdir()
+    (home / PRIVATE / "keys-12345678" / "mine.pem").write_text(THEIRS)
     sweep(home)
+    assert not keys.exists()
+    assert not witness.exists()
+    assert (home / PRIVATE / "keys-12345678" / "mine.pem").read_text() == THEIRS
     assert not any(folder.exists() for folder in half)
     assert all((folder / "notes").read_text() == THEIRS for folder in theirs)
     assert (home / ".writing-12345678").read_text() == THEIRS

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError
 from pipeline.journal import ARCHIVE_LOCK, JOURNAL, PRIVATE
 from pipeline.ownership import set_aside
+from pipeline.private import check_private, make_private_folder, open_own
 
 _PULLED = re.compile(r"\d{5}\.dcm")
 """Names that pulled files get."""
@@ -68,10 +69,10 @@ class WorkFolders:
         from pipeline.cohort.outputs import make_output_folder
 
         make_output_folder(self.out)
-        for folder in (self.incoming.parent, self.incoming):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            folder.chmod(0o700)
-        with (self.out / ARCHIVE_LOCK).open("a") as file:
+        make_private_folder(self.out)
+        self.incoming.mkdir(mode=0o700, exist_ok=True)
+        check_private(self.incoming)
+        with os.fdopen(open_own(self.out / ARCHIVE_LOCK, os.O_RDWR | os.O_CREAT), "r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -22,13 +22,12 @@ from pathlib import Path
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_path
-from pipeline.journal import make_private_folder
+from pipeline.private import PRIVATE_FILE, make_private_folder, read_own
 from pipeline.study import DicomSeries
 
 logger = logging.getLogger(__name__)
 
 SALT_BYTES, CHECK_BYTES = 32, 4
-PRIVATE_FILE = 0o600
 
 _NAME_DIGITS, _FOLDER_DIGITS = 10, 8
 _COLUMNS = ("case", "SeriesInstanceUID", "StudyInstanceUID", "folder")
@@ -107,7 +106,7 @@ def load_salt(out: Path) -> bytes:
         path = make_private_folder(out) / "salt"
         if not path.exists():
             _make_salt(path)
-        content = path.read_bytes()
+        content = read_own(path)
     except OSError as error:
         found = f"cannot be written to ({error.strerror})"
         where = error.filename or out
@@ -165,9 +164,9 @@ def write_key(out: Path, studies: Iterable[StudyInput]) -> None:
 def _known_rows(path: Path) -> list[tuple[str, ...]]:
     """Return the rows of a key that Trivox wrote; none of anything else."""
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = [tuple(row) for row in csv.reader(file)]
-    except (FileNotFoundError, IsADirectoryError, csv.Error):
+        text = read_own(path).decode("utf-8", "surrogateescape")
+        rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))]
+    except (FileNotFoundError, ConfigError, csv.Error):
         return []
     return rows[1:] if rows[:1] == [_COLUMNS] else []
 

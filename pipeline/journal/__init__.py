@@ -24,7 +24,7 @@ from pipeline.journal.status import (
 )
 from pipeline.journal.table import Cause, Row, Status, write_tables
 from pipeline.lock import ARCHIVE_LOCK, is_locked, only_run
-from pipeline.ownership import PRIVATE, make_private_folder
+from pipeline.private import PRIVATE, make_private_folder
 
 __all__ = [
     "ARCHIVE_LOCK",

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.journal.digests import add_function, check_all, keep_digests
-from pipeline.ownership import PRIVATE
+from pipeline.private import PRIVATE, check_no_link, open_own
 
 JOURNAL = f"{PRIVATE}/journal.sqlite"
 
 _BUSY_MS = 30_000
-_OWNER_ONLY = 0o600
+_BESIDE = ("-wal", "-shm", "-journal")
+"""Endings of the files that SQLite keeps beside a database."""
+
 _LEAST_BYTES = 512
 """Of a file that is not empty: one page. SQLite takes a shorter one as empty."""
 _DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
@@ -38,13 +40,16 @@ def open_database(path: Path, *, is_reader: bool = False) -> sqlite3.Connection:
         is_reader: Whether nothing will be written; the file must be there then.
 
     Raises:
+        ConfigError: If it is a link, or no ordinary file.
         OSError: If it cannot be made.
         sqlite3.Error: If it cannot be opened; see `damage_named`.
         ValueError: If it is not what was written; the same.
     """
+    for name in (path.name, *(f"{path.name}{ending}" for ending in _BESIDE)):
+        check_no_link(path.with_name(name))
     if not is_reader:
         # The files beside it inherit its permissions.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, _OWNER_ONLY))
+        os.close(open_own(path, os.O_CREAT | os.O_RDWR))
     database = sqlite3.connect(
         f"{path.absolute().as_uri()}{'?immutable=1' * _is_frozen(path)}",
         timeout=_BUSY_MS / 1000,

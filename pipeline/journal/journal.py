@@ -25,7 +25,7 @@ from pipeline.journal.database import (
 from pipeline.journal.digests import check_rows
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
-from pipeline.ownership import make_private_folder
+from pipeline.private import make_private_folder
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

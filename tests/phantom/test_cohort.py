@@ -11,9 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.ownership import PRIVATE
 from pipeline.phantom import PhantomConfig, cohort, make_cohort
 from pipeline.phantom.cohort import make_study
+from pipeline.private import PRIVATE
 
 CT_CONFIG = PhantomConfig(num_train=2, num_validation=1, seed=5)
 MR_CONFIG = PhantomConfig(kind="mr", num_train=1, num_validation=1, seed=5)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, StudyError
-from pipeline.ownership import PRIVATE, REPLACED
+from pipeline.ownership import REPLACED
 from pipeline.postprocessing.crf import Crf, CrfConfig
+from pipeline.private import PRIVATE
 from pipeline.refinement import Outputs, RefinementConfig, refine_files
 from pipeline.refinement.run import NO_LABEL
 

@@ -11,7 +11,8 @@ import pipeline.transforms.cache
 from pipeline.errors import StudyError
 from pipeline.hashes import TABLE
 from pipeline.manifest import Case
-from pipeline.ownership import PRIVATE, REPLACED
+from pipeline.ownership import REPLACED
+from pipeline.private import PRIVATE
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms import (
     CachedCase,
