@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest.documents import read_yaml
+from pipeline.errors import ConfigError
 from pipeline.manifest.faults import Fault, first_fault
+from pipeline.outside import DEEPEST, parse_yaml_value, read_yaml
 from pipeline.shipped import CONFIGS, find_shipped, names_shipped
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -39,11 +38,7 @@ def load_config(kind: type[Config], path: Path, overrides: Sequence[str] = ()) -
             f"Configurations in that folder: {choices}. Those that come with Trivox: {shipped}."
         )
         raise ConfigError(path, "no such file", remedy)
-    try:
-        tree = read_yaml(path)
-    except ManifestError as error:
-        raise ConfigError(error.where, error.found, error.remedy) from error
-    return build_config(kind, tree, overrides, where=str(path))
+    return build_config(kind, read_yaml(path, ConfigError), overrides, where=str(path))
 
 
 def build_config(
@@ -56,10 +51,7 @@ def build_config(
     """
     for word in overrides:
         key, _, text = word.partition("=")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(word, "the value is not valid YAML", "Quote it.") from error
+        value = parse_yaml_value(text, word, ConfigError, "Quote it.")
         _set(tree, key.split("."), value, word)
     try:
         return kind.model_validate(tree)
@@ -88,6 +80,9 @@ def override_settings(settings: Config, overrides: Sequence[str], allowed: Seque
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: object, word: str) -> None:
+    if len(keys) > DEEPEST:
+        remedy = "Give the key of a single setting, such as training.max_minutes=15."
+        raise ConfigError(word, f"a key of {len(keys)} parts", remedy)
     for key in keys[:-1]:
         if tree.get(key) is None:
             tree[key] = {}

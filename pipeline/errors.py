@@ -18,6 +18,9 @@ looked at. It is 1 for studies, and for errors that break off work that had begu
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST = 4000
+"""Characters of what was found, some of which may come from a file that anybody wrote."""
+
 
 class PipelineError(Exception):
     """A problem to show to the user as one line, without a traceback.
@@ -35,9 +38,10 @@ class PipelineError(Exception):
 
     def __init__(self, where: object, found: str, remedy: str) -> None:
         super().__init__(where, found, remedy)
-        self.where = str(where)
+        self.where = str(where)[:LONGEST]
+        found = found if len(found) <= LONGEST else f"{found[:LONGEST]}..."
         self.found = found if found.endswith("...") else found.rstrip(".")
-        self.remedy = remedy
+        self.remedy = remedy if len(remedy) <= LONGEST else f"{remedy[:LONGEST]}..."
 
     def __str__(self) -> str:
         end = "" if self.found.endswith("...") else "."

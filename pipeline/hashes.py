@@ -9,19 +9,17 @@ version: nothing is known of it.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_path, link_or_copy, sha256_of, write_text
-from pipeline.outside import open_ordinary
+from pipeline.outside import read_json
 
 TABLE = "hashes.json"
 
-MAX_TABLE_BYTES = 2**26
-"""Of a table that is read: some 200,000 files."""
 
 KEPT = 4
 """Hashes of a file that count as its own: the last, and those that a killed run did not replace."""
@@ -74,6 +72,10 @@ def state_of(path: Path, sha256: str | None = None) -> State:
         return "damaged"
     if known is None:
         return "unknown"
+    return _compare(path, known, sha256)
+
+
+def _compare(path: Path, known: Sequence[str], sha256: str | None = None) -> State:
     if sha256 is None and path.is_file():
         sha256 = sha256_of(path)
     return "whole" if sha256 in known else "damaged"
@@ -82,10 +84,11 @@ def state_of(path: Path, sha256: str | None = None) -> State:
 def damaged_in(folder: Path) -> list[Path]:
     """Return the files of a folder that are not what was written, or gone; or its torn table."""
     try:
-        names = _read(folder)
+        table = _read(folder)
     except ValueError:
         return [folder / TABLE]
-    return [folder / name for name in names if state_of(folder / name) == "damaged"]
+    found = ((folder / name, known) for name, known in table.items())
+    return [path for path, known in found if _compare(path, known) == "damaged"]
 
 
 def check_whole(
@@ -130,11 +133,10 @@ def _read(folder: Path) -> Hashes:
     if not os.path.lexists(path):
         return {}
     try:
-        with open_ordinary(path) as file:
-            content = json.loads(file.read(MAX_TABLE_BYTES))
+        content = read_json(path, PipelineError)
         hashes: Hashes = content["files"]
         is_whole = content["sha256"] == _hash(hashes) and _is_table(hashes)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (PipelineError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is no table of hashes") from error
     if not is_whole:
         raise ValueError(f"{path} is damaged")

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.outside import read_text
 
 _BEARER = "bearer "
+_LARGEST = 2**20
 _FORMS = "Write one line: user:password, or Bearer followed by the token."
 
 
@@ -37,10 +39,9 @@ def read_credentials(path: Path) -> Credentials:
     """
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        found = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(path, f"cannot be read ({found})", _FORMS) from None
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", _FORMS) from None
+    text = read_text(path, ConfigError, _FORMS, largest=_LARGEST).strip()
     if mode & stat.S_IRWXO:
         raise ConfigError(
             path, "everyone on this machine may use it", f"Run: chmod 600 {shlex.quote(str(path))}"

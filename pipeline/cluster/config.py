@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import build_config
-from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest.documents import read_yaml
+from pipeline.errors import ConfigError
+from pipeline.outside import read_yaml
 from pipeline.planning import parse_memory
 
 _ADDRESS = re.compile(r"((tcp|tls)://)?[\w.-]+:\d+")
@@ -197,10 +197,7 @@ def read_cluster(word: str) -> ClusterConfig:
     if not path.is_file():
         found = "this is neither a scheduler's address nor a file"
         raise ConfigError(word, found, "Write tcp://HOST:PORT, or name a YAML file with `kind:`.")
-    try:
-        tree = read_yaml(path)
-    except ManifestError as error:
-        raise ConfigError(error.where, error.found, error.remedy) from error
+    tree = read_yaml(path, ConfigError)
     kind = tree.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         found = "kind is missing" if kind is None else f"kind: there is no {kind!r}"

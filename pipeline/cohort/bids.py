@@ -4,7 +4,6 @@ Source:
     Brain Imaging Data Structure 1.10, https://bids-specification.readthedocs.io.
 """
 
-import json
 import logging
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from pathlib import Path
 from pipeline.cohort.bids_name import NIFTI_ENDINGS, BidsName, Entities
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError, StudyError
+from pipeline.outside import read_json
 from pipeline.study import open_volume
 
 logger = logging.getLogger(__name__)
@@ -77,11 +77,12 @@ def is_bids(folder: Path) -> bool:
 
 def read_description(folder: Path) -> dict[str, object]:
     """Return what a data set says of itself; empty if it says nothing that can be read."""
-    try:
-        content = json.loads((folder / DESCRIPTION).read_text("utf-8-sig"))
-    except (OSError, ValueError):
+    if not (folder / DESCRIPTION).is_file():
         return {}
-    return content if isinstance(content, dict) else {}
+    try:
+        return read_json(folder / DESCRIPTION, ConfigError)
+    except ConfigError:
+        return {}
 
 
 def find_bids_studies(folder: Path, choice: BidsChoice) -> list[StudyInput]:

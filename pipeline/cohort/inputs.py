@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cohort.bids import BidsChoice, check_places, find_bids_studies, is_bids
+from pipeline.cohort.bids import DESCRIPTION, BidsChoice, check_places, find_bids_studies, is_bids
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
 from pipeline.cohort.naming import hashed_name, with_unique_names
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.search import Search, is_volume, search_folder
 from pipeline.cohort.study_input import StudyInput
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import is_manifest, load_manifest
+from pipeline.outside import read_json
 from pipeline.study import VOLUME_SUFFIXES, Source, case_name, dicom_among
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def find_studies(
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
     below them, except for hidden files and the output folder; one that cannot be read is a refused
     study, and one that holds a `dataset.json` is
-    read as a manifest, and a BIDS data set as such. DICOM files are grouped by study, of which a
+    read as a manifest, and a BIDS data set as such; a description beside volumes that cannot be
+    read is a refused study, too. DICOM files are grouped by study, of which a
     series is chosen, wherever they lie; those beside volumes are taken for their source and left
     out.
 
@@ -93,6 +95,7 @@ def find_studies(
                 for folder in search_folder(subject).unreadable
             ]
         elif path.is_dir():
+            studies += _unreadable_descriptions(path)
             search = _files_below(path, out)
             files += search.files
             unreadable += search.unreadable
@@ -165,6 +168,22 @@ def _unreadable_study(folder: Path, salt: bytes) -> StudyInput:
         "status OUT --sources` tells which it is."
     )
     return StudyInput(hashed_name(salt, str(folder.absolute()), kind="folder"), (folder,), refusal)
+
+
+def _unreadable_descriptions(folder: Path) -> list[StudyInput]:
+    """Stand for descriptions of data sets that say nothing, in a folder that has studies anyway."""
+    found = []
+    for name in ("dataset.json", DESCRIPTION):
+        path = folder / name
+        if not path.exists() or path.is_dir():
+            continue
+        try:
+            read_json(path, ManifestError)
+        except ManifestError as error:
+            place = error.where.removeprefix(str(path)).lstrip(":")
+            line = f"line {place}: " if place else ""
+            found.append(StudyInput(name, (path,), f"{line}{error.found}. {error.remedy}"))
+    return found
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -19,6 +19,7 @@ from pipeline.evaluation.aggregate import DEFAULT_CONFIG, EvaluationConfig
 from pipeline.evaluation.scope import Structures, scored_structures
 from pipeline.manifest import Manifest, Region
 from pipeline.manifest.annotation import check_ignore_value, check_regions
+from pipeline.outside import read_json
 from pipeline.volume import LARGEST_LABEL
 
 MOST_NAMES = 10
@@ -150,8 +151,9 @@ def _of_manifest(
 
 def _read(path: Path, *, is_bids: bool) -> MaskRecord | None:
     """Return what a file says; nothing if it is another tool's sidecar."""
+    remedy = "Segment the case again, or remove the file."
+    content: Any = read_json(path, ConfigError, remedy)
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
         if is_bids:
             if "Trivox" not in content:
                 return None
@@ -163,7 +165,6 @@ def _read(path: Path, *, is_bids: bool) -> MaskRecord | None:
         return MaskRecord.model_validate_json(text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = "names no labels, or says of scoring what this version does not know"
-        remedy = "Segment the case again, or remove the file."
         raise ConfigError(path, found, remedy) from error
 
 

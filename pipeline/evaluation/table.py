@@ -11,8 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.errors import ConfigError
 from pipeline.evaluation.aggregate import LabelScores, Summary
 from pipeline.files import write_text
+from pipeline.outside import read_csv
 
 COLUMNS = {
     "dice": ("Dice", 3),
@@ -41,8 +43,8 @@ def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], fo
 
 def read_scores(folder: Path) -> list[LabelScores]:
     """Read back the rows of `scores.csv` that `write_scores` wrote; an empty cell is NaN."""
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    (_, header), *lines = read_csv(folder / "scores.csv", ConfigError)
+    rows = [dict(zip(header, cells, strict=True)) for _, cells in lines]
     return [
         LabelScores(
             row.pop("case"),

@@ -44,6 +44,7 @@ def check_regions(
             that is not its own or that another region writes.
     """
     checked: dict[str, Region] = {}
+    written_by: dict[str, str] = {}
     for region in regions:
         _check_region_name(region, checked, labels, where)
         if not region.labels:
@@ -57,14 +58,15 @@ def check_regions(
                 f"region {region.name!r} writes {region.writes!r}, which is none of its labels",
                 f"Use one of: {', '.join(region.labels)}.",
             )
-        taken = [other for other, used in checked.items() if used.writes == region.writes]
-        if taken:
+        if region.writes in written_by:
             raise ManifestError(
                 where,
-                f"regions {taken[0]!r} and {region.name!r} both write {region.writes!r}",
+                f"regions {written_by[region.writes]!r} and {region.name!r} both write "
+                f"{region.writes!r}",
                 "Let each region write a label that tells it from the others.",
             )
         checked[region.name] = region
+        written_by[region.writes] = region.name
     return tuple(checked.values())
 
 

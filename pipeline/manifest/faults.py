@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pipeline.outside import cut
+
 Part = int | str
 Kind = Literal["unknown", "missing", "wrong"]
 
@@ -21,10 +23,14 @@ _WANTED = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     **dict.fromkeys(("string_type", "string_sub_type"), "text"),
     **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "a list"),
+    "int_parsing_size": "a smaller number",
     "path_type": "a path",
     "none_required": "nothing",
 }
 _KEYS_AND_VALUES = re.compile(r"(model|model_attributes|dict|mapping|dataclass(_exact)?)_type")
+_LONGEST = 60
+"""Characters of a value in a message."""
+
 _SUBJECT = re.compile(r"^(Input|String|Tuple|List|Set|Dictionary|Mapping|Value|Data) should ")
 
 
@@ -122,28 +128,18 @@ def in_words(value: object) -> str:
         case None:
             return "nothing"
         case str():
-            text = repr(value)
-        case _:
-            text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            return cut(repr(value[:_LONGEST]) if len(value) > _LONGEST else repr(value), _LONGEST)
+    text = ""
+    # Piece by piece: most of a long value is never spelled.
+    for piece in json.JSONEncoder(default=_named, ensure_ascii=False).iterencode(value):
+        text += piece[: _LONGEST + 1]
+        if len(text) > _LONGEST:
+            break
+    return cut(text, _LONGEST)
 
 
-def kind_in_words(value: object) -> str:
-    """Return what kind of value this is, such as `"a list"`."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list() | tuple():
-            return "a list"
-        case Mapping() | BaseModel():
-            return "keys and values"
-    return "a value"
+def _named(value: object) -> str:
+    return cut(str(value), _LONGEST)
 
 
 def _wanted(fault: ErrorDetails) -> str:

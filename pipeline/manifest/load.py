@@ -6,7 +6,6 @@ from pipeline.errors import ManifestError
 from pipeline.manifest.case import Channel, Manifest
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.decathlon import read_decathlon
-from pipeline.manifest.documents import read_json
 from pipeline.manifest.nnunet import read_nnunet
 from pipeline.manifest.table import read_table
 from pipeline.manifest.yaml_manifest import (
@@ -16,16 +15,21 @@ from pipeline.manifest.yaml_manifest import (
     locate_cases,
     read_manifest_file,
 )
+from pipeline.outside import read_json
 from pipeline.shipped import MANIFESTS, find_shipped
+from pipeline.study import VOLUME_SUFFIXES
 
 _SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 
 
 def is_manifest(path: Path) -> bool:
-    """Tell whether `path` describes a data set, as opposed to being a study or a folder of some."""
+    """Tell whether `path` describes a data set, as opposed to being a study or a folder of some.
+
+    A folder of studies stays one if it has a `dataset.json` that nobody can read.
+    """
     path = find_shipped(path, MANIFESTS)
     if path.is_dir():
-        return (path / "dataset.json").is_file()
+        return (path / "dataset.json").is_file() and not _has_studies_alone(path)
     return path.suffix.lower() in _SUFFIXES
 
 
@@ -59,6 +63,20 @@ def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool =
     return describe(_read_list(source, data, declared_channels(file)), file, path)
 
 
+def _has_studies_alone(folder: Path) -> bool:
+    try:
+        names = [path.name.lower() for path in folder.iterdir()]
+    except OSError:
+        return False
+    if not any(name.endswith(VOLUME_SUFFIXES) for name in names):
+        return False
+    try:
+        read_json(folder / "dataset.json", ManifestError)
+    except ManifestError:
+        return True
+    return False
+
+
 def _read_list(path: Path, folder: DataFolder, channels: tuple[Channel, ...] | None) -> Manifest:
     if path.is_dir():
         is_bids = (path / "dataset_description.json").is_file()
@@ -80,7 +98,7 @@ def _read_list(path: Path, folder: DataFolder, channels: tuple[Channel, ...] | N
         case ".csv":
             return read_table(path, folder, channels)
         case ".json":
-            data = read_json(path)
+            data = read_json(path, ManifestError)
             is_nnunet = "channel_names" in data
             return (read_nnunet if is_nnunet else read_decathlon)(data, path, folder)
         case suffix:

@@ -9,12 +9,18 @@ from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case
 from pipeline.volume import LARGEST_LABEL
 
+LONGEST_COMPARED, MOST_COMPARED = 200, 2000
+"""Characters of a word, and number of those that it is compared with."""
+
 _FILE_NAME = re.compile(r"[^/\\\x00-\x1f]*")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return a remedy that names the choice nearest to a mistyped `word`, or all of them."""
     known = sorted(choices)
+    # Comparing takes time that grows with the lengths of both.
+    if len(word) > LONGEST_COMPARED or len(known) > MOST_COMPARED:
+        return f"Use one of: {', '.join(known[:MOST_COMPARED])}."
     begun = [choice for choice in known if len(word) > 2 and choice.startswith(word.lower())]
     match = begun or difflib.get_close_matches(word.lower(), known, n=1)
     return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
@@ -76,6 +82,7 @@ def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[s
             "background" and 0 comes without the other.
     """
     labels: dict[str, int] = {}
+    by_value: dict[int, str] = {}
     for name, value in named:
         is_background = name.strip().lower() == "background"
         if is_background != (value == 0) or value < 0:
@@ -94,14 +101,13 @@ def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[s
             raise ManifestError(
                 where, f"label {name!r} appears twice", "Give each structure a name of its own."
             )
-        taken = [other for other, used in labels.items() if used == value]
-        if taken:
+        if value in by_value:
             raise ManifestError(
                 where,
-                f"labels {taken[0]!r} and {name!r} both have the value {value}",
+                f"labels {by_value[value]!r} and {name!r} both have the value {value}",
                 "Give each structure a value of its own.",
             )
-        labels[name] = value
+        labels[name], by_value[value] = value, name
     return dict(sorted(labels.items(), key=lambda pair: pair[1]))
 
 

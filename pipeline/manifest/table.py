@@ -1,7 +1,7 @@
 """Read a list of cases from a CSV file: one row a case."""
 
-import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -9,8 +9,8 @@ from typing import get_args
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
 from pipeline.manifest.data_folder import DataFolder
-from pipeline.manifest.documents import read_text
 from pipeline.manifest.rules import collect_cases, nearest
+from pipeline.outside import read_csv
 
 _COLUMNS = ("case", "image", "label", "subject", "split", "annotated", "sha256")
 _SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -36,13 +36,10 @@ def read_table(
     Raises:
         ManifestError: If the header or a row does not hold; names the line.
     """
-    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
-    try:
-        # The reader's own count of lines: a quoted cell may hold line breaks.
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        where = f"{path}:{reader.line_num}"
-        raise ManifestError(where, f"not CSV: {error}", "Correct the line.") from error
+    lines = [
+        (number, [cell.strip() for cell in cells])
+        for number, cells in read_csv(path, ManifestError)
+    ]
     header = lines[0][1] if lines else []
     image_columns, channels = _image_columns(header, channels, path)
     placed = [
@@ -83,12 +80,13 @@ def _image_columns(
     """Return the columns that name image files, in the order of the channels, and those."""
     where = f"{path}:1"
     named = [name for name in header if name.startswith(_CHANNEL_PREFIX)]
+    numbers = Counter(header)
     for name in header:
         if name not in _COLUMNS and name not in named:
             # Spreadsheets of many countries separate cells by semicolons.
             remedy = "Separate cells by commas." if ";" in name else nearest(name, _COLUMNS)
             raise ManifestError(where, f"unknown column {name!r}", remedy)
-        if header.count(name) > 1:
+        if numbers[name] > 1:
             raise ManifestError(where, f"column {name!r} appears twice", "Remove one of them.")
     if ("image" in header) == bool(named):
         raise ManifestError(

@@ -19,9 +19,10 @@ from pipeline.manifest.annotation import (
 from pipeline.manifest.case import Case, Channel, Manifest, Region
 from pipeline.manifest.codes import SegmentCode
 from pipeline.manifest.data_folder import DataFolder
-from pipeline.manifest.documents import fit, read_yaml
+from pipeline.manifest.documents import fit
 from pipeline.manifest.rules import check_label_form, foreground_labels
 from pipeline.manifest.scheme import Modality, Scheme
+from pipeline.outside import read_yaml
 from pipeline.study import StudyConfig
 
 SET_ROOT = (
@@ -94,7 +95,7 @@ def read_manifest_file(path: Path) -> ManifestFile:
     Raises:
         ManifestError: If the file does not hold; names the key, and the valid key nearest to it.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, ManifestError)
     check_label_form(content.get("labels"), path, "A manifest")
     return fit(ManifestFile, content, path)
 

@@ -1,6 +1,5 @@
 """What a model is for and how to use it: everything but its weights."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from pipeline.manifest import Region, SegmentCode
 from pipeline.manifest.faults import first_fault
 from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
+from pipeline.outside import read_json
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.study import StudyConfig
 from pipeline.transforms import Fingerprint, Preprocessing
@@ -150,12 +150,12 @@ def parse_description(path: Path) -> ModelDescription:
         ModelError: If it holds none, or one that does not hold.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        found = "the description cannot be read: it is damaged or no JSON"
-        raise ModelError(path, found, "Copy the folder anew, or train again.") from error
-    if not isinstance(content, dict) or "trivox" not in content:
-        is_bundle = isinstance(content, dict) and "monai_version" in content
+        content = read_json(path, ModelError, "Copy the folder anew, or train again.")
+    except ModelError as error:
+        found = f"the description cannot be read: {error.found}"
+        raise ModelError(error.where, found, error.remedy) from error
+    if "trivox" not in content:
+        is_bundle = "monai_version" in content
         found = f"this is {'a MONAI bundle' if is_bundle else 'something else'}, not a model of "
         found += "Trivox; weights of others cannot be taken over"
         raise ModelError(path, found, "Give the folder `model` of a finished run.")

@@ -15,13 +15,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from pipeline import __version__
+from pipeline.errors import ConfigError
 from pipeline.evaluation import ScoringRules
 from pipeline.files import sha256_of, write_text
 from pipeline.findings import Finding
 from pipeline.manifest import Region
+from pipeline.manifest.faults import first_fault
+from pipeline.outside import read_json
 from pipeline.volume import Grid
 
 OutputKind = Literal["mask", "probabilities", "picture", "dicom_segmentation", "dicom_report"]
@@ -239,10 +242,25 @@ def write_provenance(
 def read_provenance(path: Path) -> Provenance | None:
     """Return the provenance in `path`, or None if there is no whole and valid one."""
     try:
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict) and _SIDECAR_KEY in content:
-            content = content[_SIDECAR_KEY]
+        return load_provenance(path)
+    except ConfigError:
+        return None
+
+
+def load_provenance(path: Path) -> Provenance:
+    """Return the provenance in `path`.
+
+    Raises:
+        ConfigError: If there is no whole and valid one.
+    """
+    remedy = "Name a <case>_seg.json that `trivox segment` wrote."
+    content: object = read_json(path, ConfigError, remedy)
+    if isinstance(content, dict) and _SIDECAR_KEY in content:
+        content = content[_SIDECAR_KEY]
+    try:
         # By way of JSON again, since only there a list may become a tuple.
         return Provenance.model_validate_json(json.dumps(content))
-    except (OSError, ValueError):
-        return None
+    except ValidationError as error:
+        fault = first_fault(error, Provenance, content)
+        found = f"is no provenance that this version can read: {fault}"
+        raise ConfigError(path, found, remedy) from error

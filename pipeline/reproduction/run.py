@@ -12,7 +12,7 @@ from pipeline.cohort.outputs import Outputs
 from pipeline.errors import ConfigError, StudyError
 from pipeline.inference.precision import MAX_LABEL_CHANGE
 from pipeline.model import load_model
-from pipeline.report import FileRecord, Provenance, read_provenance
+from pipeline.report import FileRecord, Provenance, load_provenance, read_provenance
 from pipeline.reproduction.compare import MaskComparison, compare_masks
 from pipeline.reproduction.differences import list_differences
 from pipeline.reproduction.sources import (
@@ -82,7 +82,7 @@ def reproduce(request: Request) -> Reproduction:
         ModelError: If the model cannot be loaded.
         StudyError: If the study cannot be segmented any more.
     """
-    recorded = _read(request.provenance)
+    recorded = load_provenance(request.provenance)
     mask = _recorded_mask(request.provenance, recorded)
     sources = _sources(request)
     model = with_recorded_settings(load_model(sources.model, request.device), recorded)
@@ -98,14 +98,6 @@ def reproduce(request: Request) -> Reproduction:
             raise StudyError(recorded.case, f"{row.status}: {row.reason}", remedy)
         comparison = compare_masks(mask, outputs.mask, recorded.labels)
     return Reproduction(recorded, comparison, list_differences(recorded, again))
-
-
-def _read(path: Path) -> Provenance:
-    recorded = read_provenance(path)
-    if recorded is None:
-        found = "is no provenance that this version can read"
-        raise ConfigError(path, found, "Name a <case>_seg.json that `trivox segment` wrote.")
-    return recorded
 
 
 def _recorded_mask(provenance: Path, recorded: Provenance) -> Path:

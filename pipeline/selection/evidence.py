@@ -7,18 +7,19 @@ model/postprocessing/decision.png     the same as a picture
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ModelError
 from pipeline.files import atomic_path, write_text
 from pipeline.hashes import check_whole, write_noted
+from pipeline.manifest.faults import first_fault
 from pipeline.model import ModelDescription, save_description
 from pipeline.model.folder import EVIDENCE
+from pipeline.outside import read_json
 from pipeline.ownership import remove
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.plot import draw_decision
@@ -99,12 +100,14 @@ def read_decision(folder: Path) -> Decision | None:
     path = folder / DECISION
     if not path.is_file():
         return None
-    check_whole(path, ModelError, "Run `trivox postprocess-search` again.")
+    remedy = "Run `trivox postprocess-search` again."
+    check_whole(path, ModelError, remedy)
+    content = read_json(path, ModelError, remedy)
     try:
-        return Decision.model_validate(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError) as error:
-        found = "the decision cannot be read"
-        raise ModelError(path, found, "Run `trivox postprocess-search` again.") from error
+        return Decision.model_validate(content)
+    except ValidationError as error:
+        fault = first_fault(error, Decision, content)
+        raise ModelError(path, f"the decision does not hold: {fault}", remedy) from error
 
 
 def _as_csv(decision: Decision) -> str:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-
+from pipeline.errors import TrainingError
 from pipeline.manifest import Manifest, load_manifest, with_settings
+from pipeline.outside import read_yaml
 from pipeline.phantom import make_cohort
 from pipeline.training.config import CONFIG, RunConfig
 
@@ -45,8 +45,7 @@ def adopt_reading(config: RunConfig) -> RunConfig:
 def _was_begun_without_schemes(path: Path) -> bool:
     """Tell whether a run's recorded settings are whole and say nothing of normalisation."""
     try:
-        recorded = yaml.safe_load(path.read_text("utf-8"))["preprocessing"]
-        return "normalisation" not in recorded
-    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError):
+        return "normalisation" not in read_yaml(path, TrainingError)["preprocessing"]
+    except (TrainingError, TypeError, LookupError):
         # There is no run yet; or it is damaged, which is told where its settings are compared.
         return False

@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import TrainingError
+from pipeline.errors import PipelineError, TrainingError
 from pipeline.hashes import check_whole
 from pipeline.manifest import Split, Volumes
+from pipeline.outside import parse_yaml_value, read_text
 from pipeline.training.config import RunConfig
 
-_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, yaml.YAMLError)
+_DAMAGE = (
+    *(PipelineError, ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, RecursionError, MemoryError),
+)
 """What reading a damaged file of a run may raise."""
 
 Parsed = TypeVar("Parsed")
@@ -56,17 +59,17 @@ def read_whole(path: Path, parse: Callable[[str], Parsed], remedy: str) -> Parse
         TrainingError: If it is damaged or is not there.
     """
     check_whole(path, TrainingError, remedy)
+    if not path.exists():
+        raise TrainingError(path, "the file is missing", remedy)
     try:
-        return parse(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise TrainingError(path, "the file is missing", remedy) from error
+        return parse(read_text(path, TrainingError, remedy))
     except _DAMAGE as error:
         raise TrainingError(path, "the file is damaged: it cannot be read", remedy) from error
 
 
 def parse_settings(text: str) -> dict[str, Any]:
     """Return recorded settings; those that are newer than the run have their defaults."""
-    tree = yaml.safe_load(text)
+    tree: dict[str, Any] = parse_yaml_value(text, "settings", TrainingError)
     recorded = flatten(tree)
     try:
         defaults = flatten(RunConfig.model_validate(tree).model_dump(mode="json"))

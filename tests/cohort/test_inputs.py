@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cohort import BidsChoice, DataRoot, DicomOptions, StudyInput, find_studies
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ManifestError
 from pipeline.study import SeriesRule
 from tests.dicom_files import make_series, make_slice, save, save_series, voxels
 
@@ -321,3 +321,21 @@ def test_an_input_folder_that_cannot_be_read_stops(tmp_path, monkeypatch):
     deny(monkeypatch, "in")
     with pytest.raises(ConfigError, match="the folder cannot be read"):
         found([tmp_path / "in"])
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "dataset_description.json"])
+def test_a_description_that_cannot_be_read_is_a_refused_study_beside_the_others(tmp_path, name):
+    touch(tmp_path / "good.nii.gz")
+    (tmp_path / name).write_text('{"x": ' + "[" * 10**5 + "]" * 10**5 + "}")
+    studies = found([tmp_path])
+    assert studies.keys() == {"good", name}
+    assert "nested more than 64 deep. Correct the file." in studies[name].refusal
+    (tmp_path / name).write_text("{\n]")
+    assert "line 2: not JSON" in found([tmp_path])[name].refusal
+
+
+def test_a_data_set_whose_list_cannot_be_read_is_not_searched(tmp_path):
+    touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ManifestError, match=r"dataset.json:1: not JSON"):
+        found([tmp_path])

@@ -13,9 +13,10 @@ from pipeline.cluster.config import SlurmConfig, SshConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluation import EvaluationConfig
 from pipeline.manifest.decathlon import _DecathlonFile
-from pipeline.manifest.faults import first_fault, in_words, kind_in_words
+from pipeline.manifest.faults import first_fault, in_words
 from pipeline.manifest.nnunet import _NnunetFile
 from pipeline.manifest.yaml_manifest import ManifestFile
+from pipeline.outside import kind_in_words
 from pipeline.planning.config import PlanConfig
 from pipeline.training import RunConfig
 

@@ -1,4 +1,4 @@
-"""Open what comes from outside: ordinary files only, at once or not at all."""
+"""Open ordinary files only, at once or not at all."""
 
 import errno
 import os
