@@ -73,17 +73,28 @@ def explain(error: OSError) -> Refusal:
         return Refusal("", str(error) or "something did not answer in time", remedy, is_full=False)
     where = "" if error.filename is None else os.fsdecode(error.filename)
     if is_full(error):
-        if not where:
-            where = str(_place_of_full())
+        where = _in_temporary(where or str(_place_of_full()))
         what = error.strerror or "the disk is full"
-        if where.startswith(tempfile.gettempdir()):
-            what += f" (temporary files; TMPDIR is {tempfile.gettempdir()})"
         return Refusal(where, what, "Free space there.", is_full=True)
     what = error.strerror or str(error) or "the system refused to read or write"
     if error.errno in _BY_NO_FILE:
         where = where or "this machine"
     remedy = _REMEDIES.get(error.errno or 0, "Check the path, its permissions, the disk.")
     return Refusal(where, what, remedy, is_full=False)
+
+
+def in_one_line(error: OSError) -> str:
+    """Return what an error of the system means as one line."""
+    found = explain(error)
+    return f"{found.where}: {found.what}. {found.remedy}".removeprefix(": ")
+
+
+def _in_temporary(where: str) -> str:
+    """Return the folder for temporary files in place of a file there, whose name says nothing."""
+    folder = tempfile.gettempdir()
+    below = os.path.relpath(where, folder)
+    is_made_there = below.startswith("tmp") or below == os.curdir
+    return f"TMPDIR ({folder})" if is_made_there else where
 
 
 def is_full(error: BaseException | None) -> bool:

@@ -1,6 +1,5 @@
 """Whatever goes wrong with one study ends as a row that says so."""
 
-import errno
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from typing import TypeVar
 
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput, one_line, without_folder
+from pipeline.disk import in_one_line, is_full, of_machine
 from pipeline.errors import PipelineError, StudyError
 from pipeline.inference import NotEnoughMemory
 from pipeline.journal import Cause, Row, Status
@@ -32,8 +32,12 @@ def attempt(
     except StudyError as error:
         status, cause = "rejected", cause_of(error.__cause__)
         reason = _with_notes(str(error), error)
+        lacking = of_machine(error)
+        if lacking is not None:
+            # What reads a file takes each failure for the file's.
+            status, cause, reason = "failed", cause_of(lacking), in_one_line(lacking)
         # No mask of ours stays beside a rejection; but a share that went away takes none with it.
-        if not isinstance(error.__cause__, OSError):
+        elif not isinstance(error.__cause__, OSError):
             status, reason = _reject(study, out, reason)
     except Exception as error:
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
@@ -48,7 +52,7 @@ def attempt(
 
 def cause_of(error: BaseException | None) -> Cause:
     """Tell whether the same files might do another time, and whether no others will do now."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return "disk_full"
     return "transient" if isinstance(error, OSError | NotEnoughMemory) else ""
 
@@ -64,6 +68,8 @@ def _reject(study: StudyInput, out: Path, reason: str) -> tuple[Status, str]:
 
 def _in_words(error: Exception) -> str:
     """Return what went wrong; an error that is not of our making is told by its kind too."""
+    if isinstance(error, OSError):
+        return in_one_line(error)
     return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
 
 

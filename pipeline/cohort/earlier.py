@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_gone(entries: Iterable[Entry], asked: Collection[str], out: Path) -> frozenset[str]:
-    """Return the names of studies whose input and result are both no longer there.
+    """Return the names of studies of which there is nothing to say any more.
 
+    Their result is no longer there, and either their input is not, or they would be called done.
     One whose mask is there must stay explained. What was pulled from an archive, into the private
     folder, and removed again is there still, in the archive. The journal keeps all of them: a
     folder that was not mounted comes back with its rows.
@@ -33,7 +34,9 @@ def find_gone(entries: Iterable[Entry], asked: Collection[str], out: Path) -> fr
     return frozenset(
         entry.name
         for entry in entries
-        if entry.name not in asked and not _has_input(entry, out) and not _has_result(entry, out)
+        if entry.name not in asked
+        and not (_has_input(entry, out) and not (entry.row and entry.row.has_mask))
+        and not _has_result(entry, out)
     )
 
 
@@ -104,6 +107,8 @@ def _has_input(entry: Entry, out: Path) -> bool:
 
 def _has_result(entry: Entry, out: Path) -> bool:
     places = _places(entry, out)
+    if entry.row is not None and entry.row.has_mask:
+        return any(each.mask.exists() for each in places)
     return any(each.provenance.exists() or each.mask.exists() for each in places)
 
 

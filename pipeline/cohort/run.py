@@ -111,10 +111,11 @@ def run_cohort(
     Raises:
         ConfigError: If the output folder cannot be written to, another run writes to it, or it
             holds results of another model that are not to be replaced.
-        PipelineError: If the disk is full, or the workers cannot be started.
+        PipelineError: If the disk is full, the output folder is no longer the one that the run
+            began in, or the workers cannot be started.
     """
     make_output_folder(request.out)
-    with only_run(request.out):
+    with only_run(request.out) as held:
         sweep(request.out)
         journal = Journal(request.out)
         try:
@@ -122,7 +123,7 @@ def run_cohort(
             prepare_derivative(request.out, studies, request.description.name, request.labels)
             run = journal.begin_run(platform.node(), os.getpid(), request.as_record())
             with make_progress() as progress:
-                supervisor = Supervisor(studies, request, journal, run, progress)
+                supervisor = Supervisor(studies, request, journal, run, progress, held)
                 return CohortResult(supervisor.run(start_workers))
         finally:
             journal.close()

@@ -17,8 +17,10 @@ from pipeline.cohort.previous import ALREADY_COMPLETE
 from pipeline.cohort.request import Request
 from pipeline.cohort.signature import Stamp, sign, stamp, stamp_input
 from pipeline.cohort.study_input import StudyInput
+from pipeline.disk import in_one_line
 from pipeline.errors import PipelineError, work_begun
 from pipeline.journal import Entry, Journal, Row, write_tables
+from pipeline.lock import Held
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Supervisor:
         journal: Of the output folder.
         run: Its number in the journal.
         progress: To show how far it is.
+        held: The output folder, as it was locked.
     """
 
     def __init__(
@@ -52,15 +55,17 @@ class Supervisor:
         journal: Journal,
         run: int,
         progress: Progress,
+        held: Held,
     ) -> None:
         self._studies, self._request, self._journal, self._run = studies, request, journal, run
+        self._held, self._is_lost = held, False
         self._method, self._gate = request.method, request.gate
         self._rows: dict[str, Row] = {}
         self._waiting: deque[StudyInput] = deque()
         self._alone: deque[StudyInput] = deque()
         self._tried_alone: set[str] = set()
         self._in_hand: dict[str, _InHand] = {}
-        self._disk_is_full = False
+        self._full = ""
         self._gone: frozenset[str] = frozenset()
         self._show = _Display(progress)
         self._tables_at = time.monotonic()
@@ -69,7 +74,8 @@ class Supervisor:
         """Bring every study to its end and return what became of each, in their order.
 
         Raises:
-            PipelineError: If the disk is full, or the workers cannot be started.
+            PipelineError: If the disk is full, the output folder is no longer the one that the run
+                began in, or the workers cannot be started.
         """
         self._sort()
         num_ended = len(self._rows)
@@ -77,15 +83,20 @@ class Supervisor:
         try:
             if self._waiting or self._alone:
                 self._work(start_workers())
+            self._check_masks()
         except PipelineError as error:
+            # What is gone is behind whatever else goes wrong then.
+            self._check_place()
             error.exit_code = 1 if len(self._rows) > num_ended else error.exit_code
             raise
         finally:
-            self._journal.end_run(self._run)
-            self._write_tables()
-        if self._disk_is_full:
-            found = f"the disk is full; {len(self._rows)} of {len(self._studies)} studies ended"
-            remedy = "Free space and run the same command again: it goes on from here."
+            if not self._is_lost:
+                self._check_place()
+                self._journal.end_run(self._run)
+                self._write_tables()
+        if self._full:
+            found = f"{len(self._rows)} of {len(self._studies)} studies ended; then: {self._full}"
+            remedy = "Then run the same command again: it goes on from here."
             with work_begun():
                 raise PipelineError(self._request.out, found, remedy)
         return tuple(self._rows[study.case] for study in self._studies)
@@ -121,9 +132,10 @@ class Supervisor:
 
     def _work(self, workers: Workers) -> None:
         try:
-            while not self._disk_is_full and self._fill(workers):
+            while not self._full and self._fill(workers):
                 for event in workers.wait():
                     self._handle(event)
+                self._check_place()
         finally:
             for event in workers.close():
                 if not isinstance(event, Lost):
@@ -144,7 +156,29 @@ class Supervisor:
         self._journal.begin(study.case)
         workers.give(study)
 
+    def _check_place(self) -> None:
+        """Make sure that journal, lock and masks are in one folder still.
+
+        Raises:
+            PipelineError: If they are not; nothing is entered or written then.
+        """
+        self._is_lost = True
+        self._held.check((self._journal.path, self._journal.found))
+        self._is_lost = False
+
+    def _check_masks(self) -> None:
+        """Make sure that what is called done has its mask still."""
+        for study in self._studies:
+            row = self._rows.get(study.case)
+            if row and row.has_mask and not Outputs.of(self._request.out, study).mask.exists():
+                reason = "Its mask was removed while the run went on. Run the same command again."
+                logger.warning("%s failed: %s", study.case, reason)
+                self._rows[study.case] = row = Row(study.case, "failed", reason, cause="transient")
+                self._journal.put(self._run, row, "")
+
     def _handle(self, event: Event) -> None:
+        if self._is_lost:
+            return
         match event:
             case Began(case, stage):
                 self._journal.enter_stage(case, stage)
@@ -172,7 +206,7 @@ class Supervisor:
         in_hand = self._in_hand.pop(row.case)
         if row.cause == "disk_full":
             # The next study would fail as well; all of them can be done when there is space.
-            self._disk_is_full = True
+            self._full = row.reason
             self._journal.queue([row.case])
             return
         self._rows[row.case] = row
@@ -203,7 +237,7 @@ class Supervisor:
         except OSError as error:
             if cause_of(error) != "disk_full":
                 raise
-            self._disk_is_full = True
+            self._full = in_one_line(error)
         self._tables_at = time.monotonic()
 
 

@@ -53,6 +53,10 @@ _ADD_WARNINGS = "ALTER TABLE studies ADD COLUMN warnings TEXT NOT NULL DEFAULT '
 class Journal:
     """The journal of an output folder.
 
+    Attributes:
+        path: Of its file.
+        found: What that file was when it was opened.
+
     Args:
         out: The folder, which exists.
         is_reader: Whether nothing will be written; the journal must be there then.
@@ -78,6 +82,7 @@ class Journal:
                     if "warnings" not in {column["name"] for column in columns}:
                         self._execute(_ADD_WARNINGS)
                 make_tables(self._database, _SCHEMA)
+            self.found = self.path.lstat()
 
     def close(self) -> None:
         """Close the file."""

@@ -44,6 +44,27 @@ def test_what_went_wrong_decides_whether_it_is_worth_another_try(
     assert row.total_s >= 1.0
 
 
+@pytest.mark.parametrize(
+    ("number", "cause", "expected"),
+    [
+        (errno.ENOSPC, "disk_full", "Free space there"),
+        (errno.EMFILE, "transient", "ulimit -n"),
+        (errno.ENOMEM, "transient", "Free memory"),
+    ],
+)
+def test_a_healthy_study_is_not_blamed_for_what_the_machine_lacks(
+    tmp_path, study, number, cause, expected
+):
+    claim(tmp_path)
+    write_text(Outputs(tmp_path, "a").mask, "mask")
+    lacking = OSError(number, "not there", "/tmp2/x")
+    row = attempt(study, tmp_path, raising(StudyError("a", "is torn", "Copy it."), lacking), {})
+    assert (row.status, row.cause) == ("failed", cause)
+    assert "torn" not in row.reason
+    assert expected in row.reason
+    assert Outputs(tmp_path, "a").mask.exists()
+
+
 def test_what_goes_well_is_handed_on(tmp_path, study):
     assert attempt(study, tmp_path, lambda: 5, {}) == 5
 

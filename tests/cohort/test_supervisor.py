@@ -1,6 +1,7 @@
 """Who does what next, and what the journal says of it, with workers that do as they are told."""
 
 import errno
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from pipeline.cohort.events import SHOWN_STEPS, Began, Lost, Steps
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.supervisor import Supervisor
 from pipeline.errors import PipelineError
-from pipeline.journal import Journal, Row
+from pipeline.journal import Journal, Row, only_run
 from pipeline.progress import make_progress
 from pipeline.study import StudyConfig
 
@@ -66,10 +67,16 @@ def journal(request_):
 
 
 @pytest.fixture
-def supervise(request_, journal, studies):
+def held(request_):
+    with only_run(request_.out) as held:
+        yield held
+
+
+@pytest.fixture
+def supervise(request_, journal, studies, held):
     def run(workers, request=request_, studies=studies):
         number = journal.begin_run("host", 1, request.as_record())
-        return Supervisor(studies, request, journal, number, make_progress()).run(workers)
+        return Supervisor(studies, request, journal, number, make_progress(), held).run(workers)
 
     return run
 
@@ -179,7 +186,7 @@ def test_tables_that_find_no_room_stop_the_run_too(supervise, journal, request_,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(supervisor, "write_tables", full)
-    with pytest.raises(PipelineError, match=r"the disk is full; 3 of 3 .*Free space"):
+    with pytest.raises(PipelineError, match=r"3 of 3 studies ended; .*No space.*Free space"):
         supervise(Told(request_.out))
     assert set(states(journal).values()) == {"done"}
 
@@ -187,7 +194,7 @@ def test_tables_that_find_no_room_stop_the_run_too(supervise, journal, request_,
 def test_a_full_disk_stops_the_run_and_blames_no_study(supervise, journal, request_, studies):
     full = Row("b", "failed", "no space", cause="disk_full")
     workers = Told(request_.out, capacity=1, b=full)
-    with pytest.raises(PipelineError, match="the disk is full; 1 of 3 studies ended"):
+    with pytest.raises(PipelineError, match="1 of 3 studies ended; then: no space"):
         supervise(workers)
     assert states(journal) == {"a": "done", "b": "queued", "c": "queued"}
     assert {row.status for row in supervise(Told(request_.out))} == {"done"}
@@ -202,7 +209,7 @@ def test_studies_of_other_runs_stay_in_the_tables(supervise, request_, tmp_path,
     assert [line.split(",")[0] for line in lines] == ["case", "a", "b", "c", "z"]
 
 
-def test_a_study_of_many_steps_has_a_bar_of_its_own(request_, journal, studies):
+def test_a_study_of_many_steps_has_a_bar_of_its_own(request_, journal, studies, held):
     progress = make_progress()
     seen = []
 
@@ -213,7 +220,7 @@ def test_a_study_of_many_steps_has_a_bar_of_its_own(request_, journal, studies):
             return [*events, *super().wait()]
 
     number = journal.begin_run("host", 1, {})
-    supervisor = Supervisor(studies, request_, journal, number, progress)
+    supervisor = Supervisor(studies, request_, journal, number, progress, held)
     update = progress.update
     progress.update = lambda task, **what: (
         seen.append([t.description for t in progress.tasks]), update(task, **what)
@@ -241,3 +248,74 @@ def test_the_same_studies_again_are_no_namesakes(supervise, request_, caplog):
     supervise(Told(request_.out))
     supervise(Told(request_.out))
     assert "names of others" not in caplog.text
+
+
+@pytest.mark.parametrize("what", ["out", ".trivox", ".trivox/journal.sqlite", ".trivox/lock"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_folder_that_is_no_longer_the_one_begun_in_stops_the_run(
+    supervise, request_, tmp_path, what, how
+):
+    out = request_.out
+    path = out if what == "out" else out / what
+
+    class Losing(Told):
+        def wait(self):
+            events = super().wait()
+            if len(self.order) == 2:
+                path.rename(tmp_path / "moved")
+                if how == "removed":
+                    remove(tmp_path / "moved")
+                if how == "replaced" and path.name == "lock":
+                    path.touch()
+                elif how == "replaced":
+                    shutil.copytree(out_before, out, dirs_exist_ok=True)
+            return events
+
+    out_before = tmp_path / "before"
+    shutil.copytree(out, out_before)
+    workers = Losing(out)
+    with pytest.raises(PipelineError, match="removed, moved or replaced") as stopped:
+        supervise(workers)
+    assert stopped.value.exit_code == 1
+    assert str(out) in str(stopped.value)
+    assert workers.is_closed
+    assert len(workers.order) == 2, "nothing more was begun"
+    assert not (out / "cohort.csv").exists()
+
+
+def remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def test_nothing_is_called_done_whose_mask_is_gone(supervise, request_, journal):
+    out = request_.out
+
+    class Removing(Told):
+        def close(self):
+            return []
+
+        def wait(self):
+            events = super().wait()
+            Outputs(out, "a").mask.unlink(missing_ok=True)
+            return events
+
+    rows = supervise(Removing(out))
+    assert [row.status for row in rows] == ["failed", "done", "done"]
+    assert "removed while the run went on" in rows[0].reason
+    table = (out / "cohort.csv").read_text()
+    assert "a,failed" in table
+    assert [row.status for row in supervise(Told(out))] == ["done"] * 3
+
+
+def test_studies_of_earlier_runs_are_called_done_as_long_as_their_masks_are_there(
+    supervise, request_, studies
+):
+    supervise(Told(request_.out))
+    Outputs(request_.out, "a").mask.unlink()
+    supervise(Told(request_.out), studies=studies[1:])
+    table = (request_.out / "cohort.csv").read_text()
+    assert "a,done" not in table
+    assert "b,done" in table
