@@ -8,16 +8,11 @@ and keep all of these takes intent. Where they differ the contents decide: see
 
 import hashlib
 import json
-from collections.abc import Iterable
-from pathlib import Path
 
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import StudyError
 from pipeline.journal import Row
-from pipeline.study import source_files
-
-Stamp = list[list[int]]
-"""Of each file: size in bytes, time of the last change of content and of anything, number."""
+from pipeline.study import Stamp, source_files, stamp
 
 
 def stamp_input(study: StudyInput) -> Stamp | None:
@@ -26,15 +21,6 @@ def stamp_input(study: StudyInput) -> Stamp | None:
         return stamp([file for source in study.sources for file in source_files(source)])
     except StudyError:
         return None
-
-
-def stamp(files: Iterable[Path]) -> Stamp | None:
-    """Return the stamp of files in their order, or None if one of them is not there."""
-    try:
-        found = [path.stat() for path in files]
-    except OSError:
-        return None
-    return [[each.st_size, each.st_mtime_ns, each.st_ctime_ns, each.st_ino] for each in found]
 
 
 def sign(method: str, row: Row, inputs: Stamp | None, outputs: Stamp | None) -> str:

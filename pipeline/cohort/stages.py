@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
@@ -18,6 +19,7 @@ from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.previous import keep_previous, row_of
 from pipeline.cohort.recipe import describe_clean_up, device_name, make_recipe
+from pipeline.cohort.signature import stamp_input
 from pipeline.cohort.study_input import StudyInput
 from pipeline.findings import Finding
 from pipeline.journal import Row
@@ -40,7 +42,15 @@ from pipeline.report import (
     write_provenance,
 )
 from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation
-from pipeline.study import GeometryHeader, extent_of, read_study
+from pipeline.study import (
+    GeometryHeader,
+    Stamp,
+    changed,
+    current_source,
+    extent_of,
+    read_study,
+    read_unchanged,
+)
 from pipeline.volume import Grid, LabelMap, Volume
 
 logger = logging.getLogger(__name__)
@@ -57,6 +67,7 @@ class Loaded:
     recipe: Recipe
     prepared: PreparedStudy
     admission: tuple[Finding, ...]
+    stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Segmented:
     volume: Volume | None
     segmentation: Segmentation
     volumes_ml: Mapping[str, float]
+    stamp: Stamp | None = None
 
     @property
     def held_bytes(self) -> int:
@@ -103,6 +115,17 @@ def write(segmented: Segmented, job: Job) -> Row:
 
 
 def _load(study: StudyInput, job: Job) -> Loaded | Row:
+    """Hash and read a study, all from the same bytes."""
+
+    def read() -> Loaded | Row:
+        sources = tuple(map(current_source, study.sources))
+        return _load_once(replace(study, sources=sources), job)
+
+    return read_unchanged(study.case, partial(stamp_input, study), read)
+
+
+def _load_once(study: StudyInput, job: Job) -> Loaded | Row:
+    stamp = stamp_input(study)
     start = time.perf_counter()
     outputs = Outputs.of(job.out, study)
     recipe = make_recipe(study, job.model, job.options.dicom)
@@ -112,7 +135,7 @@ def _load(study: StudyInput, job: Job) -> Loaded | Row:
     if row is not None:
         return replace(row, total_s=time.perf_counter() - start)
     with _without_stale(outputs, recipe):
-        return _read(study, recipe, job)
+        return replace(_read(study, recipe, job), stamp=stamp)
 
 
 @contextmanager
@@ -186,6 +209,7 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
         volume=volume,
         segmentation=segmentation,
         volumes_ml=volumes,
+        stamp=loaded.stamp,
     )
 
 
@@ -203,6 +227,9 @@ def _write(segmented: Segmented, job: Job) -> Row:
         if job.algorithm is not None and job.options.dicom is not None:
             label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
             write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
+            # They repeat what the headers of the images say, which are read again for that.
+            if stamp_input(study) != segmented.stamp:
+                raise changed(study.case)
             job.alive()
     warnings = tuple(study.anonymous(text) for text in segmentation.warnings)
     segmentation = replace(segmentation, seconds=seconds, warnings=warnings)

@@ -15,12 +15,13 @@ from pipeline.cohort.events import Began, Event, Lost, Steps, Workers
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.previous import ALREADY_COMPLETE
 from pipeline.cohort.request import Request
-from pipeline.cohort.signature import Stamp, sign, stamp, stamp_input
+from pipeline.cohort.signature import sign, stamp_input
 from pipeline.cohort.study_input import StudyInput
 from pipeline.disk import in_one_line
 from pipeline.errors import PipelineError, work_begun
 from pipeline.journal import Entry, Journal, Row, write_tables
 from pipeline.lock import Held
+from pipeline.study import Stamp, stamp
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from pipeline.study.dicom import (
 )
 from pipeline.study.place import Place, place_labels
 from pipeline.study.reader import (
+    current_source,
     extent_of,
     open_volume,
     read_label_map,
@@ -39,6 +40,7 @@ from pipeline.study.study import (
     StudyConfig,
     case_name,
 )
+from pipeline.study.unchanged import Stamp, changed, read_unchanged, stamp
 
 __all__ = [
     "UNREADABLE",
@@ -53,11 +55,14 @@ __all__ = [
     "Place",
     "SeriesRule",
     "Source",
+    "Stamp",
     "Study",
     "StudyConfig",
     "case_name",
+    "changed",
     "check_one_patient",
     "choose_series",
+    "current_source",
     "dicom_among",
     "extent_of",
     "find_series",
@@ -66,7 +71,9 @@ __all__ = [
     "place_labels",
     "read_label_map",
     "read_study",
+    "read_unchanged",
     "resolve_source",
     "scan_dicom",
     "source_files",
+    "stamp",
 ]

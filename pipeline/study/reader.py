@@ -5,6 +5,7 @@ Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C 
 
 import errno
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.study.dicom import (
     find_volume,
     is_dicom,
     open_dicom,
+    renew,
 )
 from pipeline.study.nifti import open_nifti
 from pipeline.study.study import (
@@ -33,6 +35,7 @@ from pipeline.study.study import (
 )
 from pipeline.study.text_header import read_text_header
 from pipeline.study.text_volume import open_text_volume
+from pipeline.study.unchanged import Stamp, read_unchanged, stamp
 from pipeline.volume import LabelMap, Volume, smallest_label_type
 
 LABEL_TOLERANCE = 1e-3
@@ -71,6 +74,27 @@ def read_study(
         StudyError: If a file cannot be read, or is no image that can be segmented.
     """
     sources = tuple(map(resolve_source, sources))
+    return read_unchanged(
+        case,
+        partial(_stamp, sources),
+        lambda: _read_study(tuple(map(current_source, sources)), case, num_channels, config),
+    )
+
+
+def _stamp(sources: Sequence[Source]) -> Stamp | None:
+    """Return the stamp of all files of sources; reading says what is wrong with a header."""
+    files: list[Path] = []
+    for source in sources:
+        try:
+            files += source_files(source)
+        except StudyError:
+            return None
+    return stamp(files)
+
+
+def _read_study(
+    sources: Sequence[Source], case: str, num_channels: int, config: StudyConfig
+) -> Study:
     check_one_patient(case, sources)
     files = tuple(open_volume(source, config) for source in sources)
     _check_channels(files, case, num_channels)
@@ -115,7 +139,12 @@ def read_label_map(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> LabelMa
     Raises:
         StudyError: If the file cannot be read, holds several volumes, or a value is no label.
     """
-    file = open_volume(Path(path), config)
+    path = Path(path)
+    return read_unchanged(path.name, lambda: _stamp([path]), lambda: _read_labels(path, config))
+
+
+def _read_labels(path: Path, config: StudyConfig) -> LabelMap:
+    file = open_volume(path, config)
     if file.num_volumes != 1:
         raise StudyError(
             file.path.name,
@@ -179,6 +208,15 @@ def resolve_source(source: Source) -> Source:
     if source.is_dir() or (source.is_file() and not is_volume and is_dicom(source)):
         return find_volume(source)
     return source
+
+
+def current_source(source: Source) -> Source:
+    """Return a source as `resolve_source` does, and a series by the headers that it has now.
+
+    Raises:
+        StudyError: As `resolve_source`, or if a series is none any more.
+    """
+    return renew(source) if isinstance(source, DicomSeries) else resolve_source(source)
 
 
 def source_files(source: Source) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
 from pipeline.evaluation import ScoringRules
+from pipeline.files import sha256_of
 from pipeline.journal.table import Row
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.report import hash_settings, read_provenance
@@ -189,3 +190,36 @@ def test_each_step_that_can_take_long_ends_in_a_sign_of_life(model, study, out):
     assert len(said) == 5, "segmented, probabilities written"
     write(segmented, job)
     assert len(said) == 7, "picture and mask written"
+
+
+def test_the_recorded_hash_is_of_the_bytes_that_were_read(
+    job, study, save_volume, tmp_path, monkeypatch
+):
+    """Another file takes the place of the study's after it was hashed, and before it is read."""
+    (path,) = study.sources
+    other = save_volume(tmp_path / "other.nii.gz", seed=5)
+    digest, original = sha256_of(other), stages.make_recipe
+
+    def hashed_and_replaced(*words):
+        recipe = original(*words)
+        if other.exists():
+            other.replace(path)
+        return recipe
+
+    monkeypatch.setattr(stages, "make_recipe", hashed_and_replaced)
+    loaded = load(study, job)
+    assert loaded.recipe.inputs[0].sha256 == digest == sha256_of(path)
+
+
+def test_a_study_that_never_stays_the_same_is_rejected(job, study, monkeypatch):
+    (path,) = study.sources
+    original = stages.make_recipe
+
+    def touched(*words):
+        path.touch()
+        return original(*words)
+
+    monkeypatch.setattr(stages, "make_recipe", touched)
+    row = load(study, job)
+    assert (row.status, row.cause) == ("rejected", "transient")
+    assert row.reason == "changed while it was read. Run again once nothing writes to it any more."

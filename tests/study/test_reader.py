@@ -13,6 +13,7 @@ from pipeline.study import (
     open_volume,
     read_label_map,
     read_study,
+    reader,
     resolve_source,
     source_files,
 )
@@ -226,3 +227,49 @@ def test_a_pipe_is_named_at_once(tmp_path, name):
         StudyError, match=f"^{name}: it is a pipe, no ordinary file. Check the path"
     ):
         open_volume(tmp_path / name)
+
+
+def replaced_after(monkeypatch, module, path, other):
+    """Let another file take the place of one after the next header was read."""
+    original = module.open_nifti
+    left = [other]
+
+    def opened(*words):
+        file = original(*words)
+        if left:
+            left.pop().replace(path)
+        return file
+
+    monkeypatch.setattr(module, "open_nifti", opened)
+
+
+def test_header_and_voxels_are_of_one_file(tmp_path, save, voxels, monkeypatch):
+    path = save("a.nii.gz")
+    other = save("other.nii.gz", data=voxels + 1, affine=np.diag([5.0, 5.0, 5.0, 1.0]))
+    replaced_after(monkeypatch, reader, path, other)
+    study = read_study([path], case="case", num_channels=1)
+    assert study.volume.grid.spacing_mm == (5, 5, 5)
+    np.testing.assert_array_equal(study.volume.data_CIJK[0], voxels + 1)
+
+
+def test_a_label_map_is_of_one_file(save, voxels, monkeypatch):
+    path = save("a.nii.gz", data=np.abs(voxels))
+    other = save("other.nii.gz", data=np.abs(voxels) + 1, affine=np.diag([5.0, 5.0, 5.0, 1.0]))
+    replaced_after(monkeypatch, reader, path, other)
+    labels = read_label_map(path)
+    assert labels.grid.spacing_mm == (5, 5, 5)
+    np.testing.assert_array_equal(labels.labels_IJK, np.abs(voxels) + 1)
+
+
+def test_a_series_that_changed_since_it_was_found_is_read_as_it_is_now(tmp_path):
+    save_series(make_series(stored()), tmp_path)
+    (series,) = find_series([tmp_path])
+    save_series(make_series(stored(seed=1), PixelSpacing=[4.0, 4.0]), tmp_path)
+    study = read_study([series], case="case", num_channels=1)
+    assert study.volume.grid.spacing_mm == (4, 4, 3)
+    np.testing.assert_array_equal(
+        study.volume.data_CIJK[0], stored(seed=1).T.astype(np.float32) - 1024
+    )
+    save_series(make_series(stored(), series=7), tmp_path)
+    with pytest.raises(StudyError, match="series 1: its files changed since they were found"):
+        read_study([series], case="case", num_channels=1)

@@ -10,6 +10,7 @@ from pipeline.study.dicom.scan import (
     UNREADABLE_REMEDY,
     DicomScan,
     find_series,
+    renew,
     scan_dicom,
 )
 from pipeline.study.dicom.series import DicomSeries, Source
@@ -31,5 +32,6 @@ __all__ = [
     "find_volume",
     "is_dicom",
     "open_dicom",
+    "renew",
     "scan_dicom",
 ]

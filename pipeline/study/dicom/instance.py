@@ -6,9 +6,10 @@ in memory, and goes nowhere.
 Source: DICOM PS3.3, C.7.6.2 (image plane), C.7.6.3 (image pixel), C.11.1 (modality LUT).
 """
 
+import os
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,6 +25,7 @@ from pipeline.study.dicom.patient import NOBODY, PATIENT_TAGS, Patient
 from pipeline.study.dicom.problems import Problem, count_frames, find_problem
 from pipeline.study.dicom.syntax import is_lossy
 from pipeline.study.dicom.values import Trait, as_number, as_numbers, as_text, as_trait, as_words
+from pipeline.study.unchanged import stamp_of
 
 Kind: TypeAlias = Literal["image", "localizer", "capture"]
 
@@ -112,6 +114,7 @@ class Instance:
         warnings: What is odd about them.
         slices: In the order of the file; none if there is a problem.
         patient: Whom it is of, to be compared.
+        stamp: Of the file whose header this is, as by `pipeline.study.unchanged`.
     """
 
     path: Path
@@ -126,6 +129,7 @@ class Instance:
     warnings: tuple[str, ...]
     slices: tuple[Slice, ...]
     patient: Patient = NOBODY
+    stamp: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,14 +155,16 @@ def read_instance(path: Path) -> Instance | LeftOut | Damaged:
             dataset = pydicom.dcmread(
                 file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS)
             )
-            num_pixel_bytes = path.stat().st_size - file.tell()
+            status = os.fstat(file.fileno())
+            num_pixel_bytes = status.st_size - file.tell()
         series_uid = as_text(dataset.get("SeriesInstanceUID")) or None
         modality = as_text(dataset.get("Modality"))
         if modality in _NO_IMAGES or _is_no_image(dataset):
             return LeftOut(modality or "other")
         if series_uid is None or not dataset.get("Rows") or not dataset.get("Columns"):
             return Damaged(path, series_uid)
-        return _describe(path, dataset, series_uid, num_pixel_bytes)
+        found = _describe(path, dataset, series_uid, num_pixel_bytes)
+        return replace(found, stamp=tuple(stamp_of(status)))
     except DAMAGE:
         return Damaged(path, series_uid)
 

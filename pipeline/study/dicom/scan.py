@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pydicom
 
+from pipeline.errors import StudyError
 from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.detect import NUM_READERS, dicom_among
 from pipeline.study.dicom.instance import (
@@ -28,6 +29,7 @@ from pipeline.study.dicom.parts import Part, split_series
 from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.series import DicomSeries
+from pipeline.study.unchanged import stamp
 
 UNREADABLE = (
     "cannot be read as DICOM: they are empty, cut, damaged or were never fetched, or lack "
@@ -89,6 +91,22 @@ def scan_dicom(files: Iterable[Path]) -> DicomScan:
     stray = tuple(file.path for file in damaged if file.series_uid not in by_series)
     series = [_beside_damage(one, stray) for one in series]
     return DicomScan(tuple(sorted(series, key=_order)), stray, left_out)
+
+
+def renew(series: DicomSeries) -> DicomSeries:
+    """Return a volume as its files describe it now, if they changed since their headers were read.
+
+    Raises:
+        StudyError: If they hold no such volume any more.
+    """
+    now = stamp(series.files)
+    if not series.stamps or now is None or now == [list(each) for each in series.stamps]:
+        return series
+    for one in scan_dicom(series.files).series:
+        if (one.uid, one.part) == (series.uid, series.part):
+            return one
+    found = "its files changed since they were found, and hold no such volume any more"
+    raise StudyError(series.label, found, "Run again.")
 
 
 def _beside_damage(series: DicomSeries, stray: Sequence[Path]) -> DicomSeries:
@@ -212,6 +230,7 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
     places = {path: index for index, path in enumerate(files)}
     first = images[0]
     members = [image for image in images if image.path in places]
+    stamps = {image.path: image.stamp for image in members}
     texts = [*part.warnings, *(text for image in members for text in image.warnings)]
     if part.name == "" and _skips_numbers(slices):
         texts.append("image numbers are skipped throughout: every second slice may be missing")
@@ -226,6 +245,7 @@ def _from_part(images: Sequence[Instance], part: Part) -> DicomSeries:
         is_derived=any(image.is_derived for image in members),
         grid=part.stack.grid,
         warnings=tuple(dict.fromkeys(texts)),
+        stamps=tuple(stamps[path] for path in files),
         patient=first.patient,
     )
 

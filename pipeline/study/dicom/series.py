@@ -29,6 +29,7 @@ class DicomSeries:
         is_derived: A reformation or the like: ImageType is DERIVED and SECONDARY.
         grid: Where its voxels lie, RAS+; None if it is refused.
         warnings: What is odd but acceptable, one sentence each.
+        stamps: Of the files when their headers were read; none if it is refused.
         patient: Whom it is of, to be compared; nobody in another process than the one that read it.
     """
 
@@ -45,6 +46,7 @@ class DicomSeries:
     is_derived: bool = False
     grid: Grid | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = ()
+    stamps: tuple[tuple[int, ...], ...] = field(default=(), compare=False, repr=False)
     patient: Patient = field(default=NOBODY, compare=False, repr=False)
 
     @property
