@@ -121,7 +121,9 @@ def _pull_singly(opened: PatientArchive, paths: list[Path], folder: Path) -> Non
 
 def _push(opened: PatientArchive, paths: list[Path]) -> None:
     for path in paths:
-        opened.push(key_of(dcmread(path)), path)
+        key = key_of(dcmread(path))
+        if not opened.has(key):
+            opened.push(key, path)
 
 
 def _store_all(archive: Orthanc, paths: list[Path], *, at_once: bool) -> None:

@@ -19,6 +19,11 @@ Pull studies from a DICOM archive, segment them, and push the results back as
 DICOM SEG. The next study is pulled while one is segmented; pulled files are
 removed when the archive has confirmed the result. Each series is journalled:
 after an interruption the same command goes on, and nothing is pushed twice.
+A series counts as done while the archive lists the instances it had then.
+
+Answers that are cut, or no DICOM, are asked for again. What the archive took
+but does not list within two minutes is "unconfirmed": a later run asks for it
+before it pushes, and pushes it again when it is not listed after a day.
 
 Speaks to the named archives and to nothing else: no proxy, no redirect. No
 name, ID, date or UID appears in logs, errors or archive.csv, which calls

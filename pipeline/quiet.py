@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-_TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "urllib3")
+_TALKATIVE = ("highdicom", "pydicom", "pynetdicom", "urllib3")
 _WARN_FROM = (*_TALKATIVE, "pipeline")
 """A library's warning may be laid at the door of the line of ours that called it."""
 

@@ -12,7 +12,7 @@ def test_libraries_say_nothing_and_others_do(caplog, recwarn):
         # Each of these quotes what it was given.
         Dataset().StudyInstanceUID = "Doe^Jane"
         Dataset().PatientBirthDate = "born in 1956"
-        for name in ("dicomweb_client.web", "pynetdicom.association", "urllib3.connectionpool"):
+        for name in ("pydicom", "pynetdicom.association", "urllib3.connectionpool"):
             logging.getLogger(name).error("1.2.3.4")
         logging.getLogger("pipeline").error("ours")
     assert [record.message for record in caplog.records] == ["ours"]

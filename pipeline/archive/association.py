@@ -35,7 +35,7 @@ from pynetdicom.sop_class import (
 )
 
 from pipeline.archive.address import DimseAddress
-from pipeline.archive.transport import HiccupError, TransferError
+from pipeline.archive.transport import BusyError, HiccupError, TransferError
 from pipeline.errors import ArchiveError
 
 TIMEOUT_S = 60.0
@@ -130,7 +130,7 @@ class Peer:
         if association.is_rejected:
             answer = association.acceptor.primitive
             if getattr(answer, "result", None) == _TRANSIENT_REJECTION:
-                return HiccupError(self.name, "it is too busy for an association", "Try again.")
+                return BusyError(self.name, "it is too busy for an association", "Try again.")
             remedy = (
                 f"Check its AE title, and have the archive's administrator let in "
                 f"{self._calling_ae!r} from this machine (--calling-ae)."
@@ -155,7 +155,7 @@ class Peer:
             return
         found = f"it reports status 0x{status:04X}"
         # A7xx: out of resources.
-        kind = HiccupError if status >> 8 == OUT_OF_RESOURCES >> 8 else TransferError
+        kind = BusyError if status >> 8 == OUT_OF_RESOURCES >> 8 else TransferError
         raise kind(self.name, found, "Look into the archive's log.")
 
 

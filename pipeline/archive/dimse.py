@@ -5,6 +5,7 @@ Each operation is an association of its own, so that none is left open while a s
 Source: DICOM PS3.4, C.4 (query and retrieve), B.2 (storage); PS3.7, 9.3 and annex C (status).
 """
 
+import time
 from pathlib import Path
 
 from pydicom import DataElement, Dataset, dcmread
@@ -28,14 +29,21 @@ from pipeline.archive.association import (
     image_contexts,
 )
 from pipeline.archive.transport import (
+    MAX_ANSWERS,
     SERIES_FIELDS,
     Attributes,
+    HiccupError,
     InstanceKey,
     Landing,
     SeriesKey,
-    checked_uid,
+    TransferError,
 )
+from pipeline.archive.whole import UNREADABLE
 
+MAX_FIND_S = 600.0
+"""For all results of one search."""
+
+_UID_OF = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
 _PENDING = (0xFF00, 0xFF01)
 _STORE_WARNINGS = (0xB000, 0xB006, 0xB007)
 
@@ -66,10 +74,10 @@ class DimseArchive:
         fields = dict.fromkeys((*SERIES_FIELDS, "SeriesInstanceUID"), "")
         return self._find("SERIES", {**fields, **filters, "StudyInstanceUID": study_uid})
 
-    def find_instances(self, series: SeriesKey) -> frozenset[str]:
-        """Return the SOP Instance UIDs of a series."""
+    def find_instances(self, series: SeriesKey) -> list[str]:
+        """Return the SOP Instance UIDs of a series, as they are listed: one may be twice."""
         keys = _keys_of(InstanceKey(series.study_uid, series.series_uid, ""))
-        return frozenset(answer["SOPInstanceUID"] for answer in self._find("IMAGE", keys))
+        return [answer["SOPInstanceUID"] for answer in self._answers("IMAGE", keys)]
 
     def has(self, instance: InstanceKey) -> bool:
         """Say whether an instance is there."""
@@ -106,8 +114,14 @@ class DimseArchive:
         """There is nothing to let go of."""
 
     def _find(self, level: str, keys: Attributes) -> list[Attributes]:
-        found: dict[str, Attributes] = {}
-        uid = {"STUDY": "Study", "SERIES": "Series", "IMAGE": "SOP"}[level] + "InstanceUID"
+        """Return each study, series or instance once."""
+        uid = _UID_OF[level]
+        return list({answer[uid]: answer for answer in self._answers(level, keys)}.values())
+
+    def _answers(self, level: str, keys: Attributes) -> list[Attributes]:
+        """Return all answers; one without a UID has an empty one."""
+        found: list[Attributes] = []
+        end = time.monotonic() + MAX_FIND_S
         context = build_context(StudyRootQueryRetrieveInformationModelFind, PLAIN)
         with self._peer.associated([context]) as association:
             responses = association.send_c_find(
@@ -116,11 +130,16 @@ class DimseArchive:
             for status, answer in responses:
                 if status.get("Status") not in _PENDING:
                     self._peer.demand_success(status.get("Status"))
-                elif answer is not None:
-                    attributes = {**_attributes(answer)}
-                    checked_uid(attributes.get(uid, ""), self.name)
-                    found[attributes[uid]] = attributes
-        return list(found.values())
+                elif answer is None:
+                    association.abort()
+                    raise HiccupError(self.name, "it sent a result that is none", "Try again.")
+                else:
+                    found.append({_UID_OF[level]: "", **_attributes(answer)})
+                if len(found) > MAX_ANSWERS or time.monotonic() > end:
+                    association.abort()
+                    found_many = f"a search does not end: {len(found)} results so far"
+                    raise TransferError(self.name, found_many, "Ask for less with --query.")
+        return found
 
     def _get(self, level: str, keys: Attributes, landing: Landing) -> None:
         full: list[OSError] = []
@@ -167,10 +186,16 @@ def _identifier(level: str, keys: Attributes) -> Dataset:
 
 
 def _attributes(answer: Dataset) -> dict[str, str]:
+    """Return text by keyword; what cannot be read is left out."""
     texts = {}
-    for element in answer:
-        value = element.value
-        several = value if isinstance(value, MultiValue) else [value]
+    for tag in answer.keys():  # noqa: SIM118 (iterating converts)
+        try:
+            element = answer[tag]
+            value = element.value
+            several = value if isinstance(value, MultiValue) else [value]
+            text = "\\".join(str(one) for one in several)
+        except (*UNREADABLE, ValueError, TypeError, LookupError, AttributeError):
+            continue
         if element.keyword and element.VR != "SQ" and value not in (None, ""):
-            texts[element.keyword] = "\\".join(str(one) for one in several)
+            texts[element.keyword] = text
     return texts

@@ -17,13 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
+from pipeline.archive.basis import Basis
 from pipeline.journal import check_rows, damage_named, has_table, make_tables, open_database
 
 State: TypeAlias = Literal[
-    "queued", "pulled", "segmented", "pushed", "unchosen", "rejected", "failed"
+    "queued", "pulled", "segmented", "unconfirmed", "pushed", "unchosen", "rejected", "failed"
 ]
 STATES: tuple[State, ...] = get_args(State)
-"""Of a series; `unchosen`: another one of its study was to be segmented."""
+"""Of a series; `unconfirmed`: pushed, but the archive does not list it yet; `unchosen`: another one
+of its study was to be segmented."""
 
 NAME_LENGTH = 12
 """Hexadecimal digits of a name: 48 bits, enough for a million series to differ."""
@@ -50,10 +52,23 @@ CREATE TABLE IF NOT EXISTS archive_runs (
     host TEXT NOT NULL, pid INTEGER NOT NULL,
     target TEXT NOT NULL, studies TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS archive_bases (
+    series_uid TEXT PRIMARY KEY,
+    num_instances INTEGER NOT NULL,
+    uids_sha256 TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS archive_sent (
+    instance_uid TEXT NOT NULL,
+    target TEXT NOT NULL,
+    sent_at REAL NOT NULL,
+    is_accepted INTEGER NOT NULL,
+    PRIMARY KEY (instance_uid, target)
+);
 """
 _MAKE_SALT = (
     "INSERT INTO archive_salt (salt) SELECT ? WHERE NOT EXISTS (SELECT * FROM archive_salt)"
 )
+_OF_THE_STUDY = "/"
 _RUN_COLUMNS = "id, began_at, ended_at, host, pid, target, studies"
 _COLUMNS = (
     "series_uid, study_uid, name, state, reason, attempts, recipe, target, changed_at, products"
@@ -75,6 +90,7 @@ class Entry:
         target: Where it was pushed to; empty before.
         changed_at: When this was noted, in seconds since 1970.
         products: Files in the output folder that go to the archive.
+        basis: What it consisted of when that was decided; None: an earlier version did not note it.
     """
 
     series_uid: str = field(repr=False)
@@ -87,6 +103,25 @@ class Entry:
     target: str
     changed_at: float
     products: tuple[str, ...]
+    basis: Basis | None = field(default=None, repr=False)
+
+    @property
+    def is_of_series(self) -> bool:
+        """Whether it is of a series: of a study whose series are not known there is one entry."""
+        return not self.series_uid.endswith(_OF_THE_STUDY)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What is known of an instance that was sent to an archive.
+
+    Attributes:
+        sent_at: In seconds since 1970.
+        is_accepted: Whether the archive said that it took it; it may have although it did not say.
+    """
+
+    sent_at: float
+    is_accepted: bool
 
 
 @dataclass(frozen=True)
@@ -177,16 +212,20 @@ class Ledger:
         return next(iter(found), None)
 
     def queue(self, study_uid: str, series_uids: Iterable[str], recipe: str) -> None:
-        """Note series to be done; those that are known stay, unless another recipe is asked for."""
+        """Note series to be done; those that are known stay, unless another recipe is asked for.
+
+        One that lies in another study now is another one.
+        """
         now = time.time()
         for uid in series_uids:
             self._execute(
                 f"INSERT INTO archive_series ({_COLUMNS}, queued_at) "
                 "VALUES (?, ?, ?, 'queued', '', 0, ?, '', ?, '[]', ?) "
                 "ON CONFLICT (series_uid) DO UPDATE SET "
-                "state = 'queued', reason = '', recipe = excluded.recipe, target = '', "
-                "products = '[]', changed_at = excluded.changed_at "
-                "WHERE recipe != excluded.recipe",
+                "study_uid = excluded.study_uid, state = 'queued', reason = '', "
+                "recipe = excluded.recipe, target = '', products = '[]', "
+                "changed_at = excluded.changed_at "
+                "WHERE recipe != excluded.recipe OR study_uid != excluded.study_uid",
                 (uid, study_uid, self.name_of(uid), recipe, now, now),
             )
 
@@ -198,7 +237,62 @@ class Ledger:
         )
         with damage_named(self._path):
             check_rows(self._database, "archive_series", which, values)
-            return [replace(Entry(*row), products=tuple(json.loads(row[-1]))) for row in rows]
+            bases = self._bases(which, values)
+            return [
+                replace(Entry(*row), products=tuple(json.loads(row[-1])), basis=bases.get(row[0]))
+                for row in rows
+            ]
+
+    def note_basis(self, series_uid: str, basis: Basis) -> None:
+        """Note what a series consists of that something is decided on now."""
+        self._execute(
+            "INSERT INTO archive_bases (series_uid, num_instances, uids_sha256) VALUES (?, ?, ?) "
+            "ON CONFLICT (series_uid) DO UPDATE SET "
+            "num_instances = excluded.num_instances, uids_sha256 = excluded.uids_sha256",
+            (series_uid, basis.num_instances, basis.uids_sha256),
+        )
+
+    def note_sent(self, instance_uid: str, target: str, *, is_accepted: bool) -> None:
+        """Note that an instance is about to be sent to an archive, or that it said it took it."""
+        self._execute(
+            "INSERT INTO archive_sent (instance_uid, target, sent_at, is_accepted) "
+            "VALUES (?, ?, ?, ?) ON CONFLICT (instance_uid, target) DO UPDATE SET "
+            "sent_at = excluded.sent_at, is_accepted = excluded.is_accepted",
+            (instance_uid, target, time.time(), int(is_accepted)),
+        )
+
+    def sent(self, instance_uid: str, target: str) -> Sent | None:
+        """Return whether an instance was sent to an archive; None: it was not."""
+        rows = self._execute(
+            "SELECT sent_at, is_accepted FROM archive_sent WHERE instance_uid = ? AND target = ?",
+            (instance_uid, target),
+        )
+        return next((Sent(at, bool(is_accepted)) for at, is_accepted in rows), None)
+
+    def note_trouble(self, study_uid: str, reason: str) -> str:
+        """Note a study whose series could not be asked for; return what stands for them."""
+        uid, now = f"{study_uid}{_OF_THE_STUDY}", time.time()
+        self._execute(
+            f"INSERT INTO archive_series ({_COLUMNS}, queued_at) "
+            "VALUES (?, ?, ?, 'failed', ?, 1, '', '', ?, '[]', ?) "
+            "ON CONFLICT (series_uid) DO UPDATE SET attempts = attempts + 1, "
+            "reason = excluded.reason, changed_at = excluded.changed_at",
+            (uid, study_uid, self.name_of(study_uid), reason, now, now),
+        )
+        return uid
+
+    def clear_trouble(self, study_uid: str) -> None:
+        """Forget that a study's series could not be asked for: now they could."""
+        uid = f"{study_uid}{_OF_THE_STUDY}"
+        self._execute("DELETE FROM archive_series WHERE series_uid = ?", (uid,))
+
+    def reopen(self, series_uid: str) -> None:
+        """Note that a series is to be done anew: what it consists of has changed."""
+        self._execute(
+            "UPDATE archive_series SET state = 'queued', reason = '', target = '', "
+            "products = '[]', changed_at = ? WHERE series_uid = ?",
+            (time.time(), series_uid),
+        )
 
     def begin(self, study_uid: str) -> None:
         """Count one more attempt at a study."""
@@ -229,6 +323,17 @@ class Ledger:
         wanted = set(series_uids)
         found = Counter(entry.state for entry in self.entries() if entry.series_uid in wanted)
         return {state: found[state] for state in STATES if found[state]}
+
+    def _bases(self, which: str, values: Sequence[object]) -> dict[str, Basis]:
+        if not has_table(self._database, "archive_bases"):
+            # A reader of a journal of an earlier version.
+            return {}
+        of_these = f"WHERE series_uid IN (SELECT series_uid FROM archive_series {which})"
+        check_rows(self._database, "archive_bases", of_these, values)
+        rows = self._database.execute(
+            f"SELECT series_uid, num_instances, uids_sha256 FROM archive_bases {of_these}", values
+        )
+        return {uid: Basis(number, uids_sha256) for uid, number, uids_sha256 in rows}
 
     @cached_property
     def _salt(self) -> str:

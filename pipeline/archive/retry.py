@@ -1,7 +1,7 @@
 """Ask again what failed for a moment; tell one study's trouble from an archive that is gone."""
 
 import logging
-import time
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TypeVar
 from pipeline.archive.transport import (
     Archive,
     Attributes,
+    BusyError,
     HiccupError,
     InstanceKey,
     Landing,
@@ -21,6 +22,13 @@ from pipeline.errors import ArchiveError
 logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+
+MAX_WAIT_S = 60.0
+"""An archive that asks us to wait for longer is asked again after so long."""
+
+_LISTING_WAITS = 120
+_MOST_UNCLEAR = 3
+"""How often an instance is sent whose answer was lost, and which then is not listed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,11 @@ class Patience:
 
     tries: int = 6
     first_wait_s: float = 1.0
+
+    @property
+    def listing_s(self) -> float:
+        """Seconds in which an archive should list what it took: 120 by default."""
+        return _LISTING_WAITS * self.first_wait_s
 
     @property
     def waits_s(self) -> list[float]:
@@ -53,7 +66,9 @@ class PatientArchive:
     """
 
     def __init__(self, archive: Archive, patience: Patience) -> None:
-        self._archive, self._patience = archive, patience
+        self._archive, self.patience = archive, patience
+        self._hurried = threading.Event()
+        self.last_trouble = ""
 
     @property
     def name(self) -> str:
@@ -61,12 +76,24 @@ class PatientArchive:
         return self._archive.name
 
     def check(self) -> None:
-        """Make sure that it answers, now."""
+        """Make sure that it answers, now; one that says that it is busy is waited for.
+
+        Raises:
+            ArchiveError: If it does not.
+        """
         try:
-            self._archive.check()
+            self._ask(self._archive.check, BusyError)
         except HiccupError as error:
             remedy = "Check the address, and that the archive runs and lets this machine in."
             raise ArchiveError(self.name, error.found, remedy) from None
+
+    def hurry(self) -> None:
+        """Let whoever waits for it in another thread wait no longer: the run ends."""
+        self._hurried.set()
+
+    def wait(self, seconds: float) -> None:
+        """Let it be for a while."""
+        self._hurried.wait(seconds)
 
     def find_studies(self, filters: Attributes) -> list[Attributes]:
         """As `Archive.find_studies`."""
@@ -76,7 +103,7 @@ class PatientArchive:
         """As `Archive.find_series`."""
         return self._insist(lambda: self._archive.find_series(study_uid, filters))
 
-    def find_instances(self, series: SeriesKey) -> frozenset[str]:
+    def find_instances(self, series: SeriesKey) -> list[str]:
         """As `Archive.find_instances`."""
         return self._insist(lambda: self._archive.find_instances(series))
 
@@ -86,20 +113,37 @@ class PatientArchive:
 
     def pull_series(self, series: SeriesKey, landing: Landing) -> None:
         """Retrieve what comes at the first try: what is missing is to be asked for singly."""
+        self.last_trouble = ""
         try:
             self._archive.pull_series(series, landing)
-        except HiccupError as error:
+        except ArchiveError as error:
+            # Those that are asked for singly will tell whether the archive is gone.
             logger.debug("%s: %s", self.name, error.found)
+            self.last_trouble = error.found
 
     def pull_instance(self, instance: InstanceKey, landing: Landing) -> None:
         """As `Archive.pull_instance`."""
         self._insist(lambda: self._archive.pull_instance(instance, landing))
 
     def push(self, instance: InstanceKey, path: Path) -> None:
-        """Store an instance unless it is there: it may be, although an answer got lost."""
-        self._insist(
-            lambda: None if self._archive.has(instance) else self._archive.push(instance, path)
-        )
+        """Store an instance that is not there.
+
+        If an answer gets lost, it may be there nevertheless: it is sent again only if it is then
+        not listed for as long as all waits together.
+        """
+        for number in range(1, _MOST_UNCLEAR + 1):
+            try:
+                return self._ask(lambda: self._archive.push(instance, path), BusyError)
+            except HiccupError as error:
+                if self._is_listed_soon(instance):
+                    return None
+                if number == _MOST_UNCLEAR:
+                    raise self._after_the_last(error) from None
+            except TransferError:
+                raise
+            except ArchiveError as error:
+                raise self._after_the_last(error) from None
+        return None
 
     def stored_pixels(self, instance: InstanceKey) -> str | None:
         """As `Archive.stored_pixels`."""
@@ -109,23 +153,41 @@ class PatientArchive:
         """Let go of connections."""
         self._archive.close()
 
+    def _is_listed_soon(self, instance: InstanceKey) -> bool:
+        for wait_s in self.patience.waits_s:
+            if self.has(instance):
+                return True
+            self.wait(wait_s)
+        return self.has(instance)
+
     def _insist(self, ask: Callable[[], Answer]) -> Answer:
-        for wait_s in self._patience.waits_s:
-            try:
-                return ask()
-            except HiccupError as error:
-                logger.info("%s: %s; trying again in %g s", self.name, error.found, wait_s)
-                time.sleep(wait_s)
         try:
-            return ask()
-        except HiccupError as error:
+            return self._ask(ask, HiccupError)
+        except TransferError:
+            raise
+        except ArchiveError as error:
             raise self._after_the_last(error) from None
 
-    def _after_the_last(self, error: HiccupError) -> ArchiveError:
-        tries = f"after {self._patience.tries} tries"
+    def _ask(self, ask: Callable[[], Answer], may_pass: type[HiccupError]) -> Answer:
+        """Ask until there is an answer, or a trouble of another kind, or the tries are used up."""
+        for least_s in self.patience.waits_s:
+            try:
+                return ask()
+            except may_pass as error:
+                asked_s = error.wait_s if isinstance(error, BusyError) else 0.0
+                wait_s = min(max(least_s, asked_s), MAX_WAIT_S)
+                logger.info("%s: %s; trying again in %g s", self.name, error.found, wait_s)
+                self.wait(wait_s)
+        return ask()
+
+    def _after_the_last(self, error: ArchiveError) -> ArchiveError:
+        """Return what a trouble means that stays: is it the question's, or the archive gone?"""
+        tries = f", after {self.patience.tries} tries" * isinstance(error, HiccupError)
         try:
-            self._archive.check()
+            self._ask(self._archive.check, HiccupError)
         except ArchiveError as gone:
             remedy = "What was done is kept: run the same command when the archive is back."
-            return ArchiveError(self.name, f"{gone.found}, {tries}", remedy)
-        return TransferError(self.name, f"{error.found}, {tries}", error.remedy)
+            if type(gone) is ArchiveError:
+                remedy = f"{gone.remedy} What was done is kept."
+            return ArchiveError(self.name, f"{gone.found}{tries}", remedy)
+        return TransferError(self.name, f"{error.found}{tries}", error.remedy)

@@ -4,6 +4,7 @@ While one study is segmented the next one is pulled; no more lie in the working 
 noted in the ledger, and what lies complete in the folders, is not done again.
 """
 
+import logging
 import os
 import platform
 import threading
@@ -11,22 +12,25 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
 
 from pipeline.archive.folders import WorkFolders
 from pipeline.archive.ledger import Ledger, State
-from pipeline.archive.pull import WantedStudy, pull_study
+from pipeline.archive.pull import Pulled, WantedStudy, changed_series, pull_study
 from pipeline.archive.query import Query
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.segmenter import SegmentFolder
 from pipeline.archive.steps import Steps
 from pipeline.archive.table import write_table
-from pipeline.archive.work import find_work
+from pipeline.archive.work import Work, find_work
 from pipeline.errors import work_begun
-from pipeline.progress import make_progress
+from pipeline.progress import make_progress, track
 from pipeline.quiet import quiet_libraries
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Summary:
 
     @property
     def all_done(self) -> bool:
-        """Whether nothing was rejected or failed."""
-        return not self.counts.keys() & {"rejected", "failed"}
+        """Whether nothing was rejected or failed, and the archive shows what was pushed."""
+        return not self.counts.keys() & {"rejected", "failed", "unconfirmed"}
 
 
 def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
@@ -96,24 +100,38 @@ def run_round_trip(trip: RoundTrip, segment: SegmentFolder) -> Summary:
     with folders.locked(), quiet_libraries(), Ledger(folders.journal) as ledger:
         for archive in filter(None, (trip.source, trip.target)):
             archive.check()
-        wanted = find_work(trip.source, trip.query, trip.limit, ledger)
-        for study in wanted:
-            ledger.queue(study.study_uid, study.series, trip.recipe)
+        work = find_work(trip.source, trip.query, trip.limit, ledger)
+        asked = _note_work(work, ledger, trip.recipe)
+        studies, study_uids = work.studies, {*(s.study_uid for s in work.studies), *work.troubled}
         target = "" if trip.target is None else trip.target.name
-        ledger.begin_run(platform.node(), os.getpid(), [s.study_uid for s in wanted], target)
+        ledger.begin_run(platform.node(), os.getpid(), study_uids, target)
         steps = Steps(ledger, trip.target, trip.out, segment)
-        to_do = [study for study in wanted if not steps.is_ended(study)]
-        if not trip.keep:
-            folders.remove_others({study.name for study in to_do})
         try:
-            if to_do:
-                with work_begun():
+            with work_begun():
+                for study in track(studies, "Looking for changes", len(studies)):
+                    steps.look(study, partial(changed_series, trip.source))
+                to_do = [study for study in studies if not steps.is_ended(study)]
+                if not trip.keep:
+                    folders.remove_others({study.name for study in to_do})
+                if to_do:
                     _Line(trip, folders, steps).run(to_do)
         finally:
             ledger.end_run()
             write_table(ledger, trip.out)
-        series_uids = [uid for study in wanted for uid in study.series]
-        return Summary(len(wanted), len(wanted) - len(to_do), ledger.counts(series_uids))
+        return Summary(len(study_uids), len(studies) - len(to_do), ledger.counts(asked))
+
+
+def _note_work(work: Work, ledger: Ledger, recipe: str) -> list[str]:
+    """Note what is to be done, and what cannot be; return the UIDs of the series, or their like."""
+    asked: list[str] = []
+    for study in work.studies:
+        ledger.clear_trouble(study.study_uid)
+        ledger.queue(study.study_uid, study.series, recipe)
+        asked += study.series
+    for study_uid, reason in work.troubled.items():
+        asked.append(ledger.note_trouble(study_uid, reason))
+        logger.warning("study %s failed: %s", ledger.name_of(study_uid), reason)
+    return asked
 
 
 class _Line:
@@ -133,22 +151,34 @@ class _Line:
                 if index + 1 < len(studies):
                     ahead = self._start(studies[index + 1], puller)
                 progress.update(task, note=f"{index + 1} of {len(studies)}: {study.name}")
-                self._finish(study, pulled, progress)
+                self._finish(study, pulled, puller, progress)
                 progress.advance(task)
+            self._steps.confirm(studies)
 
-    def _start(self, study: WantedStudy, puller: ThreadPoolExecutor) -> Future[Path] | None:
+    def _start(self, study: WantedStudy, puller: ThreadPoolExecutor) -> Future[Pulled] | None:
         if not self._steps.needs_pull(study):
             return None
         incoming = self._folders.incoming
         return puller.submit(pull_study, study, self._trip.source, incoming, self._stop)
 
-    def _finish(self, study: WantedStudy, pulled: Future[Path] | None, progress: Progress) -> None:
+    def _finish(
+        self,
+        study: WantedStudy,
+        pulled: Future[Pulled] | None,
+        puller: ThreadPoolExecutor,
+        progress: Progress,
+    ) -> None:
         self._steps.begin(study)
         if pulled is not None:
             folder = self._steps.take(study, pulled)
             if folder is not None:
                 with _bar_off(progress):
                     self._steps.segment(study, folder)
+                # By the one who uses the source: it is one thread's.
+                self._steps.look_again(
+                    study,
+                    lambda *of: puller.submit(changed_series, self._trip.source, *of).result(),
+                )
         self._steps.push(study)
         if not self._trip.keep:
             self._folders.remove(study.name)
@@ -160,6 +190,7 @@ class _Line:
             yield puller
         finally:
             self._stop.set()
+            self._trip.source.hurry()
             puller.shutdown(cancel_futures=True)
 
 

@@ -25,14 +25,18 @@ from pipeline.journal import (
 from pipeline.journal import Entry as CohortEntry
 
 _LEAST_FIRST: tuple[State, ...] = (
-    "queued", "pulled", "failed", "segmented", "pushed", "rejected", "unchosen"
+    "queued", "pulled", "failed", "segmented", "unconfirmed", "pushed", "rejected", "unchosen"
 )  # fmt: skip
 """A study is as far as the first of these that one of its series is."""
+
+_SELDOM: tuple[State, ...] = ("unchosen", "unconfirmed")
+"""Not shown where there are none."""
 
 _IN_HAND: dict[State, str] = {
     "queued": "being pulled",
     "pulled": "being segmented",
     "segmented": "being pushed",
+    "unconfirmed": "pushed, not listed yet",
 }
 
 
@@ -62,7 +66,7 @@ class TripStatus:
     def counts(self) -> dict[State, int]:
         """Number of studies in each state; they sum up to all studies."""
         found = Counter(_state_of(series) for series in self.studies.values())
-        return {state: found[state] for state in STATES if found[state] or state != "unchosen"}
+        return {state: found[state] for state in STATES if found[state] or state not in _SELDOM}
 
     @property
     def is_well(self) -> bool:
@@ -83,7 +87,7 @@ class TripStatus:
     def lines(self) -> Sequence[Line]:
         """Return what there is to say, to be printed."""
         counts = ", ".join(f"{number} {state}" for state, number in self.counts.items())
-        num_series = sum(map(len, self.studies.values()))
+        num_series = sum(e.is_of_series for series in self.studies.values() for e in series)
         lines: list[Line] = [
             f"{len(self.studies)} studies ({num_series} series): {counts}",
             self._of_the_run(),
@@ -97,7 +101,8 @@ class TripStatus:
     def sources(self) -> Sequence[Line]:
         """Return which series of which study each name stands for."""
         return [
-            f"{entry.name}: study {entry.study_uid}, series {entry.series_uid}"
+            f"{entry.name}: study {entry.study_uid}"
+            + f", series {entry.series_uid}" * entry.is_of_series
             for series in self.studies.values()
             for entry in series
         ]
@@ -129,12 +134,12 @@ class TripStatus:
         return tables
 
     def _reasons(self) -> list[tuple[str, str, str]]:
-        """Return series that failed or were rejected."""
+        """Return series that failed, were rejected or are not confirmed."""
         return [
             (entry.name, entry.state, entry.reason)
             for series in self.studies.values()
             for entry in series
-            if entry.state in ("rejected", "failed")
+            if entry.state in ("rejected", "failed", "unconfirmed")
         ]
 
     @property

@@ -1,13 +1,17 @@
 """The steps of one study, each noted in the ledger when it is done and not before."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TypeAlias
 
+from pipeline.archive.basis import Basis
 from pipeline.archive.ledger import Entry, Ledger
-from pipeline.archive.pull import WantedStudy
-from pipeline.archive.push import push_products
+from pipeline.archive.pull import Pulled, WantedStudy
+from pipeline.archive.push import LOST_S, push_products
 from pipeline.archive.retry import PatientArchive
 from pipeline.archive.segmenter import Result, SegmentFolder
 from pipeline.archive.transport import TransferError
@@ -17,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _PRODUCT, _MASK = "_seg.dcm", "_seg.nii.gz"
 """How the names of a segmentation and of the mask that it is made of end."""
+
+AskChanged: TypeAlias = Callable[[Mapping[str, Basis], str], dict[str, Basis]]
+"""As `changed_series`, of a study's UID."""
 
 
 class Steps:
@@ -33,6 +40,7 @@ class Steps:
         self, ledger: Ledger, target: PatientArchive | None, out: Path, segment: SegmentFolder
     ) -> None:
         self._ledger, self._target, self._out, self._segment = ledger, target, out, segment
+        self._held_back: set[str] = set()
 
     def is_ended(self, study: WantedStudy) -> bool:
         """Say whether nothing is left to do."""
@@ -48,20 +56,82 @@ class Steps:
         """Count an attempt."""
         self._ledger.begin(study.study_uid)
 
-    def take(self, study: WantedStudy, pulled: Future[Path]) -> Path | None:
+    def look(self, study: WantedStudy, ask: AskChanged) -> None:
+        """Open again what was decided on other instances than the archive lists now.
+
+        With a series that has changed go those of its study that were not segmented, since the
+        choice among them may be another one now.
+
+        Args:
+            study: To look at.
+            ask: Asks the source.
+
+        Raises:
+            ArchiveError: If the archive is gone.
+        """
+        decided = [entry for entry in self._entries(study) if self._is_decided(entry)]
+        unknown = Basis(0, "")
+        bases = {entry.series_uid: entry.basis or unknown for entry in decided}
+        try:
+            changed = ask(bases, study.study_uid)
+        except TransferError as error:
+            self._hold_back(decided, f"not looked at: {error}")
+            return
+        for entry in decided:
+            if entry.state == "failed":
+                # Only its push did.
+                self._ledger.mark(entry.series_uid, "segmented", products=entry.products)
+            if entry.basis is None:
+                # Decided by an earlier version: from now on it is known.
+                self._ledger.note_basis(entry.series_uid, changed.pop(entry.series_uid))
+        for entry in decided:
+            now = changed.get(entry.series_uid)
+            if now is not None and entry.basis is not None:
+                logger.warning(
+                    "series %s %s: it is done anew", entry.name, _what_changed(entry, now)
+                )
+            if now is not None or (changed and entry.state in ("unchosen", "rejected")):
+                self._ledger.reopen(entry.series_uid)
+
+    def look_again(self, study: WantedStudy, ask: AskChanged) -> None:
+        """Before something is pushed: make sure that no series has grown while it was segmented.
+
+        Args:
+            study: That was segmented.
+            ask: Asks the source.
+
+        Raises:
+            ArchiveError: If the archive is gone.
+        """
+        fresh = [entry for entry in self._open_entries(study) if entry.state == "segmented"]
+        bases = {entry.series_uid: entry.basis for entry in fresh if entry.basis is not None}
+        try:
+            changed = ask(bases, study.study_uid)
+        except TransferError as error:
+            self._hold_back(fresh, f"not looked at again: {error}")
+            return
+        for entry in fresh:
+            if entry.series_uid in changed:
+                what = _what_changed(entry, changed[entry.series_uid])
+                reason = f"not pushed: {what} meanwhile. Run the same command when all are there."
+                self._ledger.mark(entry.series_uid, "failed", reason)
+                logger.warning("series %s failed: %s", entry.name, reason)
+
+    def take(self, study: WantedStudy, pulled: Future[Pulled]) -> Path | None:
         """Wait until the study is pulled; None if it cannot be.
 
         Raises:
             ArchiveError: If no study can be.
         """
         try:
-            folder = pulled.result()
+            result = pulled.result()
         except TransferError as error:
             self._mark_all(study, Result("", "", "failed", f"not pulled: {error}"))
             return None
         for entry in self._open_entries(study):
+            self._ledger.note_basis(entry.series_uid, result.bases[entry.series_uid])
             self._ledger.mark(entry.series_uid, "pulled", products=entry.products)
-        return folder
+        return result.folder
 
     def segment(self, study: WantedStudy, folder: Path) -> None:
         """Segment what was pulled, and note what became of each series.
@@ -92,16 +162,63 @@ class Steps:
         if self._target is None:
             return
         for entry in self._open_entries(study):
-            if not self._has_products(entry):
-                continue
-            try:
-                push_products([self._out / product for product in entry.products], self._target)
-            except TransferError as error:
-                reason = f"not pushed: {error}"
-                self._ledger.mark(entry.series_uid, "failed", reason, entry.products)
-                logger.warning("series %s failed: %s", entry.name, reason)
-            else:
-                self._ledger.mark_pushed(entry.series_uid, self._target.name)
+            if self._has_products(entry) and entry.series_uid not in self._held_back:
+                self._push_one(entry, self._target)
+
+    def confirm(self, studies: Sequence[WantedStudy]) -> None:
+        """Ask for a while for what was pushed and is not listed yet.
+
+        Raises:
+            ArchiveError: If the archive is gone.
+        """
+        if self._target is None:
+            return
+        patience, began = self._target.patience, time.monotonic()
+        waits_s = chain(patience.waits_s, repeat(patience.waits_s[-1] if patience.waits_s else 1.0))
+        while self._unconfirmed(studies):
+            left_s = patience.listing_s - (time.monotonic() - began)
+            if left_s <= 0:
+                return
+            self._target.wait(min(next(waits_s), left_s))
+            for entry in self._unconfirmed(studies):
+                self._push_one(entry, self._target)
+
+    def _unconfirmed(self, studies: Sequence[WantedStudy]) -> list[Entry]:
+        found = [entry for study in studies for entry in self._open_entries(study)]
+        return [entry for entry in found if entry.state == "unconfirmed"]
+
+    def _push_one(self, entry: Entry, target: PatientArchive) -> None:
+        products = [self._out / product for product in entry.products]
+        try:
+            unsure = push_products(products, target, self._ledger)
+        except TransferError as error:
+            self._fail([entry], f"not pushed: {error}")
+            return
+        if not unsure:
+            self._ledger.mark_pushed(entry.series_uid, target.name)
+            return
+        reason = (
+            f"pushed, not confirmed: {unsure}. Run the same command later: it asks, and pushes "
+            f"again what is not listed after {LOST_S / 3600:g} hours."
+        )
+        if (entry.state, entry.reason) != ("unconfirmed", reason):
+            self._ledger.mark(entry.series_uid, "unconfirmed", reason, entry.products)
+
+    def _fail(self, entries: Sequence[Entry], reason: str) -> None:
+        for entry in entries:
+            self._ledger.mark(entry.series_uid, "failed", reason, entry.products)
+            logger.warning("series %s failed: %s", entry.name, reason)
+
+    def _hold_back(self, entries: Sequence[Entry], reason: str) -> None:
+        """Fail what may have changed: it is neither pushed in this run nor done anew."""
+        self._held_back.update(entry.series_uid for entry in entries)
+        self._fail(entries, reason)
+
+    def _is_decided(self, entry: Entry) -> bool:
+        """Say whether an entry holds something that would not be done anew."""
+        if self._is_overtaken(entry):
+            return False
+        return entry.state in ("rejected", "unchosen", "pushed") or self._has_products(entry)
 
     def _note(self, study: WantedStudy, results: Mapping[str, Result]) -> None:
         nothing = Result("", "", "rejected", "none of the study's series was segmented")
@@ -164,3 +281,10 @@ class Steps:
                 if max(times.st_mtime, times.st_ctime) > entry.changed_at:
                     return True
         return False
+
+
+def _what_changed(entry: Entry, now: Basis) -> str:
+    before = 0 if entry.basis is None else entry.basis.num_instances
+    if before == now.num_instances:
+        return f"has {before} other instances than before"
+    return f"had {before} instances and has {now.num_instances}"

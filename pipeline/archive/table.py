@@ -17,6 +17,7 @@ def write_table(ledger: Ledger, out: Path) -> None:
     writer.writerow(COLUMNS)
     for entry in ledger.entries():
         study, products = ledger.name_of(entry.study_uid), " ".join(entry.products)
-        cells = (study, entry.name, entry.state, entry.reason, entry.attempts, products)
+        name = entry.name if entry.is_of_series else ""
+        cells = (study, name, entry.state, entry.reason, entry.attempts, products)
         writer.writerow(cells)
     write_text(out / "archive.csv", text.getvalue())

@@ -18,11 +18,33 @@ Attributes: TypeAlias = Mapping[str, str]
 SERIES_FIELDS = ("Modality", "NumberOfSeriesRelatedInstances")
 """What is asked of each series, beside its UID."""
 
-_UID = re.compile(r"[0-9.]{1,64}")
+MAX_ANSWERS = 1_000_000
+"""Results of one search; an archive that gives more is taken for one that never ends."""
+
+MAX_INSTANCE_BYTES = 4 << 30
+"""Of one instance, as it is sent: the standard's lengths go no further."""
+
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
+"""Old ones are not quite valid; a path of points would lead elsewhere."""
 
 
 class HiccupError(ArchiveError):
-    """Something that may pass: no connection, an aborted association, a server that is busy."""
+    """Something that may pass: no connection, an answer that is cut or makes no sense."""
+
+
+class BusyError(HiccupError):
+    """The archive says that it is busy: nothing was taken or given.
+
+    Args:
+        where: The archive.
+        found: What it says.
+        remedy: What the user can do.
+        wait_s: What it asks us to wait, in seconds.
+    """
+
+    def __init__(self, where: object, found: str, remedy: str, wait_s: float = 0) -> None:
+        super().__init__(where, found, remedy)
+        self.wait_s = wait_s
 
 
 class TransferError(ArchiveError):
@@ -89,8 +111,8 @@ class Archive(Protocol):
         """Return SeriesInstanceUID, `SERIES_FIELDS` and the attributes asked for."""
         ...
 
-    def find_instances(self, series: SeriesKey) -> frozenset[str]:
-        """Return the SOP Instance UIDs of a series."""
+    def find_instances(self, series: SeriesKey) -> list[str]:
+        """Return the SOP Instance UIDs of a series, as they are listed: one may be twice."""
         ...
 
     def has(self, instance: InstanceKey) -> bool:
@@ -122,8 +144,8 @@ def checked_uid(text: str, where: str) -> str:
     """Return a UID that an archive gave, if it can be one: it becomes part of addresses.
 
     Raises:
-        ArchiveError: If it has other characters than digits and points, or more than 64.
+        TransferError: If it has other characters than digits and points, or more than 64.
     """
     if _UID.fullmatch(text) is None:
-        raise ArchiveError(where, "it gave a UID that is none", "Ask who runs the archive.")
+        raise TransferError(where, "it gave a UID that is none", "Ask who runs the archive.")
     return text

@@ -6,17 +6,29 @@ followed.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 
 import requests
 
 from pipeline.archive.credentials import Credentials
-from pipeline.archive.transport import HiccupError, TransferError
-from pipeline.archive.whole import UNREADABLE
+from pipeline.archive.transport import BusyError, HiccupError, TransferError
+from pipeline.archive.web_answer import CutError, NonsenseError, SlowError
 from pipeline.errors import ArchiveError
 
-_BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+_BUSY = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_EARLY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+_NEVER = (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+
+
+class NotFoundError(TransferError):
+    """What was asked for is not there."""
 
 
 def open_session(credentials: Credentials | None, ca: Path | None) -> requests.Session:
@@ -28,7 +40,6 @@ def open_session(credentials: Credentials | None, ca: Path | None) -> requests.S
     """
     session = _Session()
     session.trust_env = False
-    session.max_redirects = 0
     if ca is not None:
         session.verify = str(ca)
     if credentials is not None:
@@ -41,52 +52,96 @@ def open_session(credentials: Credentials | None, ca: Path | None) -> requests.S
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str, *, has_answered: bool) -> Iterator[None]:
     """Turn what requests raises, whose texts hold addresses with UIDs, into our errors.
 
     Args:
         name: Of the archive.
+        has_answered: Whether it has answered in DICOMweb before: then it is the right address, and
+            what makes no sense now may pass.
 
     Raises:
         HiccupError: For what may pass.
-        TransferError: If what was asked for is refused, or the answer makes no sense.
+        TransferError: If the answer makes no sense, and never did.
         ArchiveError: If every further question would end the same.
     """
     try:
         yield
-    except requests.HTTPError as error:
-        raise _error_of(status_of(error), name) from None
     except requests.exceptions.SSLError:
         remedy = "Give the certificates of its authority with --ca, as a PEM file."
         found = "its certificate cannot be verified"
         raise ArchiveError(name, found, remedy) from None
-    except requests.TooManyRedirects:
-        remedy = "Name the address where the archive really is."
-        raise ArchiveError(name, "it points elsewhere", remedy) from None
-    except requests.Timeout:
-        raise HiccupError(name, "it does not answer in time", "Try again.") from None
-    except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError):
+    except (requests.Timeout, SlowError):
+        found = "it does not answer in time, or drop by drop"
+        raise HiccupError(name, found, "Try again.") from None
+    except NonsenseError as error:
+        if has_answered or isinstance(error, CutError):
+            raise HiccupError(name, str(error), "Look at what lies between.") from None
+        raise _no_dicomweb(name, str(error)) from None
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.MissingSchema,
+        requests.exceptions.InvalidSchema,
+    ):
+        raise _no_dicomweb(name, "the address cannot be used") from None
+    except requests.RequestException:
         raise HiccupError(name, "no connection, or a broken one", "Try again.") from None
-    except UNREADABLE:
-        raise HiccupError(name, "it sent no DICOM instance", "Try again.") from None
-    except (requests.RequestException, KeyError, ValueError, TypeError):
-        remedy = "Check the path: it often ends in /dicom-web, /dicomweb or /rs."
-        raise TransferError(name, "it does not answer in DICOMweb", remedy) from None
 
 
-def _error_of(status: int, name: str) -> ArchiveError:
+def demand_success(response: requests.Response, name: str, *, has_answered: bool) -> None:
+    """Raise what a status means, unless it is success.
+
+    Args:
+        response: The answer.
+        name: Of the archive.
+        has_answered: As for `explained`.
+
+    Raises:
+        BusyError: If the archive asks us to come back.
+        HiccupError: For what else may pass.
+        TransferError: If what was asked for is refused.
+        ArchiveError: If it refuses the credentials, or is somewhere else.
+    """
+    status = response.status_code
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        return
+    if status < HTTPStatus.BAD_REQUEST:
+        # Never followed: who is there is not who was named, and would get the credentials.
+        found, remedy = "it points elsewhere", "Name the address where the archive really is."
+        kind = HiccupError if has_answered else ArchiveError
+        raise kind(name, f"{found} (HTTP {status})", remedy)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         remedy = "Give valid ones for what you want to do, in a file, with --credentials."
-        return ArchiveError(name, f"it refuses the credentials (HTTP {status})", remedy)
-    if status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return HiccupError(name, f"it is in trouble (HTTP {status})", "Look at its log.")
+        raise ArchiveError(name, f"it refuses the credentials (HTTP {status})", remedy)
+    if status in _BUSY:
+        wait_s = seconds_to_wait(str(response.headers.get("Retry-After", "")))
+        raise BusyError(name, f"it is in trouble (HTTP {status})", "Look at its log.", wait_s)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _NEVER:
+        raise HiccupError(name, f"it is in trouble (HTTP {status})", "Look at its log.")
     found = f"it refuses the request (HTTP {status})"
-    return TransferError(name, found, "Check the address; ask who runs the archive.")
+    refused = NotFoundError if status == HTTPStatus.NOT_FOUND else TransferError
+    raise refused(name, found, "Check the address; ask who runs the archive.")
 
 
-def status_of(error: requests.HTTPError) -> int:
-    """Return the status of an answer; 0 if there is none."""
-    return 0 if error.response is None else error.response.status_code
+def seconds_to_wait(text: str) -> float:
+    """Return what a Retry-After asks for; 0 if it is none, or in the past.
+
+    Source: RFC 9110, 10.2.3.
+    """
+    text = text.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _no_dicomweb(name: str, found: str) -> TransferError:
+    remedy = "Check the path: it often ends in /dicom-web, /dicomweb or /rs."
+    return TransferError(name, f"it does not answer in DICOMweb: {found}", remedy)
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -1,8 +1,10 @@
 """Whether a DICOM file arrived whole, what it is, and the hash of its pixels."""
 
+import filecmp
 import hashlib
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.dataelem import RawDataElement
@@ -18,14 +20,14 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
-def read_whole(path: Path) -> FileDataset | None:
+def read_whole(source: Path | BinaryIO) -> FileDataset | None:
     """Return the data set of a DICOM file; None if it cannot be read or is cut short.
 
     An image must have as many bytes of pixels as its size says, or its fragments' end if it is
     compressed. The pixels are not decoded.
     """
     try:
-        dataset = dcmread(path)
+        dataset = dcmread(source)
         whole = _has_uids(dataset) and not _is_cut(dataset) and _has_pixels(dataset)
     except (*UNREADABLE, ValueError, AttributeError, KeyError, TypeError):
         return None
@@ -37,6 +39,20 @@ def key_of(dataset: Dataset) -> InstanceKey:
     return InstanceKey(
         str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
     )
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Say whether two files that hold an instance are the same: in bytes, or in their data set.
+
+    What is around a data set (preamble, file meta information) depends on who wrote the file.
+    """
+    if filecmp.cmp(one, other, shallow=False):
+        return True
+    first, second = read_whole(one), read_whole(other)
+    if first is None or second is None:
+        return False
+    same_syntax = first.file_meta.TransferSyntaxUID == second.file_meta.TransferSyntaxUID
+    return same_syntax and bool(Dataset(first) == Dataset(second))
 
 
 def pixels_sha256(dataset: Dataset) -> str | None:

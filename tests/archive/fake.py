@@ -29,6 +29,8 @@ class FakeArchive:
         self.lost = set()
         self.num_listed = None
         self.other_pixels = False
+        # True, or how often what is there is not listed.
+        self.unlisted = 0
         for path in paths:
             self._store(path.read_bytes())
 
@@ -74,11 +76,13 @@ class FakeArchive:
 
     def find_instances(self, series):
         self._meet("find_instances")
-        return frozenset(k.instance_uid for k in self.stored if k.series_uid == series.series_uid)
+        return [k.instance_uid for k in self.stored if k.series_uid == series.series_uid]
 
     def has(self, instance):
         self._meet("has")
-        return instance in self.stored
+        if self.unlisted is not True:
+            self.unlisted = max(0, self.unlisted - (instance in self.stored))
+        return instance in self.stored and not self.unlisted
 
     def pull_series(self, series, landing):
         self._meet("pull_series")

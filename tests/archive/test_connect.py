@@ -15,7 +15,7 @@ def test_each_address_has_its_transport():
     assert connect(DIMSE).name == "dicom://PACS@pacs:104"
 
 
-@pytest.mark.parametrize(("address", "package"), [(WEB, "dicomweb_client"), (DIMSE, "pynetdicom")])
+@pytest.mark.parametrize(("address", "package"), [(WEB, "requests"), (DIMSE, "pynetdicom")])
 def test_a_missing_package_is_named_with_the_remedy(address, package, monkeypatch):
     real = builtins.__import__
 

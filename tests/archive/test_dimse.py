@@ -66,7 +66,7 @@ def test_instances_come_as_they_are_stored(raw, orthanc, tmp_path, landing, synt
     series = SeriesKey(study_uid, series_uid)
     raw.pull_series(series, landing)
     pulled = {dcmread(path).SOPInstanceUID: path for path in landing.folder.iterdir()}
-    assert raw.find_instances(series) == set(pulled)
+    assert set(raw.find_instances(series)) == set(pulled)
     for path in (first, second):
         sent, came = dcmread(path), dcmread(pulled[dcmread(path).SOPInstanceUID])
         assert came.PixelData == sent.PixelData

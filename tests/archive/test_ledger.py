@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from pipeline.archive.basis import Basis
 from pipeline.archive.ledger import Ledger
 from pipeline.errors import PipelineError
 
@@ -126,3 +127,37 @@ def test_another_file_is_refused(tmp_path):
         PipelineError, match=r"journal\.sqlite: the journal cannot be used .*Rename"
     ):
         Ledger(tmp_path / "journal.sqlite")
+
+
+def test_a_journal_of_an_earlier_version_goes_on(ledger, path):
+    """It knows neither what a series consisted of nor what was sent."""
+    ledger.mark(UIDS[0], "rejected", "too bright")
+    for table in ("archive_bases", "archive_sent"):
+        ledger._execute(f"DROP TABLE {table}")
+    with Ledger(path, is_reader=True) as reader:
+        assert [entry.basis for entry in reader.entries()] == [None, None]
+    with Ledger(path) as again:
+        again.note_basis(UIDS[0], Basis(2, "ab"))
+        again.note_sent("1.2", "https://pacs", is_accepted=False)
+        again.note_sent("1.2", "https://pacs", is_accepted=True)
+        assert [entry.basis for entry in again.entries("1.2.3")] == [Basis(2, "ab"), None]
+        assert again.entries()[0].reason == "too bright"
+        assert again.sent("1.2", "https://pacs").is_accepted
+        assert again.sent("1.2", "https://elsewhere") is None
+
+
+def test_a_study_in_trouble_has_a_row_until_it_is_out_of_it(ledger):
+    for _ in range(2):
+        uid = ledger.note_trouble("7.7", "not looked up")
+    (entry,) = ledger.entries("7.7")
+    assert (entry.state, entry.reason, entry.attempts) == ("failed", "not looked up", 2)
+    assert not entry.is_of_series
+    assert ledger.counts([uid, *UIDS]) == {"queued": 2, "failed": 1}
+    ledger.clear_trouble("7.7")
+    assert ledger.entries("7.7") == []
+
+
+def test_a_series_that_lies_in_another_study_now_is_another_one(ledger):
+    ledger.mark(UIDS[0], "pushed")
+    ledger.queue("9.9", UIDS[:1], "recipe")
+    assert [entry.state for entry in ledger.entries("9.9")] == ["queued"]

@@ -27,7 +27,7 @@ def study(tmp_path):
 def do(tmp_path):
     def run(archive, wanted, stop=None):
         patient = PatientArchive(archive, Patience(2, 0.001))
-        return pull_study(wanted, patient, tmp_path / "incoming", stop or threading.Event())
+        return pull_study(wanted, patient, tmp_path / "incoming", stop or threading.Event()).folder
 
     return run
 

@@ -19,6 +19,7 @@ from pipeline.archive import (
     run_round_trip,
 )
 from pipeline.archive.ledger import Ledger
+from pipeline.archive.transport import TransferError
 from pipeline.errors import ArchiveError, ConfigError
 from pipeline.ownership import REPLACED
 from tests.archive.fake import FakeArchive, gone, hiccup
@@ -160,8 +161,8 @@ def test_a_study_that_cannot_be_pulled_fails_and_is_tried_again(go, fake, tmp_pa
 
 
 def test_an_archive_that_is_gone_ends_the_run_and_the_next_goes_on(go, fake, segment):
-    fake.trouble["push"] = [None, hiccup(), hiccup()]
-    fake.trouble["check"] = [None, None, hiccup()]
+    fake.trouble["push"] = [None, hiccup(), hiccup(), hiccup()]
+    fake.trouble["check"] = [None, None, hiccup(), hiccup()]
     with pytest.raises(ArchiveError, match="run the same command"):
         go()
     assert go().counts == {"pushed": 4}
@@ -212,6 +213,34 @@ def test_logs_and_outputs_name_nobody(go, fake, tmp_path, caplog, capsys):
     assert "is too bright" in said
     assert "did not arrive whole" in said
     assert [text for text in IDENTIFIERS if text in said] == []
+
+
+def test_decisions_of_an_earlier_version_count_and_are_held_against_the_archive_from_then(
+    go, fake, segment, tmp_path
+):
+    """R01, from a journal that does not say what the series consisted of."""
+    go()
+    with Ledger(tmp_path / "out" / ".trivox" / "journal.sqlite") as ledger:
+        ledger._execute("DROP TABLE archive_bases")
+    assert go().num_skipped == 2
+    late = next(iter(fake.stored))
+    content = fake.stored.pop(late)
+    assert go().num_skipped == 1
+    fake.stored[late] = content
+    assert (go().num_skipped, go().num_skipped) == (1, 2)
+    assert fake.calls["find_series"] == 10
+
+
+def test_what_an_archive_does_not_tell_of_a_study_that_is_done_is_its_row(go, fake):
+    go()
+    fake.trouble["find_instances"] = [TransferError("http://fake", "HTTP 400", "Ask.")]
+    assert go().counts == {"pushed": 2, "failed": 2}
+    assert go().counts == {"pushed": 4}
+    assert len(fake.pushes) == 4
+    go(target=None)
+    fake.trouble["find_instances"] = [TransferError("http://fake", "HTTP 400", "Ask.")]
+    assert go(target=None).counts == {"pushed": 2, "failed": 2}
+    assert go(target=None).counts == {"segmented": 2, "pushed": 2}
 
 
 class KilledError(BaseException):

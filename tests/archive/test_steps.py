@@ -5,8 +5,9 @@ from concurrent.futures import Future
 import pytest
 
 from pipeline.archive import Patience, PatientArchive, Result
+from pipeline.archive.basis import basis_of
 from pipeline.archive.ledger import Ledger
-from pipeline.archive.pull import WantedStudy
+from pipeline.archive.pull import Pulled, WantedStudy
 from pipeline.archive.steps import Steps
 from pipeline.archive.transport import TransferError
 from pipeline.errors import ConfigError, PipelineError, StudyError
@@ -62,9 +63,11 @@ def test_a_study_that_cannot_be_pulled_is_failed_whole(make_steps, ledger):
 
 def test_a_pulled_study_is_noted(make_steps, ledger, tmp_path):
     pulled = Future()
-    pulled.set_result(tmp_path)
+    bases = {uid: basis_of([f"{uid}.1"]) for uid in STUDY.series}
+    pulled.set_result(Pulled(tmp_path, bases))
     assert make_steps().take(STUDY, pulled) == tmp_path
     assert states(ledger) == [("pulled", "")] * 2
+    assert {entry.series_uid: entry.basis for entry in ledger.entries()} == bases
 
 
 def test_results_are_noted_and_so_is_what_was_not_chosen(make_steps, ledger, product):
@@ -167,7 +170,7 @@ def test_what_another_archive_has_is_pushed_to_this_one(make_steps, ledger, prod
 def test_an_archive_that_is_gone_ends_the_run_and_the_result_stays(
     make_steps, ledger, product, fake
 ):
-    fake.trouble["push"] = [gone()]
+    fake.trouble["push"] = fake.trouble["check"] = [gone(), gone()]
     steps = make_steps([Result("a", "1.2.1", "done", products=(product,))])
     steps.segment(STUDY, product.parent)
     with pytest.raises(type(gone())):

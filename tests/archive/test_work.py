@@ -42,7 +42,7 @@ def test_counting_needs_an_archive_that_answers(patient, fake):
 
 def test_names_what_it_finds_and_how_many_instances_are_listed(patient, ledger, fake):
     fake.num_listed = 7
-    found = find_work(patient, Query(), None, ledger)
+    found = find_work(patient, Query(), None, ledger).studies
     uids = {key.study_uid for key in fake.stored}
     assert {study.study_uid for study in found} < uids
     for study in found:
@@ -54,7 +54,7 @@ def test_names_what_it_finds_and_how_many_instances_are_listed(patient, ledger, 
 
 def test_a_limit_takes_the_same_studies_again_though_others_come(patient, ledger, fake, tmp_path):
     first = find_work(patient, Query(), 2, ledger)
-    for study in first:
+    for study in first.studies:
         ledger.queue(study.study_uid, study.series, "recipe")
     for _ in range(5):
         make_study(tmp_path / "more", num_slices=1)

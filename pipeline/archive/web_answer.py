@@ -1,0 +1,227 @@
+"""What an archive answers over HTTP, read piece by piece and never further than is reasonable.
+
+Nothing is taken for whole that does not say so: a list ends where its JSON does, instances where
+the closing boundary is. What makes no sense is told by its kind and by where it ended.
+
+Source: DICOM PS3.18, 8.7 (media types), 8.6.1.2 (multipart payloads); RFC 2046, 5.1.1.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import requests
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from pipeline.archive.transport import MAX_INSTANCE_BYTES, Landing
+
+PIECE_BYTES = 1 << 16
+
+MAX_LIST_BYTES = 64 << 20
+"""Of a list in JSON: five hundred results have less than a megabyte."""
+
+WAIT_S = 180.0
+"""For the beginning of an answer, and for each next piece."""
+
+SLOW_S, SLOW_BYTES = 120.0, 1 << 16
+"""An answer that brings no more than so many bytes in so many seconds is given up."""
+
+_MAX_HEADER = 1 << 16
+_KIND = re.compile(r"[a-z]{1,20}/[a-z0-9.+-]{1,40}")
+_BOUNDARY = re.compile(r'boundary="?([^";]{1,200})', re.IGNORECASE)
+
+Answer = TypeVar("Answer")
+
+
+class NonsenseError(Exception):
+    """An answer is not what was asked for; the text says what came."""
+
+
+class CutError(NonsenseError):
+    """An answer ends before it says that it does."""
+
+
+class SlowError(Exception):
+    """An answer does not come, or drips."""
+
+
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """Return what a call returns, if it does so in time; else leave it behind.
+
+    A socket's timeout is for each byte: a peer that drips would hold us for ever.
+
+    Raises:
+        SlowError: If it takes longer.
+    """
+    answers: list[Answer] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:  # noqa: BLE001 (raised again by the one who waits)
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="answer")
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise SlowError
+    return answers[0]
+
+
+def kind_of(response: requests.Response) -> str:
+    """Return the media type of an answer, to be shown: no parameters, nothing strange."""
+    kind = str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
+    if not kind:
+        return "no content type"
+    return kind if _KIND.fullmatch(kind) else "an unknown content type"
+
+
+def read_list(response: requests.Response) -> list[dict[str, Any]]:
+    """Return the results of a search; none if the answer is empty.
+
+    Raises:
+        NonsenseError: If it is no list of objects in JSON.
+        SlowError: If it does not come.
+    """
+    content = read_all(response, MAX_LIST_BYTES)
+    if not content.strip():
+        return []
+    if "json" not in kind_of(response):
+        raise NonsenseError(f"it sent {kind_of(response)} instead of DICOM JSON")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        raise NonsenseError(f"its JSON is damaged or ends early, after {len(content)} bytes") from (
+            None
+        )
+    # Some send a single result without a list around it.
+    results = [found] if isinstance(found, dict) else found
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise NonsenseError("it sent JSON that lists no results")
+    return results
+
+
+def read_all(response: requests.Response, most: int) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        NonsenseError: If it has more bytes than `most`, or ends early.
+        SlowError: If it does not come.
+    """
+    content = bytearray()
+    for piece in _pieces(response):
+        content += piece
+        if len(content) > most:
+            raise NonsenseError(f"its answer is longer than {most >> 20} MB")
+    return bytes(content)
+
+
+def save_instances(response: requests.Response, landing: Landing) -> None:
+    """Write each instance of an answer to a file of its own, as it was sent.
+
+    Raises:
+        NonsenseError: If it holds no instances, or ends before its closing boundary; those that
+            were whole before that are in their files.
+        SlowError: If it does not come.
+    """
+    kind = kind_of(response)
+    if kind == "application/dicom":
+        # Against the standard, but some send a single instance so.
+        with landing.file() as file:
+            for piece in _bounded(_pieces(response)):
+                file.write(piece)
+        return
+    boundary = _BOUNDARY.search(str(response.headers.get("Content-Type", "")))
+    if kind != "multipart/related" or boundary is None:
+        raise NonsenseError(f"it sent {kind} instead of DICOM")
+    parts = _Parts(_pieces(response), b"--" + boundary[1].strip().encode())
+    while parts.begin():
+        with landing.file() as file:
+            for piece in _bounded(parts.pieces()):
+                file.write(piece)
+
+
+class _Parts:
+    """The parts of a multipart body, one after the other."""
+
+    def __init__(self, pieces: Iterator[bytes], mark: bytes) -> None:
+        self._source, self._mark = pieces, b"\r\n" + mark
+        # The first boundary may be the first line.
+        self._buffer, self._num_bytes = bytearray(b"\r\n"), 0
+        for _ in self.pieces():
+            pass
+
+    def begin(self) -> bool:
+        """Go to the content of the next part; False after the closing boundary."""
+        while len(self._buffer) < 2:
+            self._fill()
+        if self._buffer.startswith(b"--"):
+            return False
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > _MAX_HEADER:
+                raise NonsenseError("it sent a part without content")
+            self._fill()
+        del self._buffer[: end + 4]
+        return True
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the content up to the next boundary."""
+        while (end := self._buffer.find(self._mark)) < 0:
+            sure = len(self._buffer) - len(self._mark)
+            if sure > 0:
+                yield bytes(self._buffer[:sure])
+                del self._buffer[:sure]
+            self._fill()
+        yield bytes(self._buffer[:end])
+        del self._buffer[: end + len(self._mark)]
+
+    def _fill(self) -> None:
+        piece = next(self._source, b"")
+        if not piece:
+            raise CutError(f"its answer ends early, after {self._num_bytes} bytes")
+        self._num_bytes += len(piece)
+        self._buffer += piece
+
+
+def _bounded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    num_bytes = 0
+    for piece in pieces:
+        num_bytes += len(piece)
+        if num_bytes > MAX_INSTANCE_BYTES:
+            raise NonsenseError(f"it sent an instance of more than {MAX_INSTANCE_BYTES >> 30} GB")
+        yield piece
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """Give a body as it comes, as long as it comes fast enough."""
+    began, num_bytes, total = time.monotonic(), 0, 0
+    while True:
+        try:
+            piece: bytes = within(
+                WAIT_S, lambda: response.raw.read1(PIECE_BYTES, decode_content=True)
+            )
+        except (ReadTimeoutError, SlowError):
+            # Whoever still waits in the socket would hold its buffer, and so us when it is closed.
+            with suppress(AttributeError, OSError, RuntimeError, ValueError):
+                response.raw.shutdown()
+            raise SlowError from None
+        except HTTPError:
+            # Cut before its length, or compressed and damaged.
+            raise CutError(f"its answer ends early, after {total} bytes") from None
+        if not piece:
+            return
+        num_bytes, total = num_bytes + len(piece), total + len(piece)
+        now = time.monotonic()
+        if now - began > SLOW_S:
+            if num_bytes < SLOW_BYTES:
+                raise SlowError
+            began, num_bytes = now, 0
+        yield piece
