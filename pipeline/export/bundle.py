@@ -23,6 +23,7 @@ from pipeline.export.graph import export_graph, window_of
 from pipeline.export.readme import bundle_readme
 from pipeline.export.sources import PACKAGE, bundle_sources
 from pipeline.model import Model, ModelDescription, metadata
+from pipeline.model.plain import plain
 
 
 def write_bundle(model: Model, folder: Path) -> None:
@@ -48,7 +49,10 @@ def write_bundle(model: Model, folder: Path) -> None:
 
 
 def _metadata(description: ModelDescription) -> dict[str, Any]:
-    """Return the metadata of the model's own folder, but for a graph made for one window."""
+    """Return the metadata of the model's own folder, but for a graph made for one window.
+
+    Names that MONAI would run or replace are spelled so that it reads them as they are.
+    """
     described = metadata(description)
     described["required_packages_version"] = {
         "nibabel": nib.__version__,
@@ -57,4 +61,5 @@ def _metadata(description: ModelDescription) -> dict[str, Any]:
     for kind in ("inputs", "outputs"):
         for data in described["network_data_format"][kind].values():
             data["spatial_shape"] = list(window_of(description))
+    described["trivox"] = plain(described["trivox"])
     return described

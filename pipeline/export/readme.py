@@ -1,5 +1,6 @@
 """What the exported folders say of themselves, for people."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -103,11 +104,30 @@ it. A batch may be of any size; a window has {window} voxels.
 """
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|^[#+_-]|_$")
+
+
+def in_markdown(name: str) -> str:
+    """Return a name so that a page shows it as it is: on one line, no links, no tags.
+
+    Source:
+        https://spec.commonmark.org/0.31.2/#backslash-escapes.
+    """
+    return _MARKUP.sub(r"\\\g<0>", _CONTROL.sub(" ", name))
+
+
+def _code(what: str) -> str:
+    """Return text with one quotation in backticks, of which a name may have more."""
+    before, tick, quoted = _CONTROL.sub(" ", what).partition("`")
+    return before + tick + quoted.removesuffix("`").replace("`", "'") + tick
+
+
 def bundle_readme(description: ModelDescription) -> str:
     """Return the README of a bundle."""
     several = "; channels of one study are `<case>_0000.nii.gz`, `<case>_0001.nii.gz`, ..."
     return _BUNDLE.format(
-        name=description.name,
+        name=in_markdown(description.name),
         what=_what(description),
         torch=torch.__version__.partition("+")[0],
         channels=several if len(description.channels) > 1 else "",
@@ -119,7 +139,7 @@ def bundle_readme(description: ModelDescription) -> str:
 def onnx_readme(description: ModelDescription) -> str:
     """Return the README of an ONNX folder."""
     return _ONNX.format(
-        name=description.name,
+        name=in_markdown(description.name),
         what=_what(description),
         window=" x ".join(map(str, window_of(description))),
         labels=_table(description),
@@ -130,7 +150,7 @@ def _left_out(description: ModelDescription) -> str:
     missing = left_out(description)
     if not missing:
         return ""
-    listed = "\n".join(f"- {what}" for what in missing)
+    listed = "\n".join(f"- {_code(what)}" for what in missing)
     return (
         "\nParts of the clean-up are not carried along either. The masks differ from those of "
         f"`trivox segment` where\nthese change or judge them:\n\n{listed}\n"
@@ -138,10 +158,11 @@ def _left_out(description: ModelDescription) -> str:
 
 
 def _what(description: ModelDescription) -> str:
-    channels = ", ".join(f"{c.name} ({c.modality})" for c in description.channels)
+    channels = ", ".join(f"{in_markdown(c.name)} ({c.modality})" for c in description.channels)
+    labels = _listed([in_markdown(name) for name in description.labels])
     return (
-        f"Segments {_listed(list(description.labels))} in {channels}. Exported by Trivox. It is a "
-        "research tool and no medical device."
+        f"Segments {labels} in {channels}. Exported by Trivox. It is a research tool and no "
+        "medical device."
     )
 
 
@@ -151,4 +172,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _table(description: ModelDescription) -> str:
     by_value = sorted(description.labels.items(), key=lambda item: item[1])
-    return "\n".join(f"| {value} | {name} |" for name, value in [("background", 0), *by_value])
+    return "\n".join(
+        f"| {value} | {in_markdown(name)} |" for name, value in [("background", 0), *by_value]
+    )

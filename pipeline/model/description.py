@@ -25,6 +25,7 @@ from pipeline.inference import (
 )
 from pipeline.manifest import Region, SegmentCode
 from pipeline.manifest.faults import first_fault
+from pipeline.model.plain import plain
 from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
 from pipeline.outside import read_json
@@ -175,7 +176,7 @@ def metadata(description: ModelDescription) -> dict[str, Any]:
     # Any size that the levels can divide; MONAI's notation.
     divisors = zip(description.network.divisors, "ijk", strict=True)
     spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]
-    return {
+    described = {
         "version": __version__,
         "monai_version": monai.__version__,
         "pytorch_version": torch.__version__,
@@ -215,8 +216,9 @@ def metadata(description: ModelDescription) -> dict[str, Any]:
                 }
             },
         },
-        "trivox": description.model_dump(mode="json"),
     }
+    # Only Trivox reads its own part, and as it stands.
+    return {**plain(described), "trivox": description.model_dump(mode="json")}
 
 
 def _in_words(description: ModelDescription) -> str:

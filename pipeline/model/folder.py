@@ -14,6 +14,7 @@ Source:
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.main_memory import available_bytes
 from pipeline.model.description import ModelDescription, metadata, parse_description
 from pipeline.model.weights import COPY_AGAIN, inspect_weights, read_weights
 from pipeline.network import build_network
+from pipeline.outside import open_ordinary
 from pipeline.ownership import remove
 
 METADATA = Path("configs", "metadata.json")
@@ -79,7 +81,8 @@ def load_model(folder: Path, device: torch.device) -> Model:
         ModelError: If the folder is no model, is torn, or does not fit this version.
     """
     description = read_description(folder)
-    digest = hashlib.sha256((folder / METADATA).read_bytes())
+    with open_ordinary(folder / METADATA) as file:
+        digest = hashlib.sha256(file.read())
     members = _load_members(description, folder, digest)
     networks = tuple(network.to(device).eval() for network in members)
     return Model(description, networks, digest.hexdigest())
@@ -92,11 +95,14 @@ def copy_model(folder: Path, target: Path) -> None:
         ModelError: If the folder is no model.
     """
     description = read_description(folder)
+    wanted = _wanted(description, folder)
+    for path in weight_files(description.num_members):
+        inspect_weights(folder / path, wanted)
     _remove_model(target)
     evidence = [
         path.relative_to(folder)
         for path in sorted((folder / EVIDENCE).glob("*.*"))
-        if path.name != TABLE
+        if path.name != TABLE and path.is_file()
     ]
     for path in (*weight_files(description.num_members), *evidence, METADATA):
         link_noted(folder / path, target / path)
@@ -195,7 +201,8 @@ def read_description(folder: Path) -> ModelDescription:
         ModelError: If the folder is no model, or does not fit this version.
     """
     path = folder / METADATA
-    if not path.is_file():
+    # What lies there and is no file is named by the reader.
+    if not os.path.lexists(path):
         remedy = "Give the folder `model` of a finished run, for example runs/phantom_ct/model."
         raise ModelError(folder, "no model here (configs/metadata.json is missing)", remedy)
     description = parse_description(path)

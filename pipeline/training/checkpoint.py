@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pipeline.errors import TrainingError
 from pipeline.hashes import check_whole, link_noted, noted_path, state_of
+from pipeline.outside import open_ordinary
 from pipeline.postprocessing.crf.layer import CrfLayer
 
 BEFORE = "previous.pt"
@@ -78,7 +79,8 @@ class TrainingState:
         remedy = _what_helps(path)
         check_whole(path, TrainingError, remedy, "the checkpoint")
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with open_ordinary(path) as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
             self.network.load_state_dict(content["network"])
             if self.averaged is not None:
                 self.averaged.load_state_dict(content["averaged"])

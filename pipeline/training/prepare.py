@@ -8,6 +8,7 @@ from pipeline.errors import ManifestError, PipelineError
 from pipeline.evaluation import ScoringRules
 from pipeline.manifest import Manifest, Split, Volumes, split_cases
 from pipeline.model import ChannelDescription, Model, ModelDescription
+from pipeline.model.plain import first_run
 from pipeline.postprocessing import check_rules
 from pipeline.progress import track
 from pipeline.report import volumes_ml
@@ -150,6 +151,7 @@ def describe_run(
 
     Raises:
         ConfigError: If the source's channels are not those of the data.
+        ManifestError: If a name cannot be kept in a model.
     """
     manifest = prepared.manifest
     channels = tuple(
@@ -162,7 +164,7 @@ def describe_run(
     if source is not None:
         settled = adopt_preprocessing(settled, channels, source.description)
         origin = {"from": {"name": source.description.name, "sha256": source.sha256}}
-    return ModelDescription(
+    description = ModelDescription(
         name=config.name,
         channels=channels,
         labels={name: manifest.labels[name] for name in sorted(manifest.labels)},
@@ -190,6 +192,17 @@ def describe_run(
             prepared.split.train, prepared.contents, source.description if source else None
         ),
     )
+    _refuse_code(description, manifest)
+    return description
+
+
+def _refuse_code(description: ModelDescription, manifest: Manifest) -> None:
+    """Refuse names that would be code in the model: its folder is a MONAI Bundle."""
+    place = first_run(description.model_dump(mode="json"))
+    if place is not None:
+        found = f"{place[:100]!r}: MONAI, in whose format models are kept, would take this for code"
+        remedy = "Use a name that begins with a letter or digit."
+        raise ManifestError(manifest.path, found, remedy)
 
 
 def _read_volumes(manifest: Manifest) -> Volumes:

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
 from pipeline.export.bundle import write_bundle
@@ -109,3 +111,44 @@ def test_metadata_is_that_of_the_model_for_one_window(make_model, tmp_path):
     assert metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == 3
     assert set(metadata["required_packages_version"]) == {"nibabel", "scipy"}
     assert metadata["trivox"]["labels"] == {"organ": 4, "lesion": 9}
+
+
+EVIL = "$__import__('pathlib').Path('MARKER').touch()"
+
+
+def test_no_name_of_a_model_becomes_code(make_model, tmp_path, monkeypatch):
+    model = make_model(channels=(CT, MR))
+    names = ("@network", "%configs/inference.json")
+    described = model.description.model_copy(
+        update={
+            "name": EVIL,
+            "labels": {EVIL: 4, "_target_": 9, "vertebra #3": 10, "a@::::::::b": 11},
+            "channels": tuple(
+                channel.model_copy(update={"name": name})
+                for channel, name in zip(model.description.channels, names, strict=True)
+            ),
+            "training": {"_target_": "os.system", "command": "touch MARKER", "data": EVIL},
+        }
+    )
+    write_bundle(replace(model, description=described), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    workflow = ConfigWorkflow(
+        config_file="configs/inference.json",
+        meta_file="configs/metadata.json",
+        workflow_type="inference",
+        logging_file=False,
+    )
+    workflow.initialize()
+    outputs = workflow.parser.get_parsed_content("_meta_::network_data_format::outputs")
+    assert list(outputs["pred"]["channel_def"].values()) == [
+        "background", EVIL, "_target_", "vertebra #3", "a@::::::::b"
+    ]  # fmt: skip
+    assert tuple(workflow.channel_def.values()) == tuple(outputs["pred"]["channel_def"].values())
+    # All of it, not only what MONAI asks for by itself.
+    everything = workflow.parser.get_parsed_content("_meta_")
+    inputs = everything["network_data_format"]["inputs"]["image"]["channel_def"]
+    assert tuple(inputs.values()) == names
+    assert everything["trivox"]["name"] == EVIL
+    assert everything["trivox"]["labels"][0] == [EVIL, 4]
+    assert ["data", EVIL] in everything["trivox"]["training"]
+    assert not (tmp_path / "MARKER").exists()

@@ -1,7 +1,9 @@
 import json
 import re
 
-from pipeline.export.readme import bundle_readme, onnx_readme
+import pytest
+
+from pipeline.export.readme import bundle_readme, in_markdown, onnx_readme
 from pipeline.export.spec import onnx_spec
 from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
@@ -40,3 +42,37 @@ def test_what_a_bundle_leaves_out_is_listed(make_model):
     assert onnx_spec(make_model(rules=rules).description)["left_out"] == [
         "the rule `organ: smooth_mm 1.5`"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("left kidney_2 (a-b)", "left kidney_2 (a-b)"),
+        ("a|b", r"a\|b"),
+        ("<script>x</script>", r"\<script\>x\</script\>"),
+        ("[x](http://a)", r"\[x\](http://a)"),
+        ("# title", r"\# title"),
+        ("_b_", r"\_b\_"),
+        ("a`b*c\\&amp;", r"a\`b\*c\\\&amp;"),
+        ("a\n\n# b\x9b2J", "a # b 2J"),
+    ],
+)
+def test_a_name_is_shown_as_it_is(name, shown):
+    assert in_markdown(name) == shown
+
+
+def test_names_of_others_are_no_markup(make_model):
+    description = make_model().description.model_copy(
+        update={"labels": {"a|b\n<i>`c": 4, "lesion": 9}, "name": "<b>x"}
+    )
+    rule = Rule.model_construct(label="a|b\n<i>`c", smooth_mm=1.5)
+    cleaned = description.postprocessing.model_copy(update={"rules": (rule,)})
+    for text in (
+        bundle_readme(description.model_copy(update={"postprocessing": cleaned})),
+        onnx_readme(description),
+    ):
+        assert r"| 4 | a\|b \<i\>\`c |" in text
+        assert text.startswith(r"# \<b\>x")
+    assert "- the rule `a|b <i>'c: smooth_mm 1.5`\n" in bundle_readme(
+        description.model_copy(update={"postprocessing": cleaned})
+    )

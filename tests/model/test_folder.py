@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import time
 
@@ -447,6 +448,38 @@ def test_other_files_in_a_model_folder_are_not_opened(folder, tmp_path):
     load_model(folder, CPU)
     copy_model(folder, tmp_path / "copy")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+@pytest.mark.parametrize("part", [METADATA, WEIGHTS])
+def test_what_is_no_ordinary_file_is_named_at_once(folder, tmp_path, part, kind):
+    path = folder / part
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    for look in (
+        lambda: load_model(folder, CPU),
+        lambda: hash_model(folder),
+        lambda: copy_model(folder, tmp_path / "copy"),
+    ):
+        began = time.monotonic()
+        with pytest.raises(ModelError, match=rf"{part.name}: .*{kind}, no ordinary file"):
+            look()
+        assert time.monotonic() - began < 2
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_pipe_beside_the_evidence_is_not_copied(folder, tmp_path):
+    (folder / "postprocessing").mkdir()
+    (folder / "postprocessing" / "picture.png").write_text("a picture")
+    os.mkfifo(folder / "postprocessing" / "pipe.csv")
+    copy_model(folder, tmp_path / "copy")
+    copied = [path.name for path in (tmp_path / "copy" / "postprocessing").iterdir()]
+    assert sorted(copied) == ["hashes.json", "picture.png"]
 
 
 def test_unknown_setting_of_a_newer_version(folder):

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -174,3 +175,9 @@ def test_a_checkpoint_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
     path.write_bytes(path.read_bytes()[: -(10**3)])
     with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint cannot be resumed from"):
         make_state().load(path)
+
+
+def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "last.pt")
+    with pytest.raises(TrainingError, match=r"last\.pt: the checkpoint cannot be resumed from"):
+        make_state().load(tmp_path / "last.pt")

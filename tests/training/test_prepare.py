@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -38,6 +39,16 @@ def test_the_description_says_how_masks_are_scored(make_config, tmp_path):
     ignoring = dataclasses.replace(prepared.manifest, ignore_value=99)
     scoring = describe_run(config, dataclasses.replace(prepared, manifest=ignoring)).scoring
     assert (scoring.nsd_tolerance_mm, scoring.ignore_value) == (3, 99)
+
+
+@pytest.mark.parametrize("name", ["$print(1)", "@network", "%a.json", "_target_"])
+def test_a_name_that_would_be_code_in_the_model_is_refused(make_config, tmp_path, folder, name):
+    config = make_config(tmp_path)
+    prepared = prepare_run(config, folder)
+    others = dataclasses.replace(prepared.manifest, labels=prepared.manifest.labels | {name: 77})
+    found = re.escape(f"'labels.{name}': MONAI") + ".* Use a name that begins with a letter"
+    with pytest.raises(ManifestError, match=found):
+        describe_run(config, dataclasses.replace(prepared, manifest=others))
 
 
 def test_codes_of_labels_go_into_the_model(make_config, tmp_path, folder):
