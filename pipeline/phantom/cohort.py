@@ -19,6 +19,8 @@ from pipeline.ownership import claim, remove
 from pipeline.phantom import abdomen, head
 from pipeline.phantom.scanner import CT, MR, Scan, scan
 from pipeline.progress import track
+from pipeline.study.header import header_from_grid
+from pipeline.volume import Grid
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +117,10 @@ def _write_study(folder: Path, case: str, study: Scan, kind: str) -> None:
 def _write_nifti(
     voxels_IJK: npt.NDArray[np.integer], affine: npt.NDArray[np.float64], path: Path
 ) -> None:
-    image = nib.Nifti1Image(voxels_IJK, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
+    i, j, k = voxels_IJK.shape
+    header = header_from_grid(Grid((i, j, k), affine))
+    header.set_data_dtype(voxels_IJK.dtype)
+    image = nib.Nifti1Image(voxels_IJK, None, header)
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 

@@ -23,20 +23,19 @@ from pipeline.study.checks import (
     check_num_voxels,
     volume_shape,
 )
-from pipeline.study.header import SPATIAL_UNITS_MASK, geometry_header
+from pipeline.study.header import PLACE_TOLERANCE_MM, SPATIAL_UNITS_MASK, geometry_header
 from pipeline.study.place import ORIENTATION_UNKNOWN
+from pipeline.study.statements import compare_spacing
 from pipeline.study.stored import Stored, read_start
 from pipeline.study.study import GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
 
-QFORM_SFORM_TOLERANCE_MM = 0.25
-"""Largest distance between a corner placed by qform and by sform that is still rounding, in mm.
+_UNITS = {0: ("mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
+_OF_PATIENT = (1, 2)
+"""Codes of a sform that places voxels in the patient; others are templates of any size."""
 
-Real files with both agree within 1e-5 mm; but near half a turn the float32 quaternion loses up to
-about 0.2 mm over 300 mm.
-"""
-
-_UNITS = {1: ("metre", 1000.0), 3: ("micron", 0.001)}
+_LOST_SCALE = 0.05
+"""A pixdim that differs from 1 mm by more than this share, beside a sform of 1 mm."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +131,37 @@ def _read_affine(
     else:
         affine = np.array(_standard(header).get_base_affine(), dtype=np.float64)
         warnings.append(ORIENTATION_UNKNOWN)
-    unit, to_mm = _UNITS.get(int(header["xyzt_units"]) & SPATIAL_UNITS_MASK, ("mm", 1.0))
+    code = int(header["xyzt_units"]) & SPATIAL_UNITS_MASK
+    unit, to_mm = _UNITS.get(code, ("mm", 1.0))
     affine[:3] *= to_mm
+    if code not in _UNITS:
+        warnings.append(f"header gives the unit of length {code}, which is none; mm is taken")
     if unit != "mm":
         warnings.append(f"header is in {unit}; the affine was multiplied by {to_mm:g} to get mm")
     warnings += check_affine(path, affine)
-    if has_sform and has_qform:
-        warnings += _compare(Grid(shape_IJKN[:3], affine), qform, to_mm)
+    if has_sform:
+        grid = Grid(shape_IJKN[:3], affine)
+        if has_qform:
+            warnings += _compare(grid, qform, to_mm)
+        spacing_mm = np.abs(np.array(header["pixdim"][1:4], dtype=np.float64)) * to_mm
+        _check_scale(path, header, spacing_mm)
+        warnings += compare_spacing(grid, "sform", {"pixdim": spacing_mm.tolist()})
     return affine, tuple(warnings)
+
+
+def _check_scale(path: Path, header: GeometryHeader, spacing_mm: npt.NDArray[np.float64]) -> None:
+    """Refuse a sform that lost its scale: voxels of 1 mm, where pixdim has their true spacing."""
+    lengths = np.linalg.norm(header.get_sform()[:3, :3], axis=0)
+    is_of_one = np.allclose(lengths, 1, rtol=0, atol=1e-4)
+    is_spacing = (np.isfinite(spacing_mm) & (spacing_mm > 0)).all()
+    is_other = (np.abs(spacing_mm - 1) > _LOST_SCALE).any()
+    if is_of_one and is_spacing and is_other and int(header["sform_code"]) in _OF_PATIENT:
+        pixdim = " x ".join(f"{length:.4g}" for length in spacing_mm)
+        raise StudyError(
+            path.name,
+            f"spacing is {pixdim} mm by pixdim, but 1 x 1 x 1 mm by sform, whose scale was lost",
+            "Convert the file anew from its source, or correct the sform or pixdim in its header.",
+        )
 
 
 def _compare(sform_grid: Grid, qform: Affine | None, to_mm: float) -> list[str]:
@@ -147,7 +169,7 @@ def _compare(sform_grid: Grid, qform: Affine | None, to_mm: float) -> list[str]:
         return ["qform is not valid; sform is used"]
     qform[:3] *= to_mm
     distance_mm = sform_grid.distance_mm(Grid(sform_grid.shape, qform))
-    if distance_mm <= QFORM_SFORM_TOLERANCE_MM:
+    if distance_mm <= PLACE_TOLERANCE_MM:
         return []
     return [f"qform and sform disagree by {distance_mm:.3g} mm at a corner; sform is used"]
 

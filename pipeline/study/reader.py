@@ -5,6 +5,7 @@ Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C 
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline.study.dicom import (
     renew,
 )
 from pipeline.study.nifti import open_nifti
+from pipeline.study.statements import compare_shear
 from pipeline.study.study import (
     NIFTI_SUFFIXES,
     TEXT_SUFFIXES,
@@ -145,6 +147,7 @@ def read_label_map(path: Path, config: StudyConfig = _DEFAULT_CONFIG) -> LabelMa
 
 def _read_labels(path: Path, config: StudyConfig) -> LabelMap:
     file = open_volume(path, config)
+    check_extent(file.path, file.grid)
     if file.num_volumes != 1:
         raise StudyError(
             file.path.name,
@@ -170,7 +173,11 @@ def open_volume(source: Source, config: StudyConfig = _DEFAULT_CONFIG) -> ImageF
     Raises:
         StudyError: If there is no such file, or its header describes no volume in space.
     """
-    source = resolve_source(source)
+    file = _open(resolve_source(source), config)
+    return replace(file, warnings=(*file.warnings, *compare_shear(file.grid)))
+
+
+def _open(source: Source, config: StudyConfig) -> ImageFile:
     if isinstance(source, DicomSeries):
         return open_dicom(source, config)
     path, name = source, source.name.lower()

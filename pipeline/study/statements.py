@@ -11,14 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import StudyError
+from pipeline.study.header import PLACE_TOLERANCE_MM, qform_error_mm
 from pipeline.volume import Grid
-
-STATEMENT_TOLERANCE_MM = 0.25
-"""Largest difference, in mm, between lengths of a volume by two statements that is still rounding.
-
-Real files agree within 1e-5 mm; but near half a turn the float32 quaternion of NIfTI loses up to
-about 0.2 mm over 300 mm.
-"""
 
 NO_SPACING = "header gives no spacing; 1 mm is taken"
 
@@ -49,13 +43,24 @@ def compare_spacing(grid: Grid, used: str, stated: Mapping[str, Sequence[float]]
         spacing = np.array(spacing_mm, dtype=np.float64)
         if not (np.isfinite(spacing) & (spacing > 0)).all():
             warnings.append(f"{name} gives no spacing ({_times(spacing)}); {used} is used")
-        elif (np.abs(spacing - by_grid) * grid.shape > STATEMENT_TOLERANCE_MM).any():
-            percent = 100 * abs(spacing.prod() / by_grid.prod() - 1)
+        elif (np.abs(spacing - by_grid) * grid.shape > PLACE_TOLERANCE_MM).any():
+            percent = round(100 * abs(spacing.prod() / by_grid.prod() - 1))
             warnings.append(
                 f"spacing is {_times(spacing)} mm by {name}, but {_times(by_grid)} mm by {used}, "
-                f"{percent:.3g} % of volume apart; {used} is used"
+                f"{percent} % of volume apart; {used} is used"
             )
     return warnings
+
+
+def compare_shear(grid: Grid) -> list[str]:
+    """Return a warning if programs that place NIfTI files without shear put this grid elsewhere."""
+    error_mm = qform_error_mm(grid)
+    if error_mm <= PLACE_TOLERANCE_MM:
+        return []
+    return [
+        "NIfTI masks on sheared voxel axes are not for programs built on ITK (ITK-SNAP, 3D Slicer, "
+        f"SimpleITK): they refuse them, or place them up to {error_mm:.3g} mm off"
+    ]
 
 
 def check_unit(path: Path, name: str, units: Sequence[str]) -> list[str]:
