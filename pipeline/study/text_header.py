@@ -27,8 +27,10 @@ _MAGIC = re.compile(rb"NRRD000[1-6]\r?\n")
 _NRRD_END = re.compile(rb"\n\r?\n")
 _NRRD_FIELD = re.compile(r"([A-Za-z][A-Za-z ]*): (.*)")
 _META_END = re.compile(rb"^ElementDataFile[ \t]*=[^\n]*\n?", re.MULTILINE)
-_META_FIELD = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*=(.*)", re.ASCII)
-_ODD_BYTE = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_META_FIELD = re.compile(r"([A-Za-z]+)[ \t]*=(.*)", re.DOTALL)
+_LONE_RETURN = re.compile(rb"\r(?!\n)")
+_FIRST_WORD = re.compile(r"\W*([A-Za-z]\w*)", re.ASCII)
+_CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?|[+-]?(nan|inf)", re.I)
 
@@ -53,7 +55,7 @@ META_FIELDS = frozenset({
 })  # fmt: skip
 """Those that say what the voxels are; a file may have others, which say nothing here."""
 
-_META_BY_LOWER = {name.lower(): name for name in META_FIELDS}
+_META_LOWER = {name.lower() for name in META_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ def read_text_header(path: Path) -> TextHeader:
         )
     num_bytes = end.end() if end else len(start)
     text = start[:num_bytes]
-    if _ODD_BYTE.search(text):
-        found = "header has control characters, or lines that end in a carriage return alone"
+    if b"\0" in text or (is_nrrd and _LONE_RETURN.search(text)):
+        found = "header has a NUL, or lines that end in a carriage return alone"
         raise StudyError(path.name, found, CONVERT_REMEDY)
     # As names of files are: what is no UTF-8 stays what it is.
     lines = [line.removesuffix("\r") for line in os.fsdecode(text).split("\n")]
@@ -182,11 +184,12 @@ def read_text_header(path: Path) -> TextHeader:
 
 def _nrrd_fields(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines[1:], start=2):
-        if not line or line.startswith("#"):
-            continue
-        key, is_key, _ = line.partition(":=")
-        name = "".join(key.lower().split())
-        if is_key and ": " not in key and name not in NRRD_FIELDS:
+        # What has ":=" before any ": " is a key of somebody's own, whatever its name.
+        if (
+            not line
+            or line.startswith("#")
+            or (": " not in line.partition(":=")[0] and ":=" in line)
+        ):
             continue
         parts = _NRRD_FIELD.fullmatch(line)
         name = parts[1].replace(" ", "").lower() if parts else ""
@@ -197,13 +200,19 @@ def _nrrd_fields(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
 
 def _meta_fields(path: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
         parts = _META_FIELD.fullmatch(line)
-        if parts is None or _META_BY_LOWER.get(parts[1].lower(), parts[1]) != parts[1]:
-            raise _odd_line(path, number)
-        if parts[1] in META_FIELDS:
+        if parts is not None and parts[1] in META_FIELDS:
             yield parts[1], parts[2].strip(" \t")
+            line = line.partition("=")[2]
+            pieces = line.split("\r")[1:]
+        else:
+            pieces = line.split("\r")
+        # Files have fields of anybody's own, some over several lines. None may look like one that
+        # says what the voxels are.
+        for piece in pieces:
+            word = _FIRST_WORD.match(piece)
+            if word is not None and word[1].lower() in _META_LOWER:
+                raise _odd_line(path, number)
 
 
 def _odd_line(path: Path, number: int) -> StudyError:
@@ -216,6 +225,8 @@ def _collect(path: Path, fields: Iterator[tuple[str, str]]) -> dict[str, str]:
     for name, value in fields:
         if name in collected:
             raise StudyError(path.name, f"header gives {name} twice", CONVERT_REMEDY)
+        if _CONTROL.search(value):
+            raise StudyError(path.name, f"{name} has control characters", CONVERT_REMEDY)
         collected[name] = value
     return collected
 

@@ -5,6 +5,7 @@ import zlib
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,22 @@ def write(tmp_path):
     return write
 
 
+def test_fields_of_others_say_nothing(write):
+    """SimpleITK writes all that a DICOM or NIfTI file says, on several lines if need be."""
+    image = SimpleITK.GetImageFromArray(VOXELS.T)
+    others = {"0010|0010": "X^\x1b$B", "dim[0]": "3", "with space": "a\nline: = b", "ü": "a: b=c"}
+    for key, value in others.items():
+        image.SetMetaData(key, value)
+    path = write({}).with_name("b.mha")
+    SimpleITK.WriteImage(image, str(path))
+    assert b"line: = b" in path.read_bytes()
+    file = open_volume(path)
+    np.testing.assert_array_equal(file.load()[..., 0], VOXELS)
+    assert file.warnings == ()
+    SimpleITK.WriteImage(image, str(path.with_name("b.nrrd")))
+    np.testing.assert_array_equal(open_volume(path.with_name("b.nrrd")).load()[..., 0], VOXELS)
+
+
 def test_a_header_size_counts_from_the_start_of_the_file(tmp_path):
     (tmp_path / "a.raw").write_bytes(b"1234567" + VOXELS.tobytes(order="F") + b"more")
     text = written({**FIELDS, "HeaderSize": "7"}) + "ElementDataFile = a.raw\n"
@@ -129,7 +146,11 @@ def test_a_negative_spacing_turns_the_axis_as_in_itk(write):
         ({"compresseddata": "True"}, "line 7 of the header is no field in its canonical form"),
         ({" CompressedData": "True"}, "line 7 of the header"),
         ({"CompressedData : True\nModality": "x"}, "line 7 of the header"),
-        ({"Comment": "a\rb"}, "carriage return alone"),
+        ({"Comment": "a\rDimSize = 9 9 9"}, "line 7 of the header"),
+        ({"Offset": "0 0 0\rDimSize = 9 9 9"}, "Offset has control characters"),
+        ({"# CompressedData": "True"}, "line 7 of the header"),
+        ({"Comment": "\0"}, "header has a NUL"),
+        ({"Offset": "0 0 0\a"}, "Offset has control characters"),
         ({"DimSize": "3 4"}, "DimSize in the header is not 3 whole number"),
         ({"CompressedData": "True", "CompressedDataSize": "9999"}, "promises 9999 bytes"),
         ({"CompressedData": "True"}, "compressed data are damaged"),

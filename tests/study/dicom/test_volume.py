@@ -151,9 +151,10 @@ def test_a_tilted_series_is_read_sheared_with_a_warning(tmp_path):
     expected = expected + 3 * 2 * np.array([0, COS, SIN]) + 4 * np.array([0, 0, 5])
     found = (study.volume.affine @ [2, 3, 4, 1])[:3]
     np.testing.assert_allclose(found, expected * [-1, -1, 1], atol=1e-4)
-    assert study.warnings == (
-        "voxel axes are sheared: the smallest angle between two is 70.0 degrees",
-    )
+    tilt, itk = study.warnings
+    assert tilt == "voxel axes are sheared: the smallest angle between two is 70.0 degrees"
+    assert itk.startswith("NIfTI masks on sheared voxel axes are not for programs built on ITK")
+    assert (int(study.header["qform_code"]), int(study.header["sform_code"])) == (0, 1)
     np.testing.assert_allclose(study.header.get_sform(), study.volume.affine)
 
 
