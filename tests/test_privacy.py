@@ -11,6 +11,7 @@ import SimpleITK
 from pipeline.cli import main
 from pipeline.journal import PRIVATE
 from pipeline.model import save_model
+from tests.clean import found_in
 from tests.tiny import tiny_model
 
 SECRETS = ("Mustermann", "Erika", "19600101", "4711-0815")
@@ -72,6 +73,7 @@ def test_free_text_of_nifti_stays_behind(segment, tmp_path, kind):
     code, printed = segment(tmp_path / "a.nii")
     assert code == 0
     assert_no_secret(printed, written(tmp_path / "out"))
+    assert found_in(tmp_path / "out", tmp_path, but=PRIVATE) == []
     header = nib.load(tmp_path / "out" / "a_seg.nii.gz").header
     assert not header.extensions
 

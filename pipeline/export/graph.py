@@ -69,7 +69,8 @@ def export_graph(model: Model) -> ExportedProgram:
 
     Returns:
         A graph from `image_BCIJK`, a batch of windows of any number, to their mean logits. It holds
-        no pickled objects, and no checks on data types, so that it runs under autocast too.
+        no pickled objects, no paths of this machine, and no checks on data types, so that it runs
+        under autocast too.
 
     Raises:
         ModelError: If torch cannot export one of the networks.
@@ -89,8 +90,20 @@ def export_graph(model: Model) -> ExportedProgram:
         found = f"torch cannot export {description.network.name} ({first_line[:200]})"
         raise ModelError(description.name, found, "Use `trivox segment` instead.") from error
     _drop_type_checks(program)
+    _drop_traces(program)
     program.example_inputs = None
     return program
+
+
+def _drop_traces(program: ExportedProgram) -> None:
+    """Drop which lines of which files each operation comes from: those are paths of this machine.
+
+    What is kept is what the network computes and how its parts are called.
+    """
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def _drop_type_checks(program: ExportedProgram) -> None:

@@ -1,8 +1,16 @@
-import pytest
+import gzip
+import zipfile
+from pathlib import Path
 
+import pytest
+import torch
+
+import pipeline
 from pipeline.errors import ConfigError, ModelError
 from pipeline.export import FORMATS, export_model
+from pipeline.model import load_model, save_model
 from pipeline.postprocessing import Rule
+from tests.clean import found_in
 
 
 @pytest.fixture
@@ -54,3 +62,21 @@ def test_nothing_is_overwritten(make_model, tmp_path):
 def test_an_unknown_format_is_named(make_model, tmp_path):
     with pytest.raises(ConfigError, match=r"no format 'tflite'\. Use bundle or onnx\."):
         export_model(make_model(), "tflite", tmp_path / "out")
+
+
+def test_no_exported_byte_names_a_folder_of_this_machine(make_model, tmp_path):
+    """Those of ONNX are looked through in the tests of that format."""
+    save_model(make_model("mednext", members=2), tmp_path / "model")
+    export_model(load_model(tmp_path / "model", torch.device("cpu")), "bundle", tmp_path / "out")
+    assert found_in(tmp_path / "out", tmp_path / "model") == []
+    assert found_in(tmp_path / "model") == []
+
+
+def test_what_names_this_machine_would_be_found(tmp_path):
+    told = f"File {Path(pipeline.__file__).parent / 'a.py'}"
+    with zipfile.ZipFile(tmp_path / "a.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner", told)
+    (tmp_path / "b.bin").write_bytes(told.encode("utf-16-le"))
+    (tmp_path / "c.gz").write_bytes(gzip.compress(told.encode()))
+    found = {line.partition(":")[0] for line in found_in(tmp_path)}
+    assert found == {"a.pt2!inner", "b.bin", "c.gz!"}

@@ -7,6 +7,7 @@ import torch
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.export.onnx_folder import write_onnx
+from tests.clean import found_in
 
 
 def run(folder, windows):
@@ -42,6 +43,7 @@ def test_members_and_mirrored_windows_are_inside(make_model, tmp_path):
         "README.md", "network.onnx", "preprocessing.json",
     ]  # fmt: skip
     assert json.loads((tmp_path / "preprocessing.json").read_text())["model"] == "test"
+    assert found_in(tmp_path) == []
 
 
 def test_a_missing_package_is_named(make_model, tmp_path, monkeypatch):
