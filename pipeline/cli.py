@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pipeline.disk import explain
 from pipeline.errors import PipelineError
+from pipeline.spelling import LogFormatter, show_traceback, spelled
 
 OVERRIDE = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
 """The parts after the first may be names of a data set's channels."""
@@ -58,6 +59,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _prepare() -> None:
+    sys.excepthook = show_traceback
     from pipeline.surroundings import prepare, speak_utf8
 
     environment = os.environ  # noqa: TID251  # At the edge, before anything is started.
@@ -76,17 +78,24 @@ def _explain(error: OSError, verb: str) -> str:
 
 def set_up_logging(*, verbose: bool) -> None:
     """Log to standard error through the console that progress bars use; keep libraries quiet."""
+    from rich.highlighter import NullHighlighter
     from rich.logging import RichHandler
 
     from pipeline.progress import CONSOLE
 
     handler: logging.Handler
     if CONSOLE.is_terminal:
-        handler = RichHandler(console=CONSOLE, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s", "%X"))
+        handler = RichHandler(
+            console=CONSOLE,
+            show_path=False,
+            show_level=False,
+            highlighter=NullHighlighter(),
+            keywords=[],
+        )
+        handler.setFormatter(LogFormatter("%(message)s", "%X"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(LogFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
@@ -128,5 +137,5 @@ def _code_of(error: OSError) -> int:
 
 
 def _report(text: str, code: int) -> int:
-    print(f"trivox: {text}", file=sys.stderr)
+    print(f"trivox: {spelled(text)}", file=sys.stderr)
     return code

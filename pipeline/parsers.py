@@ -4,6 +4,7 @@ Settings (`key=value`) are taken out before; see `pipeline.cli`.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pipeline import __version__, check_verb, verbs
 from pipeline.archive_verb import add_pacs
@@ -12,12 +13,27 @@ from pipeline.refine_verb import add_refine
 from pipeline.reproduce_verb import add_reproduce
 from pipeline.segment_verb import add_allow_outside, add_input_choices, add_segment, add_status
 from pipeline.slurm_verb import add_slurm
+from pipeline.spelling import spelled
 from pipeline.verbs import Choices
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows words of the command line, which may be names of files, as they may be shown."""
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        super()._print_message(spelled(message, keep="\n"), file)
+
+
+def _new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    return _Parser(prog=prog, description=description, epilog=epilog)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    parser = argparse.ArgumentParser(
+    parser = _new_parser(
         prog="trivox",
         description="Train 3D networks on CT or MRI studies, segment cohorts, score the masks.",
         epilog="Start with `trivox train phantom_ct`: it needs no data. Exit codes: 0 all done; 1 "

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.progress import CONSOLE
+from pipeline.progress import CONSOLE, make_console
+from pipeline.spelling import spelled
 
 if TYPE_CHECKING:
     from pipeline.selection.present import Line
@@ -48,7 +49,7 @@ def train(options: argparse.Namespace) -> int:
     folder, console = result.folder, _results()
     print_lines([format_table(result.summaries), *weaknesses(folder.model)])
     if result.note:
-        console.print(f"note: {result.note}", soft_wrap=True, markup=False)
+        console.print(f"note: {result.note}", soft_wrap=True)
     for what, path in (
         ("masks, scores and pictures", folder.validation),
         ("curves", folder.curves),
@@ -56,7 +57,7 @@ def train(options: argparse.Namespace) -> int:
     ):
         # A cross-validation has the curves of each fold, but none of its own.
         if path.exists():
-            console.print(f"{what}: {path}", soft_wrap=True, markup=False)
+            console.print(f"{what}: {path}", soft_wrap=True)
     if config.data.fold == "all" and result.summaries and config.training.search_postprocessing:
         return _search_after_training(config, folder.model)
     return DONE
@@ -69,7 +70,7 @@ def _search_after_training(config: "RunConfig", model: Path) -> int:
     again = f"trivox postprocess-search {shlex.quote(str(model))}"
     if config.postprocessing != PostprocessingConfig():
         text = f"post-processing is as configured; choose it on validation with: {again}"
-        _results().print(text, soft_wrap=True, markup=False)
+        _results().print(text, soft_wrap=True)
         return DONE
     try:
         return _search(model, (), config.device)
@@ -77,7 +78,7 @@ def _search_after_training(config: "RunConfig", model: Path) -> int:
         text, code = f"choosing its post-processing failed: {error}\ntry again", SOME_FAILED
     except KeyboardInterrupt:
         text, code = "go on choosing its post-processing", INTERRUPTED
-    CONSOLE.print(f"the model is finished; {text} with: {again}", soft_wrap=True, markup=False)
+    CONSOLE.print(f"the model is finished; {text} with: {again}", soft_wrap=True)
     return code
 
 
@@ -90,7 +91,7 @@ def _spell_out(word: str, aliases: Mapping[str, str]) -> str:
 def _say_how_to_resume(options: argparse.Namespace) -> int:
     words = shlex.join([str(options.config), *options.overrides])
     text = f"stopped; go on with: trivox train {words} --resume"
-    CONSOLE.print(text, soft_wrap=True, markup=False)
+    CONSOLE.print(text, soft_wrap=True)
     return INTERRUPTED
 
 
@@ -123,7 +124,7 @@ def evaluate(options: argparse.Namespace) -> int:
         undeclared=options.undeclared,
     )
     for problem in result.problems:
-        CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True, markup=False)
+        CONSOLE.print(f"{problem.case}: {problem.text}", soft_wrap=True)
     if not result.scores:
         remedy = (
             "Masks and references go together by case name, <case>_seg.nii.gz and <case>.nii.gz; "
@@ -150,7 +151,7 @@ def export(options: argparse.Namespace) -> int:
     description = override_settings(model.description, options.overrides, MAY_OVERRIDE)
     export_model(replace(model, description=description), options.to, options.out)
     readme = next(options.out.rglob("README.md"))
-    _results().print(f"{options.to}: see {readme}", soft_wrap=True, markup=False)
+    _results().print(f"{options.to}: see {readme}", soft_wrap=True)
     return DONE
 
 
@@ -182,10 +183,13 @@ def show(options: argparse.Namespace) -> int:
 def print_lines(lines: "Sequence[Line]") -> None:
     """Print results: text as it is, tables as wide as they may be."""
     for line in lines:
-        _results().print(line, soft_wrap=isinstance(line, str), markup=False)
+        if isinstance(line, str):
+            _results().print(spelled(line), soft_wrap=True)
+        else:
+            _results().print(line)
 
 
 def _results() -> Console:
     """Results go to standard output; a pipe gets whole tables, not ones cut at 80 columns."""
-    console = Console(quiet=CONSOLE.quiet)
-    return console if console.is_terminal else Console(width=TABLE_WIDTH, quiet=CONSOLE.quiet)
+    console = make_console(quiet=CONSOLE.quiet)
+    return console if console.is_terminal else make_console(width=TABLE_WIDTH, quiet=CONSOLE.quiet)

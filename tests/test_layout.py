@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
-    "errors", "volume", "findings",
+    "errors", "volume", "findings", "spelling",
     "outside", "disk", "surroundings", "private", "ownership", "files", "hashes", "lock",
     "progress", "main_memory", "processes", "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",

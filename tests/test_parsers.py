@@ -7,7 +7,9 @@ from pipeline.parsers import build_parser
 
 
 def test_help_does_not_import_what_is_heavy():
-    code = "import sys; from pipeline import cli; cli.build_parser(); print(*sys.modules)"
+    code = (
+        "import sys; from pipeline import cli, parsers; parsers.build_parser(); print(*sys.modules)"
+    )
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -35,3 +37,11 @@ def test_wrong_usage_ends_with_2(words, capsys):
         build_parser().parse_args(words)
     assert ended.value.code == 2
     assert "usage: trivox" in capsys.readouterr().err
+
+
+def test_words_are_shown_as_they_may_be(capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["\x1b[31mverb\u202e"])
+    shown = capsys.readouterr().err
+    assert r"\x1b[31mverb\u202e" in shown
+    assert "\x1b" not in shown

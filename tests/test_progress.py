@@ -2,7 +2,8 @@ import io
 import itertools
 
 import pytest
-from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from pipeline import progress
 
@@ -11,7 +12,8 @@ from pipeline import progress
 def shown(monkeypatch):
     """What the console shows, as text."""
     output = io.StringIO()
-    console = Console(file=output, force_terminal=True, width=100, color_system=None)
+    console = progress.make_console(width=100)
+    console.file, console._force_terminal, console._color_system = output, True, None
     monkeypatch.setattr(progress, "CONSOLE", console)
     return output.getvalue
 
@@ -92,3 +94,25 @@ def test_timed_says_nothing_of_a_stage_that_failed():
     with pytest.raises(OSError, match="gone"), progress.timed(seconds, "read"):
         raise OSError("gone")
     assert seconds == {}
+
+
+HOSTILE = "a\x1b]0;TITLE:smile: [red]b\x9b31m\u202e"
+SPELLED = r"a\x1b]0;TITLE:smile: [red]b\x9b31m\u202e"
+
+
+def test_nothing_that_a_terminal_obeys_is_printed(shown):
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    for line in (HOSTILE, Text(HOSTILE), table):
+        progress.CONSOLE.print(line)
+    assert shown().count(SPELLED) == 6
+    assert not any(each in shown() for each in "\x9b\u202e")
+    assert "\x1b]" not in shown()
+
+
+def test_words_beside_a_bar_are_spelled(shown):
+    with progress.make_progress() as display:
+        display.add_task(HOSTILE, total=8, note="[/] {task} \n\x1b")
+    assert SPELLED in shown()
+    assert r"[/] {task} \n\x1b" in shown()

@@ -308,3 +308,28 @@ def test_segment_chooses_among_dicom_series_by_rule(tmp_path, capsys):
     assert f"{ROOT}1.2" in [row.split(",")[1] for row in key.splitlines() if mask.name[:16] in row]
     assert main([*words, "--series", "best"]) == 2
     assert "--series: it is no rule" in capsys.readouterr().err
+
+
+def test_show_spells_what_a_stranger_notes_of_training(tmp_path, capsys):
+    save_model(tiny_model(), tmp_path / "model")
+    path = tmp_path / "model" / "configs" / "metadata.json"
+    content = json.loads(path.read_text("utf-8"))
+    content["trivox"]["training"] = {
+        "data": "\x1b[5mdata\n\x9b\u202e :smile: [red]",
+        "never_seen": 5,
+        "never_found": {"a": 1},
+        "fold": 1,
+    }
+    path.write_text(json.dumps(content), "utf-8")
+    path.with_name("hashes.json").unlink(missing_ok=True)
+    assert main(["show", str(tmp_path / "model")]) == 0
+    printed = capsys.readouterr().out
+    assert r"of \x1b[5mdata\n\x9b\u202e :smile: [red]" in printed
+    assert printed.replace("\n", "").isprintable()
+
+
+def test_an_error_is_one_line_that_does_nothing(tmp_path, capsys):
+    assert main(["show", str(tmp_path / "\x1b[31m\n\u202e")]) == 2
+    said = capsys.readouterr().err
+    assert r"\x1b[31m\n\u202e: no model here" in said
+    assert len(said.splitlines()) == 1

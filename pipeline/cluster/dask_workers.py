@@ -154,7 +154,8 @@ class DaskWorkers:
                         self._tasks[case].stage = stage
                         events.append(Began(case, stage))
                 case {"logger": name, "level": level, "text": text}:
-                    logging.getLogger(name).log(level, "%s", text)
+                    extra = {"is_written": True}
+                    logging.getLogger(name).log(level, "%s", text, extra=extra)
                 case (name, future):
                     self._take(name, future, events)
 

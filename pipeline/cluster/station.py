@@ -21,6 +21,7 @@ from pipeline.cohort.events import Began, Event, Steps
 from pipeline.cohort.line import Line
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
+from pipeline.spelling import LogFormatter
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +209,7 @@ class _ToRun(logging.Handler):
     def __init__(self, worker: Worker, topic: str) -> None:
         super().__init__()
         self._worker, self._topic = worker, topic
+        self.setFormatter(LogFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""

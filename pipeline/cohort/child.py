@@ -20,6 +20,7 @@ from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.processes import STOPPING
+from pipeline.spelling import LogFormatter
 
 READY: Literal["ready"] = "ready"
 CLOSED: Literal["closed"] = "closed"
@@ -106,10 +107,12 @@ class _Forward(logging.Handler):
     def __init__(self, child: _Child) -> None:
         super().__init__()
         self._child = child
+        self.setFormatter(LogFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record, as text."""
         record.msg, record.args = self.format(record), None
+        record.is_written = True
         record.exc_info = record.exc_text = record.stack_info = None
         with contextlib.suppress(OSError, ValueError):
             self._child.send(record)

@@ -15,6 +15,7 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import is_manifest, load_manifest
 from pipeline.outside import read_json
+from pipeline.spelling import spelled
 from pipeline.study import VOLUME_SUFFIXES, Source, case_name, dicom_among
 
 logger = logging.getLogger(__name__)
@@ -126,11 +127,10 @@ def _identity(study: StudyInput) -> tuple[Source, ...]:
 
 def _refuse_name(study: StudyInput) -> StudyInput:
     """Refuse a name that tables and provenance cannot hold, and spell it so that they can."""
-    if study.case.isprintable() and study.case.encode("utf-8", "ignore").decode() == study.case:
+    if spelled(study.case) == study.case:
         return study
-    spelled = study.case.encode("unicode_escape").decode("ascii")
     refusal = "the file name holds characters that cannot be printed. Rename the file."
-    return replace(study, case=spelled, refusal=refusal)
+    return replace(study, case=spelled(study.case), refusal=refusal)
 
 
 def _without_repeats(files: Iterable[Path]) -> list[Path]:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from pipeline.cohort.attempt import cause_of
@@ -277,4 +276,4 @@ class _Display:
 
     def _note(self) -> None:
         bad = f"  {self._num_bad} not done" if self._num_bad else ""
-        self._progress.update(self._cohort, note=f"{escape(self._case)}{bad}")
+        self._progress.update(self._cohort, note=f"{self._case}{bad}")

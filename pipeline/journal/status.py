@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.errors import PipelineError
 from pipeline.journal.journal import Journal
 from pipeline.journal.records import Entry, RunRecord, State
 from pipeline.lock import is_locked
+from pipeline.spelling import spelled
 
 Line: TypeAlias = str | Table
 
@@ -142,7 +142,7 @@ def table_of_running(entries: Iterable[Entry], now: datetime) -> Table:
     table = Table("running", "stage", "for", "attempt", box=None)
     for entry in entries:
         since = in_words(now - datetime.fromisoformat(entry.since_utc))
-        table.add_row(escape(entry.name), entry.stage or "given", since, str(entry.attempts))
+        table.add_row(spelled(entry.name), entry.stage or "given", since, str(entry.attempts))
     return table
 
 
@@ -170,7 +170,7 @@ def lines_of_reasons(
         return []
     table = Table(heading, "state", "reason", box=None)
     for name, state, reason in reasons[:SHOWN_REASONS]:
-        table.add_row(escape(name), state, escape(reason))
+        table.add_row(spelled(name), state, spelled(reason))
     num_more = len(reasons) - SHOWN_REASONS
     return [table] if num_more <= 0 else [table, f"and {num_more} more; see {all_in}"]
 

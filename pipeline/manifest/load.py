@@ -7,6 +7,7 @@ from pipeline.manifest.case import Channel, Manifest
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.decathlon import read_decathlon
 from pipeline.manifest.nnunet import read_nnunet
+from pipeline.manifest.rules import check_names
 from pipeline.manifest.table import read_table
 from pipeline.manifest.yaml_manifest import (
     SET_ROOT,
@@ -57,10 +58,10 @@ def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool =
         raise ManifestError(path, "there is no such file or folder", "Check the path.")
     if path.suffix.lower() not in (".yaml", ".yml") or path.is_dir():
         folder = path if path.is_dir() else path.parent
-        return _read_list(path, DataFolder(root or folder, allow_outside), None)
+        return check_names(_read_list(path, DataFolder(root or folder, allow_outside), None))
     file = read_manifest_file(path)
     source, data = locate_cases(file, path, root, allow_outside=allow_outside)
-    return describe(_read_list(source, data, declared_channels(file)), file, path)
+    return check_names(describe(_read_list(source, data, declared_channels(file)), file, path))
 
 
 def _has_studies_alone(folder: Path) -> bool:

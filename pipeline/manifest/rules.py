@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import ManifestError
-from pipeline.manifest.case import Case
+from pipeline.manifest.case import Case, Manifest
+from pipeline.outside import shown
+from pipeline.spelling import LONGEST_NAME, is_name
 from pipeline.volume import LARGEST_LABEL
 
 LONGEST_COMPARED, MOST_COMPARED = 200, 2000
 """Characters of a word, and number of those that it is compared with."""
 
-_FILE_NAME = re.compile(r"[^/\\\x00-\x1f]*")
+_NO_FILE_NAME = re.compile(r"\.\.?|.*[/\\].*", re.DOTALL)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -111,6 +113,25 @@ def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[s
     return dict(sorted(labels.items(), key=lambda pair: pair[1]))
 
 
+def check_names(manifest: Manifest) -> Manifest:
+    """Return a manifest whose channels, labels and regions are called by names.
+
+    Raises:
+        ManifestError: If a name is empty, long or has characters that cannot be seen.
+    """
+    named = {
+        "channel": (channel.name for channel in manifest.channels),
+        "label": manifest.labels,
+        "region": (region.name for region in manifest.regions),
+    }
+    for what, names in named.items():
+        for name in names:
+            if not is_name(name):
+                remedy = f"Use 1 to {LONGEST_NAME} letters, digits, marks and spaces."
+                raise ManifestError(manifest.path, f"{what} {shown(name)} is no name", remedy)
+    return manifest
+
+
 def collect_cases(
     placed: Sequence[tuple[str, Case]], path: Path, *, num_channels: int
 ) -> tuple[Case, ...]:
@@ -129,11 +150,12 @@ def collect_cases(
         raise ManifestError(path, "no case is listed", "List at least one case.")
     first_place: dict[str, str] = {}
     for where, case in placed:
-        if case.name in ("", ".", "..") or not _FILE_NAME.fullmatch(case.name):
+        if not is_name(case.name) or _NO_FILE_NAME.fullmatch(case.name):
             raise ManifestError(
                 where,
-                f"case name {case.name!r} cannot be a file name",
-                "Results are named by the case: leave out slashes and control characters.",
+                f"case name {shown(case.name)} cannot be a file name",
+                f"Results are named by the case: up to {LONGEST_NAME} characters, no slash and no "
+                "control character.",
             )
         if case.name in first_place:
             raise ManifestError(

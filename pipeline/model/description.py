@@ -1,6 +1,5 @@
 """What a model is for and how to use it: everything but its weights."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,14 +29,13 @@ from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
 from pipeline.outside import read_json
 from pipeline.postprocessing import PostprocessingConfig, check_rules
+from pipeline.spelling import is_name
 from pipeline.study import StudyConfig
 from pipeline.transforms import Fingerprint, Preprocessing
 from pipeline.volume import LARGEST_LABEL
 
 MAX_MEMBERS = 1000
 """Far more than anybody averages; a description that says more is no model's."""
-
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
 class ChannelDescription(BaseModel):
@@ -102,8 +100,10 @@ class ModelDescription(BaseModel):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
         if unknown := sorted(set(self.codes) - set(self.labels)):
             raise ValueError(f"codes of unknown labels: {', '.join(unknown)}")
-        if not all(_NAME.fullmatch(name) for name in (self.name, *self.labels)):
-            raise ValueError("a name is empty or has control characters")
+        regions = (region.name for region in self.regions)
+        channels = (channel.name for channel in self.channels)
+        if any(not is_name(name) for name in (self.name, *channels, *self.labels, *regions)):
+            raise ValueError("a name is empty, long or has control characters")
         check_rules(self.labels, self.postprocessing)
         if self.regions and self.postprocessing.crf is not None:
             raise ValueError("a conditional random field needs labels, not regions that overlap")

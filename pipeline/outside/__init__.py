@@ -14,7 +14,7 @@ from pipeline.outside.documents import (
     read_yaml,
 )
 from pipeline.outside.ordinary import check_ordinary, open_ordinary
-from pipeline.outside.text import DEEPEST, cut, read_bytes, read_text
+from pipeline.outside.text import DEEPEST, cut, read_bytes, read_text, shown
 
 __all__ = [
     "DEEPEST",
@@ -30,4 +30,5 @@ __all__ = [
     "read_json",
     "read_text",
     "read_yaml",
+    "shown",
 ]

@@ -46,15 +46,20 @@ def weaknesses(folder: Path) -> list[Line]:
     by_member = unseen if isinstance(unseen, dict) else {"the model": unseen}
     return [
         *(
-            f"never seen by {member} in training: {', '.join(names)}"
+            f"never seen by {member} in training: {', '.join(_names(names))}"
             for member, names in by_member.items()
-            if names
+            if _names(names)
         ),
         *(
             f"warning: Dice of {name} is 0 on validation; masks of this model do not find it"
-            for name in training.get("never_found", [])
+            for name in _names(training.get("never_found", []))
         ),
     ]
+
+
+def _names(noted: object) -> list[str]:
+    """Return the names that a model notes; anybody may have written something else there."""
+    return [str(each) for each in noted] if isinstance(noted, list) else []
 
 
 def describe_decision(decision: Decision, folder: Path) -> list[Line]:
@@ -105,7 +110,8 @@ def _facts(description: ModelDescription, folder: Path) -> Iterator[tuple[str, s
     yield "network", f"{description.network.name}, features {features}{size}"
     yield "members", str(description.num_members)
     data = training.get("data", "not recorded")
-    fold = f"fold {training['fold']} of {training['folds']}" if "fold" in training else ""
+    is_fold = "fold" in training and "folds" in training
+    fold = f"fold {training['fold']} of {training['folds']}" if is_fold else ""
     yield (
         "trained on",
         f"{description.fingerprint.num_cases} cases of {data}" + f", {fold}" * bool(fold),

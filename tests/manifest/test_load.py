@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,20 @@ def test_what_counts_as_a_manifest(tmp_path):
     assert not is_manifest(tmp_path)
     (tmp_path / "dataset.json").touch()
     assert is_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("channel", "label", "message"),
+    [
+        ("\x1b[31mCT", "organ", r"channel '\\x1b\[31mCT' is no name\. Use 1 to 255 letters"),
+        ("CT", "\u202eorgan", r"label '\\u202eorgan' is no name"),
+        ("CT", "x" * 1000, r"label 'x{97}\.\.\.' is no name"),
+    ],
+)
+def test_names_have_characters_that_are_seen(tmp_path, channel, label, message):
+    path = tmp_path / "dataset.json"
+    case = {"image": "a.nii.gz", "label": "b.nii.gz"}
+    content = {"modality": {"0": channel}, "labels": {"0": "background", "1": label}}
+    path.write_text(json.dumps({**content, "training": [case]}))
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(path)
