@@ -1,5 +1,7 @@
 """Read NIfTI-1 and NIfTI-2, plain or gzipped, of either byte order; NIfTI is RAS+ by itself.
 
+So are pairs of `.hdr` and `.img`, also those of ANALYZE 7.5.
+
 The header block is parsed by nibabel with its checks off, because these repair silently and log;
 what must hold is checked here and said to the user. Extensions are never read.
 
@@ -9,7 +11,7 @@ Source: NIfTI-1 and NIfTI-2 headers, nifti.nimh.nih.gov; field names are the sta
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 
 from pipeline.errors import StudyError
+from pipeline.study.analyze import as_nifti
 from pipeline.study.checks import (
     CONVERT_REMEDY,
     check_affine,
@@ -30,6 +33,10 @@ from pipeline.study.stored import Stored, read_start
 from pipeline.study.study import GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
 
+_BYTE_ORDERS: tuple[tuple[Literal["<", ">"], Literal["little", "big"]], ...] = (
+    ("<", "little"),
+    (">", "big"),
+)
 _UNITS = {0: ("mm", 1.0), 1: ("metre", 1000.0), 2: ("mm", 1.0), 3: ("micron", 0.001)}
 _OF_PATIENT = (1, 2)
 """Codes of a sform that places voxels in the patient; others are templates of any size."""
@@ -47,6 +54,7 @@ class _Layout:
     offset: int
     slope: np.float32
     inter: np.float32
+    in_pair: bool
 
 
 def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
@@ -55,10 +63,15 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
     Raises:
         StudyError: If the file is not NIfTI, torn, or describes no volume in space.
     """
-    header, compressed = _read_header(path)
+    header, compressed, odd = _read_header(path)
     layout = _read_layout(path, header)
     check_num_voxels(path, layout.shape_IJKN, config)
-    stored = Stored(path.name, path, skip=layout.offset, deflated=compressed)
+    if layout.in_pair:
+        data_path = paired_file(path)
+        _, compressed = read_start(data_path, 2)
+    else:
+        data_path = path
+    stored = Stored(path.name, data_path, skip=layout.offset, deflated=compressed)
     stored.check(int(np.prod(layout.shape_IJKN, dtype=object)) * layout.dtype.itemsize)
     with np.errstate(over="ignore", invalid="ignore"):
         affine, warnings = _read_affine(path, header, layout.shape_IJKN)
@@ -67,25 +80,62 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
         shape_IJKN=layout.shape_IJKN,
         affine=affine,
         header=geometry_header(header),
-        warnings=warnings,
+        warnings=(*odd, *warnings),
         load=partial(_load, stored, layout),
     )
 
 
-def _read_header(path: Path) -> tuple[GeometryHeader, bool]:
+def voxels_of(path: Path) -> Path:
+    """Return the file with the voxels of a NIfTI or ANALYZE file.
+
+    Raises:
+        StudyError: If it is neither, or there is none.
+    """
+    return paired_file(path) if _is_paired(_read_header(path)[0]) else path
+
+
+def paired_file(path: Path) -> Path:
+    """Return the `.img` beside a `.hdr`.
+
+    Raises:
+        StudyError: If there is none.
+    """
+    stem = path.name[: -len(".hdr")]
+    beside = [path.with_name(f"{stem}{suffix}") for suffix in (".img", ".IMG")]
+    found = next((file for file in beside if file.is_file()), None)
+    if found is None:
+        missing = f"the file with its voxels, {beside[0].name}, is missing, or no ordinary file"
+        raise StudyError(path.name, missing, "Put it beside the header.")
+    return found
+
+
+def _read_header(path: Path) -> tuple[GeometryHeader, bool, list[str]]:
+    """Return the header, whether its file is gzipped, and what is odd about it."""
     block, compressed = read_start(path, nib.Nifti2Header.sizeof_hdr)
+    may_be_pair = path.name.lower().endswith(".hdr")
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        for endianness, order in (("<", "little"), (">", "big")):
-            size = int.from_bytes(block[:4], cast(Any, order))
-            if size == kind.sizeof_hdr and len(block) >= size:
-                header = kind(block[:size], endianness=endianness, check=False)
-                if header["magic"].item() == kind.single_magic.rstrip(b"\0"):
-                    return header, compressed
+        for endianness, order in _BYTE_ORDERS:
+            size = int.from_bytes(block[:4], order)
+            if size != kind.sizeof_hdr or len(block) < size:
+                continue
+            header = kind(block[:size], endianness=endianness, check=False)
+            magic = header["magic"].item()
+            if magic == kind.single_magic.rstrip(b"\0"):
+                return header, compressed, []
+            if may_be_pair and magic == kind.pair_magic.rstrip(b"\0"):
+                return header, compressed, []
+            if may_be_pair and kind is nib.Nifti1Header and not magic.startswith((b"n+", b"ni")):
+                header, odd = as_nifti(path, block[:size], endianness)
+                return header, compressed, odd
     raise StudyError(
         path.name,
         "content is not NIfTI (no NIfTI-1 or NIfTI-2 header at its start)",
         "Check what the file is; convert it to .nii.gz.",
     )
+
+
+def _is_paired(header: GeometryHeader) -> bool:
+    return bool(header["magic"].item() != type(header).single_magic.rstrip(b"\0"))
 
 
 def _read_layout(path: Path, header: GeometryHeader) -> _Layout:
@@ -108,11 +158,12 @@ def _read_layout(path: Path, header: GeometryHeader) -> _Layout:
     offset = float(header["vox_offset"])
     if not 0 <= offset < 2**62:
         raise StudyError(path.name, f"header gives the data offset {offset:g}", CONVERT_REMEDY)
+    in_pair = _is_paired(header)
     # Offsets inside the header block mean "right after it" to the reference library too.
-    offset = max(int(offset), header.single_vox_offset)
+    offset = max(int(offset), 0 if in_pair else header.single_vox_offset)
     with np.errstate(over="ignore"):
         scaling = np.float32(1 if slope is None else slope), np.float32(inter or 0)
-    return _Layout(shape_IJKN, dtype, int(offset), *scaling)
+    return _Layout(shape_IJKN, dtype, int(offset), *scaling, in_pair)
 
 
 def _read_affine(

@@ -25,9 +25,11 @@ from pipeline.study.dicom import (
     open_dicom,
     renew,
 )
-from pipeline.study.nifti import open_nifti
+from pipeline.study.mgh import open_mgh
+from pipeline.study.nifti import open_nifti, voxels_of
 from pipeline.study.statements import compare_shear
 from pipeline.study.study import (
+    MGH_SUFFIXES,
     NIFTI_SUFFIXES,
     TEXT_SUFFIXES,
     VOLUME_SUFFIXES,
@@ -182,6 +184,9 @@ def _open(source: Source, config: StudyConfig) -> ImageFile:
         return open_dicom(source, config)
     path, name = source, source.name.lower()
     _check_there(path)
+    if name.endswith(".img"):
+        found = "holds voxels alone"
+        raise StudyError(path.name, found, f"Give their header, {path.stem}.hdr.")
     if not name.endswith(VOLUME_SUFFIXES):
         found = f"'{path.suffix}' is no file type that can be read"
         raise StudyError(path.name, found, f"Give one of {', '.join(VOLUME_SUFFIXES)}.")
@@ -189,6 +194,8 @@ def _open(source: Source, config: StudyConfig) -> ImageFile:
         raise StudyError(path.name, "file is empty", "Copy or convert the file again.")
     if name.endswith(NIFTI_SUFFIXES):
         return open_nifti(path, config)
+    if name.endswith(MGH_SUFFIXES):
+        return open_mgh(path, config)
     return open_text_volume(path, config)
 
 
@@ -242,9 +249,13 @@ def voxel_files(path: Path) -> tuple[Path, ...]:
     Raises:
         StudyError: If the header cannot be read, or takes its voxels from another folder.
     """
-    if not path.name.lower().endswith(TEXT_SUFFIXES):
+    name = path.name.lower()
+    if name.endswith(TEXT_SUFFIXES):
+        data_path = read_text_header(path).data_path
+    elif name.endswith(".hdr"):
+        data_path = voxels_of(path)
+    else:
         return ()
-    data_path = read_text_header(path).data_path
     return () if data_path == path else (data_path,)
 
 

@@ -15,9 +15,10 @@ from pipeline.study.header import GeometryHeader as GeometryHeader
 from pipeline.study.place import Place
 from pipeline.volume import Affine, Grid, Volume
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
+NIFTI_SUFFIXES = (".nii.gz", ".nii", ".hdr")
+MGH_SUFFIXES = (".mgz", ".mgh")
 TEXT_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + TEXT_SUFFIXES
+VOLUME_SUFFIXES: tuple[str, ...] = NIFTI_SUFFIXES + TEXT_SUFFIXES + MGH_SUFFIXES
 """The file name endings that `read_study` reads, whatever their case."""
 
 

@@ -9,7 +9,14 @@ import pytest
 
 from pipeline.errors import StudyError
 from pipeline.report.mask import write_mask
-from pipeline.study import StudyConfig, open_volume, read_label_map, read_study
+from pipeline.study import (
+    StudyConfig,
+    case_name,
+    open_volume,
+    read_label_map,
+    read_study,
+    source_files,
+)
 
 KINDS = pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 
@@ -323,3 +330,33 @@ def test_random_damage_ends_in_a_study_or_a_stated_refusal(save, kind):
         path.write_bytes(damaged)
         with contextlib.suppress(StudyError):
             read(path)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("is_gzipped", [False, True])
+def test_a_pair_is_read_by_its_header(save, tmp_path, voxels, kind, is_gzipped):
+    path = save("case.hdr", affine=OBLIQUE, kind=kind)
+    if is_gzipped:
+        for part in (path, tmp_path / "case.img"):
+            part.write_bytes(gzip.compress(part.read_bytes()))
+    study = read(path)
+    np.testing.assert_array_equal(study.volume.data_CIJK[0], voxels)
+    write_mask(np.ones((5, 6, 7), np.uint8), study.header, tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    assert mask.affine.tobytes() == study.volume.affine.tobytes()
+    np.testing.assert_allclose(mask.affine, OBLIQUE, atol=1e-4)
+    assert source_files(path) == (path, tmp_path / "case.img")
+    assert case_name(path) == "case"
+    with pytest.raises(StudyError, match=r"case\.img: holds voxels alone\. Give .* case\.hdr\."):
+        read(tmp_path / "case.img")
+
+
+def test_a_pair_without_its_voxels_is_told(save, tmp_path):
+    path = save("case.hdr", kind=nib.Nifti1Pair)
+    (tmp_path / "case.img").unlink()
+    for look in (open_volume, source_files):
+        with pytest.raises(StudyError, match=r"with its voxels, case\.img, is missing"):
+            look(path)
+    (tmp_path / "case.img").symlink_to("/dev/zero")
+    with pytest.raises(StudyError, match="or no ordinary file"):
+        read(path)
