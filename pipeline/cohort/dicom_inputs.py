@@ -10,9 +10,9 @@ from pipeline.cohort.naming import hashed_name, load_salt
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError, StudyError
 from pipeline.study import (
-    UNREADABLE,
     UNREADABLE_REMEDY,
     Choice,
+    DicomScan,
     DicomSeries,
     Modality,
     SeriesRule,
@@ -94,7 +94,7 @@ def dicom_studies(
         for study_uid, members in studies
         for study in _choose(study_uid, members, num_channels, options)
     ]
-    return found + _damaged(scan.damaged, options.salt)
+    return found + _damaged(scan, options.salt)
 
 
 def with_series(study: StudyInput) -> StudyInput:
@@ -139,15 +139,15 @@ def _refusal(series: DicomSeries) -> str | None:
     return str(StudyError(series.label, series.refusal, series.remedy))
 
 
-def _damaged(files: Sequence[Path], salt: bytes) -> list[StudyInput]:
+def _damaged(scan: DicomScan, salt: bytes) -> list[StudyInput]:
     by_folder: dict[Path, list[Path]] = {}
-    for path in files:
+    for path in scan.damaged:
         by_folder.setdefault(path.absolute().parent, []).append(path)
     return [
         StudyInput(
             hashed_name(salt, str(folder)),
             (members[0],),
-            f"{len(members)} file(s) of a folder {UNREADABLE}. {UNREADABLE_REMEDY}",
+            f"{scan.damage(members)}. {UNREADABLE_REMEDY}",
         )
         for folder, members in by_folder.items()
     ]

@@ -7,7 +7,6 @@ no file, however broken, costs more memory than its size allows.
 """
 
 from pipeline.study.dicom import (
-    UNREADABLE,
     UNREADABLE_REMEDY,
     Choice,
     DicomScan,
@@ -43,7 +42,6 @@ from pipeline.study.study import (
 from pipeline.study.unchanged import Stamp, changed, read_unchanged, stamp
 
 __all__ = [
-    "UNREADABLE",
     "UNREADABLE_REMEDY",
     "VOLUME_SUFFIXES",
     "Choice",

@@ -88,9 +88,7 @@ def test_the_names_of_damaged_folders_are_hashes(tmp_path):
     (tmp_path / "Doe").mkdir()
     (tmp_path / "Doe" / "a.dcm").touch()
     (study,) = studies(tmp_path)
-    assert study.refusal.startswith(
-        "1 file(s) of a folder cannot be read as DICOM: they are empty, cut,"
-    )
+    assert study.refusal.startswith("1 file(s) cannot be read as DICOM: they are empty, cut,")
     assert "Doe" not in study.case
 
 

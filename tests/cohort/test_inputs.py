@@ -180,9 +180,7 @@ def test_damaged_dicom_is_a_refused_study_of_its_folder(tmp_path):
     touch(*(tmp_path / "Doe" / f"{index}.dcm" for index in range(3)))
     ((case, study),) = found([tmp_path]).items()
     assert case.startswith("dicom_")
-    assert study.refusal.startswith(
-        "3 file(s) of a folder cannot be read as DICOM: they are empty, cut,"
-    )
+    assert study.refusal.startswith("3 file(s) cannot be read as DICOM: they are empty, cut,")
     assert "Doe" not in study.refusal
 
 

@@ -272,7 +272,7 @@ def test_bad_studies_do_not_stop_good_ones(segment, images, out):
         assert table[case]["volume_ml_liver"] == ""
         assert not (out / f"{case}_seg.nii.gz").exists()
     assert table[dicom]["reason"].startswith(
-        "1 file(s) of a folder cannot be read as DICOM: they are empty, cut,"
+        "1 file(s) cannot be read as DICOM: they are empty, cut,"
     )
     assert table["a2_empty"]["reason"].startswith("a2_empty.nii.gz: file is empty.")
 

@@ -6,7 +6,6 @@ LPS, in which DICOM places slices, ends in `stack`.
 from pipeline.study.dicom.choice import Choice, Modality, SeriesRule, choose_series
 from pipeline.study.dicom.detect import dicom_among, is_dicom
 from pipeline.study.dicom.scan import (
-    UNREADABLE,
     UNREADABLE_REMEDY,
     DicomScan,
     find_series,
@@ -17,7 +16,6 @@ from pipeline.study.dicom.series import DicomSeries, Source
 from pipeline.study.dicom.volume import check_one_patient, find_volume, open_dicom
 
 __all__ = [
-    "UNREADABLE",
     "UNREADABLE_REMEDY",
     "Choice",
     "DicomScan",

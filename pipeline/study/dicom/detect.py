@@ -25,7 +25,7 @@ _PREAMBLE_BYTES = 128
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 _MAX_FIRST_ELEMENT = 0x0018
 _MAX_FIRST_LENGTH = 64
-_IS_NONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO)
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 """Of files that are gone, folders, pipes, sockets and devices."""
 
 _POINTERS = (b"version https://git-lfs", b"version https://hawser", b"/annex/", b"../", b".git/")
@@ -79,7 +79,7 @@ def _look(path: Path) -> Look:
     except OSError as error:
         # What cannot be read may be a slice; one that is missed at an end of its series would not
         # be noticed.
-        may_be = error.errno not in _IS_NONE or path.suffix.lower() in DICOM_SUFFIXES
+        may_be = error.errno not in NO_FILE or path.suffix.lower() in DICOM_SUFFIXES
         if path.is_dir():
             return "other"
         return "dicom" if may_be else "nothing"

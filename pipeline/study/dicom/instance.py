@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
+from pipeline.disk import of_machine
 from pipeline.outside import open_ordinary
+from pipeline.study.dicom.detect import NO_FILE
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.patient import NOBODY, PATIENT_TAGS, Patient
 from pipeline.study.dicom.problems import Problem, count_frames, find_problem
+from pipeline.study.dicom.reading import Bounded, read_bounded
 from pipeline.study.dicom.syntax import is_lossy
 from pipeline.study.dicom.values import Trait, as_number, as_numbers, as_text, as_trait, as_words
 from pipeline.study.unchanged import stamp_of
@@ -141,32 +143,46 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file that is DICOM by its name or its first bytes, and cannot be read."""
+    """A file that is DICOM by its name or its first bytes, and cannot be read.
+
+    Attributes:
+        path: The file.
+        series_uid: As far as it was read.
+        error: What the system said, if it did.
+    """
 
     path: Path
     series_uid: str | None = None
+    error: str = ""
 
 
 def read_instance(path: Path) -> Instance | LeftOut | Damaged:
-    """Read a file's header; its pixels are not touched. Warnings of pydicom are the caller's."""
+    """Read a file's header; its pixels are not touched. Warnings of pydicom are the caller's.
+
+    Raises:
+        OSError: If the machine lacks what it takes to open any file.
+    """
     series_uid = None
     try:
         with open_ordinary(path) as file:
-            dataset = pydicom.dcmread(
-                file, stop_before_pixels=True, force=True, specific_tags=list(_TAGS)
-            )
             status = os.fstat(file.fileno())
-            num_pixel_bytes = status.st_size - file.tell()
+            read = read_bounded(file, _TAGS, with_pixels=False)
+        dataset = read.dataset
         series_uid = as_text(dataset.get("SeriesInstanceUID")) or None
         modality = as_text(dataset.get("Modality"))
         if modality in _NO_IMAGES or _is_no_image(dataset):
             return LeftOut(modality or "other")
         if series_uid is None or not dataset.get("Rows") or not dataset.get("Columns"):
             return Damaged(path, series_uid)
-        found = _describe(path, dataset, series_uid, num_pixel_bytes)
+        found = _describe(path, read, series_uid)
         return replace(found, stamp=tuple(stamp_of(status)))
-    except DAMAGE:
-        return Damaged(path, series_uid)
+    except DAMAGE as error:
+        if of_machine(error) is not None:
+            raise
+        said = ""
+        if isinstance(error, OSError) and error.errno not in NO_FILE:
+            said = error.strerror or ""
+        return Damaged(path, series_uid, said)
 
 
 def _is_no_image(dataset: Dataset) -> bool:
@@ -176,7 +192,8 @@ def _is_no_image(dataset: Dataset) -> bool:
     return bool(sop_class) and "Rows" not in dataset and "Image Storage" not in sop_class.name
 
 
-def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: int) -> Instance:
+def _describe(path: Path, read: Bounded, series_uid: str) -> Instance:
+    dataset = read.dataset
     syntax = transfer_syntax(dataset)
     first = Facts(dataset, 0)
     image_type = as_words(dataset.get("ImageType"))
@@ -187,7 +204,7 @@ def _describe(path: Path, dataset: Dataset, series_uid: str, num_pixel_bytes: in
         warnings = ("its images went through lossy compression",)
     if modality == "CT" and as_text(first.get("RescaleType")) not in ("", "HU"):
         warnings += ("its header does not call its intensities Hounsfield units (RescaleType)",)
-    problem = find_problem(dataset, syntax, num_pixel_bytes)
+    problem = find_problem(dataset, syntax, read)
     # A torn header can claim two thousand million frames; one with a problem is not followed.
     frames = range(count_frames(dataset) if problem is None else 0)
     return Instance(

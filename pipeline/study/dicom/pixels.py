@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 
+from pipeline.disk import errors_named, explain
 from pipeline.errors import StudyError
+from pipeline.outside import open_ordinary
 from pipeline.quiet import quiet_libraries
+from pipeline.study.dicom.codestream import check_frame
 from pipeline.study.dicom.frames import Facts
 from pipeline.study.dicom.instance import DAMAGE, transfer_syntax
 from pipeline.study.dicom.problems import count_frames
+from pipeline.study.dicom.reading import read_bounded
 from pipeline.study.dicom.series import DicomSeries
 from pipeline.study.dicom.syntax import NATIVE
 from pipeline.study.dicom.values import as_number
@@ -33,6 +36,11 @@ from pipeline.study.itk import damage_named
 _PIXEL_MODULE = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+_TAGS = (
+    *_PIXEL_MODULE, "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 _BITS = ("BitsAllocated", "BitsStored", "HighBit")
 
@@ -101,17 +109,30 @@ def _as_stored(value: int, dataset: Dataset) -> int:
 def _read_file(path: Path, label: str) -> tuple[Dataset, npt.NDArray[Any]]:
     """Return a file's attributes and its stored values, `(F, J, I)`."""
     try:
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = _read_source(path, label)
         is_native = transfer_syntax(dataset) in NATIVE
-        stored_FJI = _native(dataset) if is_native else _decoded(dataset, label)
-    except FileNotFoundError as error:
-        raise StudyError(label, "one of its files is gone", "Check the folder.") from error
+        return dataset, _native(dataset) if is_native else _decoded(dataset, label)
     except OSError as error:
-        raise _torn(label) from error
+        if error.errno is None:
+            raise _torn(label) from None
+        # It is about the file that is written to be decoded.
+        raise
     except DAMAGE:
         # Their texts can hold bytes of the header, and with them the patient's name.
         raise _torn(label) from None
-    return dataset, stored_FJI
+
+
+def _read_source(path: Path, label: str) -> Dataset:
+    try:
+        with open_ordinary(path) as file:
+            return read_bounded(file, _TAGS, with_pixels=True).dataset
+    except FileNotFoundError as error:
+        raise StudyError(label, "one of its files is gone", "Check the folder.") from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        found = f"one of its files cannot be read ({error.strerror})"
+        raise StudyError(label, found, explain(error).remedy) from error
 
 
 def _torn(label: str) -> StudyError:
@@ -146,8 +167,8 @@ def _native(dataset: Dataset) -> npt.NDArray[Any]:
     return pixels.reshape(shape_FJI)
 
 
-def _one_fragment_a_frame(dataset: Dataset, num_frames: int) -> bytes:
-    """Return compressed frames, each in one piece: GDCM reads no others where there are several."""
+def _frames_of(dataset: Dataset, num_frames: int) -> list[bytes]:
+    """Return compressed frames, each in one piece, that are what the header says."""
     offsets = None
     if "ExtendedOffsetTable" in dataset:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
@@ -156,7 +177,10 @@ def _one_fragment_a_frame(dataset: Dataset, num_frames: int) -> bytes:
     )
     if len(frames) != num_frames:
         raise ValueError("frames are missing, or there are too many")
-    return encapsulate(frames)
+    for frame in frames:
+        size = int(dataset.Rows), int(dataset.Columns)
+        check_frame(frame, transfer_syntax(dataset), size)
+    return frames
 
 
 def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
@@ -169,8 +193,10 @@ def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
             bare[name] = dataset[name]
     num_frames = count_frames(dataset)
     bare["PixelData"] = dataset["PixelData"]
+    frames = _frames_of(dataset, num_frames)
     if num_frames > 1:
-        bare.PixelData = _one_fragment_a_frame(dataset, num_frames)
+        # GDCM reads no frames in several pieces where there are several.
+        bare.PixelData = encapsulate(frames)
     bare.SOPClassUID = (
         uid.SecondaryCaptureImageStorage
         if num_frames == 1
@@ -181,7 +207,8 @@ def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
     bare.file_meta.TransferSyntaxUID = transfer_syntax(dataset)
     with tempfile.TemporaryDirectory() as folder, damage_named(Path(label)):
         path = Path(folder) / "pixels.dcm"
-        bare.save_as(path, enforce_file_format=True)
+        with errors_named(path, Path(folder)):
+            bare.save_as(path, enforce_file_format=True)
         reader = SimpleITK.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.reading import BASE_BYTES, Bounded
 from pipeline.study.dicom.syntax import ENCAPSULATED, NATIVE, unreadable_syntax
 from pipeline.study.dicom.values import as_number, as_text, as_words
 
@@ -31,13 +32,13 @@ class Problem:
     remedy: str = _EXPORT
 
 
-def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem | None:
+def find_problem(dataset: Dataset, syntax: UID, read: Bounded) -> Problem | None:
     """Look for what keeps pixels from being intensities.
 
     Args:
         dataset: The header.
         syntax: How the file is encoded.
-        num_pixel_bytes: Bytes from the pixel data element to the end of the file.
+        read: How much there was to read.
     """
     if unreadable := unreadable_syntax(syntax):
         found = f"its transfer syntax is {unreadable}, which cannot be decoded"
@@ -63,10 +64,7 @@ def find_problem(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> Problem
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if num_frames > 1 and (groups is None or len(groups) != num_frames):
         return Problem("it has several frames, and does not say where they lie")
-    if _is_short(dataset, syntax, num_pixel_bytes):
-        found = "an image file ends before its last pixel (truncated)"
-        return Problem(found, "Copy or export the series again.")
-    return _rescale_problem(dataset, num_frames)
+    return _size_problem(dataset, syntax, read) or _rescale_problem(dataset, num_frames)
 
 
 def count_frames(dataset: Dataset) -> int:
@@ -80,12 +78,24 @@ def _leaves_low_bits(dataset: Dataset) -> bool:
     return high is not None and high + 1 != int(dataset.BitsStored)
 
 
-def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
-    if syntax == uid.DeflatedExplicitVRLittleEndian:
-        # Its header ends in the middle of a compressed stream.
-        return False
+def _pixel_bytes(dataset: Dataset) -> int:
     num_pixels = int(dataset.Rows) * int(dataset.Columns) * count_frames(dataset)
-    needed = num_pixels * int(dataset.BitsAllocated) // 8 if syntax in NATIVE else 0
+    return num_pixels * int(dataset.BitsAllocated) // 8
+
+
+def _size_problem(dataset: Dataset, syntax: UID, read: Bounded) -> Problem | None:
+    is_deflated = syntax == uid.DeflatedExplicitVRLittleEndian
+    if read.grows or (is_deflated and read.size > BASE_BYTES + 2 * _pixel_bytes(dataset)):
+        remedy = "Export it again, without deflate compression."
+        return Problem("a deflated file grows to far more than its pixels", remedy)
+    if _is_short(dataset, syntax, read.size - read.end):
+        found = "an image file ends before its last pixel (truncated)"
+        return Problem(found, "Copy or export the series again.")
+    return None
+
+
+def _is_short(dataset: Dataset, syntax: UID, num_pixel_bytes: int) -> bool:
+    needed = _pixel_bytes(dataset) if syntax in NATIVE else 0
     element = 8 if syntax == uid.ImplicitVRLittleEndian else 12
     return num_pixel_bytes < needed + element
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import pydicom
+from pydicom.dataset import Dataset
 
 from pipeline.errors import StudyError
+from pipeline.outside import open_ordinary
 from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.detect import NUM_READERS, dicom_among
 from pipeline.study.dicom.instance import (
@@ -28,12 +29,13 @@ from pipeline.study.dicom.instance import (
 from pipeline.study.dicom.parts import Part, split_series
 from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.problems import Problem
+from pipeline.study.dicom.reading import read_bounded
 from pipeline.study.dicom.series import DicomSeries
 from pipeline.study.unchanged import stamp
 
-UNREADABLE = (
-    "cannot be read as DICOM: they are empty, cut, damaged or were never fetched, or lack "
-    "SeriesInstanceUID or Rows"
+_CAUSES = (
+    "they are empty, cut, damaged, not permitted or were never fetched, or lack SeriesInstanceUID "
+    "or Rows"
 )
 UNREADABLE_REMEDY = "Copy, fetch or export them again, or remove them."
 
@@ -51,12 +53,19 @@ class DicomScan:
     Attributes:
         series: Volumes and refused series, in the order of study, series number and part.
         damaged: Files that are DICOM or may be, cannot be read and belong to none of the series.
+        errors: What the system said of those that it did not let be read.
         left_out: Number of DICOM objects without an image (reports, masks), by modality.
     """
 
     series: tuple[DicomSeries, ...]
     damaged: tuple[Path, ...]
     left_out: Mapping[str, int]
+    errors: tuple[str, ...] = ()
+
+    def damage(self, files: Sequence[Path]) -> str:
+        """Say what is wrong with some damaged files; ends without a full stop."""
+        errors = f" ({', '.join(self.errors)})" if self.errors else ""
+        return f"{len(files)} file(s) cannot be read as DICOM{errors}: {_CAUSES}"
 
 
 def find_series(folders_or_files: Iterable[Path]) -> list[DicomSeries]:
@@ -90,7 +99,8 @@ def scan_dicom(files: Iterable[Path]) -> DicomScan:
     ]
     stray = tuple(file.path for file in damaged if file.series_uid not in by_series)
     series = [_beside_damage(one, stray) for one in series]
-    return DicomScan(tuple(sorted(series, key=_order)), stray, left_out)
+    errors = tuple(sorted({file.error for file in damaged} - {""}))
+    return DicomScan(tuple(sorted(series, key=_order)), stray, left_out, errors)
 
 
 def renew(series: DicomSeries) -> DicomSeries:
@@ -180,9 +190,14 @@ def _are_copies(first: Path, second: Path) -> bool:
     if filecmp.cmp(first, second, shallow=False):
         return True
     try:
-        return pydicom.dcmread(first, force=True) == pydicom.dcmread(second, force=True)
+        return _whole(first) == _whole(second)
     except DAMAGE:
         return False
+
+
+def _whole(path: Path) -> Dataset:
+    with open_ordinary(path) as file:
+        return read_bounded(file, None, with_pixels=True).dataset
 
 
 def _mixed_origin(images: Sequence[Instance]) -> Problem | None:

@@ -9,7 +9,7 @@ from pipeline.study.checks import check_affine, check_num_voxels
 from pipeline.study.dicom.choice import SeriesRule, choose_series
 from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.pixels import load_voxels
-from pipeline.study.dicom.scan import UNREADABLE, UNREADABLE_REMEDY, files_in, scan_dicom
+from pipeline.study.dicom.scan import UNREADABLE_REMEDY, files_in, scan_dicom
 from pipeline.study.dicom.series import DicomSeries, Source
 from pipeline.study.header import header_from_grid
 from pipeline.study.study import ImageFile, StudyConfig
@@ -67,7 +67,7 @@ def find_volume(path: Path) -> DicomSeries:
     where = "the folder" if path.is_dir() else path.name
     scan = scan_dicom(files_in([path]))
     if scan.damaged:
-        raise StudyError(where, f"{len(scan.damaged)} file(s) {UNREADABLE}", UNREADABLE_REMEDY)
+        raise StudyError(where, scan.damage(scan.damaged), UNREADABLE_REMEDY)
     if not scan.series:
         raise StudyError(where, "there is no DICOM image and no other volume", _FOLDER_REMEDY)
     studies = {one.study_uid for one in scan.series}

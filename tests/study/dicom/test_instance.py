@@ -1,7 +1,12 @@
+import errno
+import os
+
 import pydicom
+import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from pipeline.study.dicom import instance
 from pipeline.study.dicom.instance import Damaged, Instance, LeftOut, read_instance, transfer_syntax
 from tests.dicom_files import make_slice, save, voxels
 
@@ -91,3 +96,24 @@ def test_a_length_that_does_not_fit_its_type_is_damage(tmp_path):
     found = read_instance(path)
     assert isinstance(found, Damaged)
     assert found.series_uid is not None
+
+
+def refusing(monkeypatch, module, number):
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(module, "open_ordinary", refuse)
+
+
+def test_what_the_system_said_of_a_file_is_kept(tmp_path, monkeypatch):
+    path = save(make_slice(voxels(1)[0]), tmp_path / "IM1")
+    for number, error in ((errno.EIO, "Input/output error"), (errno.ENOENT, "")):
+        refusing(monkeypatch, instance, number)
+        assert read_instance(path) == Damaged(path, None, error)
+
+
+def test_what_the_machine_lacks_is_no_damage(tmp_path, monkeypatch):
+    path = save(make_slice(voxels(1)[0]), tmp_path / "IM1")
+    refusing(monkeypatch, instance, errno.EMFILE)
+    with pytest.raises(OSError, match="Too many open files"):
+        read_instance(path)

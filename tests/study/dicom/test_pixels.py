@@ -1,6 +1,8 @@
 """What voxels are is checked against the arrays that files were made from, and against pydicom."""
 
+import errno
 import io
+import os
 import shutil
 import subprocess
 
@@ -12,6 +14,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
 from pipeline.errors import StudyError
 from pipeline.study import StudyConfig, find_series, read_study
+from pipeline.study.dicom import pixels
 from pipeline.study.dicom.pixels import load_voxels
 from tests.dicom_files import (
     make_enhanced,
@@ -344,3 +347,44 @@ def test_nothing_of_the_patient_reaches_the_decoder(tmp_path, monkeypatch):
     load(tmp_path)
     assert len(written) == 3
     assert not any(b"Doe" in content or b"MRN-4711" in content for content in written)
+
+
+def refused_by_system(number):
+    def refuse(*words, **_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_a_full_folder_for_temporary_files_is_no_damage(tmp_path, monkeypatch):
+    slices = make_series(voxels())
+    for one in slices:
+        one.compress(uid.RLELossless, generate_instance_uid=False)
+    save_series(slices, tmp_path)
+    monkeypatch.setattr("pydicom.dataset.Dataset.save_as", refused_by_system(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"No space left|disk is full") as error:
+        load(tmp_path)
+    assert error.value.errno == errno.ENOSPC
+
+
+def test_a_share_that_fails_is_named(tmp_path, monkeypatch):
+    save_series(make_series(voxels()), tmp_path)
+    (series,) = find_series([tmp_path])
+    monkeypatch.setattr(pixels, "open_ordinary", refused_by_system(errno.EIO))
+    expected = r"series 1: one of its files cannot be read \(Input/output error\)\. Check its disk"
+    with pytest.raises(StudyError, match=expected) as error:
+        load_voxels(series)
+    assert isinstance(error.value.__cause__, OSError)
+
+
+def test_a_frame_larger_than_its_header_says_is_not_decoded(tmp_path):
+    """JPEG 2000 of 64 x 64 pixels, whose frame header claims 60,000 columns."""
+    slices = make_series(voxels(3, 64, 64))
+    for one in slices:
+        one.compress(uid.JPEG2000Lossless, generate_instance_uid=False)
+        size = one.PixelData.index(b"\xff\x4f\xff\x51") + 12
+        changed = (60_000).to_bytes(4, "big")
+        one.PixelData = one.PixelData[:size] + changed + one.PixelData[size + 4 :]
+    save_series(slices, tmp_path)
+    with pytest.raises(StudyError, match="the pixels of an image file are damaged"):
+        load(tmp_path)

@@ -7,11 +7,19 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from pipeline.quiet import quiet_libraries
-from pipeline.study.dicom.problems import count_frames, find_problem
+from pipeline.study.dicom import problems
+from pipeline.study.dicom.problems import count_frames
+from pipeline.study.dicom.reading import Bounded
 from tests.dicom_files import make_enhanced, make_slice, positions_along, voxels
 
 PLAIN = uid.ExplicitVRLittleEndian
 NEEDED = 6 * 7 * 2 + 12
+
+
+def find_problem(dataset, syntax, num_pixel_bytes, **more):
+    """With so many bytes from the pixel data element to the end of the file."""
+    read = Bounded(dataset, 1000, 1000 + num_pixel_bytes, **more)
+    return problems.find_problem(dataset, syntax, read)
 
 
 def test_a_sound_image_has_none():
@@ -27,7 +35,16 @@ def test_compressed_pixels_may_take_less_but_not_nothing():
     dataset = make_slice(voxels(1)[0])
     assert find_problem(dataset, uid.RLELossless, 40) is None
     assert "truncated" in find_problem(dataset, uid.RLELossless, 0).found
-    assert find_problem(dataset, uid.DeflatedExplicitVRLittleEndian, 0) is None
+
+
+def test_a_deflated_file_holds_its_pixels_and_not_far_more():
+    dataset, syntax = make_slice(voxels(1)[0]), uid.DeflatedExplicitVRLittleEndian
+    assert find_problem(dataset, syntax, NEEDED) is None
+    assert "truncated" in find_problem(dataset, syntax, NEEDED - 1).found
+    assert find_problem(dataset, syntax, 2**24 - 1000) is None
+    expected = "a deflated file grows to far more than its pixels"
+    assert find_problem(dataset, syntax, 2**24 + 1000).found == expected
+    assert find_problem(dataset, syntax, NEEDED, grows=True).found == expected
 
 
 def test_compressed_pixels_begin_with_their_lowest_bit():
