@@ -23,6 +23,7 @@ from pipeline.archive import (
 from pipeline.archive.ledger import Ledger
 from pipeline.archive.run import run_round_trip
 from pipeline.errors import ArchiveError
+from tests.archive import bent_dimse as dimse
 from tests.archive.bent import (
     MULTIPART,
     bent_archive,
@@ -36,6 +37,7 @@ from tests.archive.bent import (
     reset,
     ui,
 )
+from tests.archive.bent_dimse import bent_peer
 from tests.archive.studies import IDENTIFIERS, ThresholdSegmenter, make_study
 
 NUM_SLICES = 2
@@ -82,7 +84,8 @@ def go(tmp_path):
             return {uid: rows[ledger.name_of(uid)] for uid in asked_of(bent)}
 
     def asked_of(bent):
-        return {kept[0] for kept in bent.instances.values()}
+        kept = bent.instances.values()
+        return {str(one[0] if isinstance(one, tuple) else one.StudyInstanceUID) for one in kept}
 
     return run
 
@@ -388,3 +391,86 @@ def test_more_instances_than_there_can_be_are_not_taken(bent, go, sent):
 
     bent.bend = always("pull series", sent[0][1], endless)
     assert set(states_of(go(bent))) == {"pushed"}
+
+
+IN_DIMSE = {
+    "refused": ("series", dimse.status(0xA900), "status 0xA900"),
+    "unable": ("instances", dimse.status(0xC001), "status 0xC001"),
+    "no resources": ("series", dimse.status(0xA700), "status 0xA700"),
+    "a status that is none": ("series", dimse.status(0x1234), "status 0x1234"),
+    "aborted": ("series", dimse.abort, "aborted"),
+    "aborted among instances": ("instances", dimse.abort, "aborted"),
+    "nothing": ("instances", dimse.nothing, "lists no instance"),
+    "a UID that is none": ("series", dimse.changed(SeriesInstanceUID="../x"), "a UID that is none"),
+    "a long UID": ("series", dimse.changed(SeriesInstanceUID="1" * 70), "a UID that is none"),
+    "of another study": ("series", dimse.changed(StudyInstanceUID="1.2.3"), "of another study"),
+    "pull refused": ("pull", dimse.status(0xA702), "status 0xA702"),
+    "pull unable": ("pull", dimse.status_after_one(0xC002), "did not arrive whole"),
+    "pull aborted": ("pull", dimse.abort, "aborted"),
+    "pull gives nothing": ("pull", dimse.nothing, "2 of 2 instances did not arrive"),
+    "pull gives less": ("pull", dimse.but_one, "did not arrive whole"),
+    "pull gives others": ("pull", dimse.changed(SeriesInstanceUID="1.2"), "did not arrive whole"),
+    "pull gives cut ones": ("pull", dimse.changed(PixelData=b"ab"), "did not arrive whole"),
+}
+
+
+def test_application_entities_that_misbehave(many, go, caplog):
+    """R02 over DIMSE: a study each; three are healthy, and one of them is sent twice."""
+    kinds = dealt(many, IN_DIMSE)
+
+    def bend(question, uid):
+        if uid == many[0][-1] and question.startswith("pull"):
+            return dimse.twice
+        asked, answer, _ = IN_DIMSE.get(kinds.get(uid), ("", None, ""))
+        return answer if asked and question.startswith(asked) else None
+
+    with bent_peer(many[1]) as bent, caplog.at_level(logging.DEBUG, "pipeline"):
+        bent.bend = bend
+        found = go(bent, Patience(2, 0.002))
+        for uid, kind in kinds.items():
+            assert found[uid][0] == "failed", kind
+            assert re.search(IN_DIMSE[kind][2], found[uid][1]), (kind, found[uid])
+        assert states_of(found).count("pushed") == len(many[0]) - len(kinds) == 3
+        said = caplog.text + str(list(found.values()))
+        assert [text for text in (*IDENTIFIERS, *many[0]) if text in said] == []
+
+
+def test_application_entities_that_misbehave_once(many, go):
+    """R05: each question has one aborted answer; a push whose answer is lost is not repeated."""
+    uids, asked = many[0][:2], set()
+
+    def bend(question, uid):
+        is_first = (question, uid) not in asked
+        asked.add((question, uid))
+        if not is_first:
+            return None
+        return "lost" if question == "push" else dimse.abort
+
+    with bent_peer(path for path in many[1] if path.parent.name in uids) as bent:
+        bent.bend = bend
+        assert set(states_of(go(bent))) == {"pushed"}
+        assert set(bent.pushed.values()) == {1}
+
+
+def test_series_that_grew_and_different_instances_under_one_uid_over_dimse(many, go, tmp_path):
+    uids = many[0][:2]
+    with bent_peer(path for path in many[1] if path.parent.name in uids) as bent:
+        late = next(uid for uid, d in bent.instances.items() if d.StudyInstanceUID == uids[0])
+        kept = bent.instances.pop(late)
+        go(bent)
+        (tmp_path / "out" / ".trivox").rename(tmp_path / "journal")
+        for product in (tmp_path / "out").glob("*_seg.dcm"):
+            product.unlink()
+        (tmp_path / "journal").rename(tmp_path / "out" / ".trivox")
+        bent.instances[late] = kept
+        other = dimse.changed(PixelData=bytes(2048))
+        bent.bend = lambda question, uid: (
+            (lambda event, well: [*well, *other(event, well[:1])])
+            if (question, uid) == ("pull series", uids[0])
+            else None
+        )
+        pattern = "two instances that differ have the same UID"
+        assert_in_trouble(go(bent), uids[0], pattern)
+        bent.bend = lambda question, uid: None
+        assert set(states_of(go(bent))) == {"pushed"}
+        assert len(bent.pushed) == 3
