@@ -54,6 +54,7 @@ bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_
 	$(BIN)/python -m benchmarks.spine
 	$(BIN)/python -m benchmarks.admission $(if $(DATA),--data '$(DATA)/..')
 	$(BIN)/python -m benchmarks.archive
+	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.postprocessing $(if $(CRF_PEER),--peer '$(CRF_PEER)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cohort --data '$(DATA)/imagesTr' --model '$(HIPPOCAMPUS)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cluster --data '$(DATA)' --model '$(HIPPOCAMPUS)')

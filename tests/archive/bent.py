@@ -1,11 +1,13 @@
 """A small DICOMweb archive on this machine whose answers can be bent, one by one."""
 
+import gzip
 import io
 import json
 import re
 import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -244,3 +246,51 @@ def multipart(parts: Iterable[bytes]) -> bytes:
     """Return a body of several instances."""
     head = b"--mark\r\nContent-Type: application/dicom\r\n\r\n"
     return b"".join(head + part + b"\r\n" for part in parts) + b"--mark--\r\n"
+
+
+def _bomb(handler: _Handler) -> None:
+    """Send some bytes that become 80 MB."""
+    packed = zlib.compressobj(1, wbits=31)
+    body = b"".join(packed.compress(b" " * (1 << 20)) for _ in range(80)) + packed.flush()
+    handler.answer(200, body, JSON, {"Content-Encoding": "gzip"})
+
+
+_DEEP = b"[" * 100_000 + b"]" * 100_000
+_SILLY = b'[{"00080018": 7, "x": {"Value": 3}, "0020000E": {"vr": "UI", "Value": {"a": [1]}}}]'
+STRANGE: dict[str, tuple[Reply, str]] = {
+    "HTML": (html, "text/html instead of DICOM"),
+    "no content type": (lambda handler: handler.answer(200, b"x", "", {}), "no content type"),
+    "plain text": (reply(200, b"[]x", "text/plain"), "text/plain instead of DICOM"),
+    "cut": (cut(0.5), "ends early, after [0-9]+ bytes"),
+    "cut with a length": (cut(0.5, with_length=True), "ends early"),
+    "reset": (reset, "broken"),
+    "500": (reply(500), "HTTP 500"),
+    "503 for ever": (reply(503, Retry_After="99999999999999999999"), "HTTP 503"),
+    "429 in the past": (reply(429, Retry_After="-5"), "HTTP 429"),
+    "429 at a date": (reply(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"), "HTTP 429"),
+    "redirect": (reply(302, Location="http://127.0.0.1:9/"), "points elsewhere"),
+    "not modified": (reply(304), "points elsewhere"),
+    "400": (reply(400), "HTTP 400"),
+    "403": (reply(403), "HTTP 403"),
+    "404": (reply(404), "HTTP 404|lists no instance"),
+    "501": (reply(501), "HTTP 501"),
+}
+"""Answers that are none, by kind, each with a pattern of what is said of it."""
+
+IN_JSON: dict[str, tuple[Reply, str]] = {
+    "deep": (reply(200, _DEEP), "damaged|lists no results"),
+    "silly": (reply(200, _SILLY), "no UID|a UID that is none"),
+    "a number": (reply(200, b"7"), "lists no results"),
+    "a long number": (reply(200, b"[" + b"9" * 5000 + b"]"), "damaged"),
+    "not UTF-8": (reply(200, b'[{"\xff"}]'), "damaged"),
+    "compressed and damaged": (
+        reply(200, gzip.compress(b"[]" * 99)[:20], Content_Encoding="gzip"),
+        "ends early",
+    ),
+    "a bomb": (_bomb, "longer than [0-9]+ MB"),
+    "a UID that is a path": (
+        in_json([ui("0020000E", "../../x") | ui("00080018", "../../x")]),
+        "a UID that is none",
+    ),
+}
+"""The same of lists in JSON."""

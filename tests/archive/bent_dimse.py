@@ -77,7 +77,8 @@ class BentPeer:
             and asked.get("SOPInstanceUID", uid) == uid
         ]
         answers = list(self._bent(event, question, [(PENDING, d) for d in wanted]))
-        yield sum(dataset is not None for _, dataset in answers)
+        # With none to send it would say that all went well.
+        yield max(1, sum(dataset is not None for _, dataset in answers))
         yield from answers
 
     def store(self, event: evt.Event) -> int:
@@ -126,11 +127,6 @@ def status(number: int) -> Callable[[evt.Event, list[Any]], Iterator[Any]]:
     return lambda event, well: iter([(number, None)])
 
 
-def status_after_one(number: int) -> Callable[[evt.Event, list[Any]], Iterator[Any]]:
-    """Return an answer that fails in the middle."""
-    return lambda event, well: iter([*well[:1], (number, None)])
-
-
 def abort(event: evt.Event, well: list[Any]) -> Iterator[Any]:
     """Abort the association after one answer."""
     yield from well[:1]
@@ -171,3 +167,25 @@ def _bytes(dataset: Dataset) -> bytes:
     content = io.BytesIO()
     dataset.save_as(content, enforce_file_format=True)
     return content.getvalue()
+
+
+STRANGE: dict[str, tuple[str, Any, str]] = {
+    "refused": ("series", status(0xA900), "status 0xA900"),
+    "unable": ("instances", status(0xC001), "status 0xC001"),
+    "no resources": ("series", status(0xA700), "status 0xA700"),
+    "a status that is none": ("series", status(0x1234), "status 0x1234"),
+    "aborted": ("series", abort, "aborted"),
+    "aborted among instances": ("instances", abort, "aborted"),
+    "nothing": ("instances", nothing, "lists no instance"),
+    "a UID that is none": ("series", changed(SeriesInstanceUID="../x"), "a UID that is none"),
+    "a long UID": ("series", changed(SeriesInstanceUID="1" * 70), "a UID that is none"),
+    "of another study": ("series", changed(StudyInstanceUID="1.2.3"), "of another study"),
+    "pull refused": ("pull", status(0xA702), "status 0xA702"),
+    "pull unable": ("pull", status(0xC002), "status 0xC002"),
+    "pull aborted": ("pull", abort, "aborted"),
+    "pull gives nothing": ("pull", nothing, "2 of 2 instances did not arrive"),
+    "pull gives less": ("pull", but_one, "did not arrive whole"),
+    "pull gives others": ("pull", changed(SeriesInstanceUID="1.2"), "did not arrive whole"),
+    "pull gives cut ones": ("pull", changed(PixelData=b"ab"), "did not arrive whole"),
+}
+"""What answers which question, by kind, with a pattern of what is said of it."""
