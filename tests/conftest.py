@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from rich.logging import RichHandler
+
+settings.register_profile("many", max_examples=10_000)
 
 REPOSITORY = Path(__file__).parent.parent
 
