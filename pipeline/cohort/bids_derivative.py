@@ -4,8 +4,6 @@ Source:
     Brain Imaging Data Structure 1.10, https://bids-specification.readthedocs.io: "Derivatives".
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
+from pipeline.tables import csv_text
 
 BIDS_VERSION = "1.10.0"
 LOOKUP = "desc-trivox_dseg.tsv"
@@ -62,11 +61,8 @@ def prepare_derivative(
         "GeneratedBy": [{"Name": _GENERATOR, "Version": __version__}],
         **({"SourceDatasets": [{"DOI": doi} for doi in dois]} if dois else {}),
     }
-    table = io.StringIO()
-    writer = csv.writer(table, delimiter="\t", lineterminator="\n")
-    writer.writerow(("index", "name"))
-    writer.writerows((value, _one_cell(label)) for label, value in labels.items())
-    write_text(out / LOOKUP, table.getvalue())
+    rows = ((value, _one_cell(label)) for label, value in labels.items())
+    write_text(out / LOOKUP, csv_text([("index", "name"), *rows], delimiter="\t"))
     write_text(out / ".bidsignore", "".join(f"{pattern}\n" for pattern in IGNORED))
     write_text(out / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 

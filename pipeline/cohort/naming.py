@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import atomic_path
 from pipeline.private import PRIVATE_FILE, make_private_folder, read_own
 from pipeline.study import DicomSeries
+from pipeline.tables import csv_text, plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -153,19 +154,16 @@ def write_key(out: Path, studies: Iterable[StudyInput]) -> None:
     if not found:
         return
     path = make_private_folder(out) / "key.csv"
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    writer.writerows(dict.fromkeys([*_known_rows(path), *found]))
+    text = csv_text([_COLUMNS, *dict.fromkeys([*_known_rows(path), *found])])
     with atomic_path(path) as temporary:
-        _write_private(temporary, text.getvalue().encode("utf-8", "surrogateescape"))
+        _write_private(temporary, text.encode("utf-8", "surrogateescape"))
 
 
 def _known_rows(path: Path) -> list[tuple[str, ...]]:
     """Return the rows of a key that Trivox wrote; none of anything else."""
     try:
         text = read_own(path).decode("utf-8", "surrogateescape")
-        rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""))]
+        rows = [tuple(map(plain_text, row)) for row in csv.reader(io.StringIO(text, newline=""))]
     except (FileNotFoundError, ConfigError, csv.Error):
         return []
     return rows[1:] if rows[:1] == [_COLUMNS] else []

@@ -1,7 +1,5 @@
 """Scores for people and programs: a table for the terminal, CSV files for everything else."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from math import isnan
@@ -15,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.aggregate import LabelScores, Summary
 from pipeline.files import write_text
 from pipeline.outside import read_csv
+from pipeline.tables import csv_text, plain_text
 
 COLUMNS = {
     "dice": ("Dice", 3),
@@ -47,8 +46,8 @@ def read_scores(folder: Path) -> list[LabelScores]:
     rows = [dict(zip(header, cells, strict=True)) for _, cells in lines]
     return [
         LabelScores(
-            row.pop("case"),
-            row.pop("label"),
+            plain_text(row.pop("case")),
+            plain_text(row.pop("label")),
             **{metric: float(value or "nan") for metric, value in row.items()},
         )
         for row in rows
@@ -90,12 +89,9 @@ def _format_cell(summary: Summary, decimals: int, row_count: int) -> Text:
 def _write_csv(
     path: Path, row_type: type[LabelScores] | type[Summary], rows: Iterable[tuple[object, ...]]
 ) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(field.name for field in fields(row_type))
-    for row in rows:
-        writer.writerow(_format_value(value) for value in row)
-    write_text(path, buffer.getvalue())
+    header = [field.name for field in fields(row_type)]
+    cells = ([_format_value(value) for value in row] for row in rows)
+    write_text(path, csv_text([header, *cells]))
 
 
 def _format_value(value: object) -> object:

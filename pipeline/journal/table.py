@@ -1,13 +1,13 @@
 """What became of each study, and the tables that say so: `cohort.csv` and `volumetry.csv`."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.files import write_text
+from pipeline.spelling import spelled
+from pipeline.tables import csv_text
 
 Status = Literal["done", "corrected", "rejected", "failed"]
 Cause = Literal["", "transient", "disk_full"]
@@ -54,8 +54,8 @@ class Row:
         return {
             "case": self.case,
             "status": self.status,
-            "reason": self.reason,
-            "warnings": " ".join(self.warnings),
+            "reason": spelled(self.reason),
+            "warnings": spelled(" ".join(self.warnings)),
             **{f"{stage}{_SECONDS_SUFFIX}": f"{s:.3f}" for stage, s in self.seconds.items()},
             "total_s": f"{self.total_s:.3f}",
             **{f"{_VOLUME_PREFIX}{name}": f"{ml:.4f}" for name, ml in self.volumes_ml.items()},
@@ -79,11 +79,8 @@ def write_tables(rows: Iterable[Row], labels: Mapping[str, int], out: Path) -> N
 
 
 def _as_csv(table: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(table), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
+    columns = _columns(table)
+    return csv_text([columns, *([cells.get(column, "") for column in columns] for cells in table)])
 
 
 def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
@@ -96,10 +93,9 @@ def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def _volumetry(rows: Iterable[Row], labels: Mapping[str, int]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", "value", "volume_ml"])
-    for row in rows:
-        for name, volume_ml in row.volumes_ml.items():
-            writer.writerow([row.case, name, labels.get(name, ""), f"{volume_ml:.4f}"])
-    return text.getvalue()
+    cells = (
+        (row.case, name, labels.get(name, ""), f"{volume_ml:.4f}")
+        for row in rows
+        for name, volume_ml in row.volumes_ml.items()
+    )
+    return csv_text([("case", "label", "value", "volume_ml"), *cells])

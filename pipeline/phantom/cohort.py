@@ -1,7 +1,5 @@
 """Write a synthetic cohort as files and a manifest, like any other data set."""
 
-import csv
-import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from pipeline.phantom import abdomen, head
 from pipeline.phantom.scanner import CT, MR, Scan, scan
 from pipeline.progress import track
 from pipeline.study.header import header_from_grid
+from pipeline.tables import csv_text
 from pipeline.volume import Grid
 
 logger = logging.getLogger(__name__)
@@ -128,13 +127,11 @@ def _write_nifti(
 def _cases_text(cases: list[str], config: PhantomConfig) -> str:
     channels = [name for name, _ in _CHANNELS[config.kind]]
     columns = ["image"] if len(channels) == 1 else [f"image:{name}" for name in channels]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", *columns, "label", "subject", "split"])
+    rows = [["case", *columns, "label", "subject", "split"]]
     for index, case in enumerate(cases):
         split = "train" if index < config.num_train else "validation"
-        writer.writerow([case, *_images(case, config.kind), _label(case), case, split])
-    return text.getvalue()
+        rows.append([case, *_images(case, config.kind), _label(case), case, split])
+    return csv_text(rows)
 
 
 def _manifest_text(config: PhantomConfig) -> str:

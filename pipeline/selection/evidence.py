@@ -5,8 +5,6 @@ model/postprocessing/candidates.csv   a row a candidate
 model/postprocessing/decision.png     the same as a picture
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -24,6 +22,7 @@ from pipeline.ownership import remove
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.plot import draw_decision
 from pipeline.selection.records import CandidateRecord, StructureRecord
+from pipeline.tables import csv_text
 
 DECISION = EVIDENCE / "decision.json"
 CANDIDATES = EVIDENCE / "candidates.csv"
@@ -111,10 +110,14 @@ def read_decision(folder: Path) -> Decision | None:
 
 
 def _as_csv(decision: Decision) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(CandidateRecord.model_fields), lineterminator="\n")
-    writer.writeheader()
-    for candidate in decision.candidates:
-        row = candidate.model_dump()
-        writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
-    return buffer.getvalue()
+    columns = list(CandidateRecord.model_fields)
+    rows = [candidate.model_dump() for candidate in decision.candidates]
+    return csv_text(
+        [
+            columns,
+            *(
+                [round(row[k], 6) if isinstance(row[k], float) else row[k] for k in columns]
+                for row in rows
+            ),
+        ]
+    )
