@@ -51,12 +51,13 @@ def main() -> None:
     for part in options.part:
         if not options.anew and figures.get(part, {}).get("commit") == commit:
             continue
-        loops = run_part(part, 60 * options.minutes, options.model)
-        figures[part] = {
-            "commit": commit,
-            "machine": machine(),
-            "loops": [asdict(loop) for loop in loops],
-        }
+        loops: list[Any] = []
+        for loop in run_part(part, 60 * options.minutes, options.model):
+            loops.append(asdict(loop))
+            # Not yet done for a run that goes on from here.
+            figures[part] = {"commit": f"{commit}, in part", "machine": machine(), "loops": loops}
+            write(figures)
+        figures[part]["commit"] = commit
         write(figures)
     write(figures)
     sys.stdout.write(PAGE.read_text(encoding="utf-8"))
