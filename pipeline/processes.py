@@ -66,11 +66,12 @@ def unheard_by_children() -> Iterator[None]:
     """Let processes that are started in the block hear of no signal that is meant for this one.
 
     Else one that imports still would say so at length. What is sent meanwhile comes afterwards.
+    SIGTERM still ends them: that is how they are ended.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(STOPPING) - {signal.SIGTERM})
     try:
         yield
     finally:
@@ -84,8 +85,9 @@ def add_hung_after(parser: argparse.ArgumentParser) -> None:
         type=_minutes,
         default=HUNG_AFTER_MINUTES,
         metavar="MINUTES",
-        help="end this machine's process that segments if it says nothing for so long (default "
-        f"{HUNG_AFTER_MINUTES:g}), and try each study that it had in hand once more, alone",
+        help="give up a process that segments, here or a worker of a cluster, if it says nothing "
+        f"for so long (default {HUNG_AFTER_MINUTES:g}): it is ended, and each study that it had in "
+        "hand is tried once more, alone or by another worker",
     )
 
 

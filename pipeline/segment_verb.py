@@ -39,7 +39,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="ADDRESS|YAML",
         help="compute on a Dask cluster: a trusted scheduler's address, such as tcp://HOST:8786, "
-        "or a file that describes one to start (kind: local, ssh, slurm, kubernetes)",
+        "or a file that describes one to start (kind: local, ssh, slurm, address)",
     )
     add_hung_after(parser)
     parser.set_defaults(verb=segment)
@@ -186,7 +186,7 @@ def _workers(
         remedy = "Install it: pip install 'trivox[cluster]'."
         raise ConfigError("--cluster", found, remedy) from error
     config = read_cluster(options.cluster)
-    return lambda: DaskWorkers(remote, config, log_level)
+    return lambda: DaskWorkers(remote, config, log_level, 60 * options.hung_after)
 
 
 def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:

@@ -111,7 +111,8 @@ class SshConfig(_OwnWorkers):
         hosts: The first runs the scheduler, and all of them run `workers` workers each.
         username: To log in with; None: as SSH's own configuration says.
         python: The Python there that Trivox is installed in.
-        tls: For scheduler and workers; the files lie at the same path on every host.
+        tls: For scheduler and workers; the files lie at the same path on every host. None: keys are
+            made for each run, in the output folder, which all hosts see.
     """
 
     kind: Literal["ssh"]
@@ -149,33 +150,13 @@ class SlurmConfig(_OwnWorkers):
     python: str | None = None
 
 
-class KubernetesConfig(_OwnWorkers):
-    """Pods that the Dask operator starts. Nobody has tried this yet.
-
-    Attributes:
-        image: That Trivox is installed in.
-        gpus: That each pod asks for.
-        namespace: To start pods in; None: the current one.
-        volumes: Of Kubernetes' pod specification, with the model, the studies and the output.
-        volume_mounts: Where they lie in a pod: at the same paths as here.
-    """
-
-    kind: Literal["kubernetes"]
-    image: str
-    gpus: int = Field(default=0, ge=0)
-    namespace: str | None = None
-    volumes: tuple[dict[str, object], ...] = ()
-    volume_mounts: tuple[dict[str, object], ...] = ()
-
-
-ClusterConfig: TypeAlias = AddressConfig | LocalConfig | SshConfig | SlurmConfig | KubernetesConfig
+ClusterConfig: TypeAlias = AddressConfig | LocalConfig | SshConfig | SlurmConfig
 
 _KINDS: dict[str, type[ClusterConfig]] = {
     "address": AddressConfig,
     "local": LocalConfig,
     "ssh": SshConfig,
     "slurm": SlurmConfig,
-    "kubernetes": KubernetesConfig,
 }
 
 

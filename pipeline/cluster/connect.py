@@ -1,37 +1,43 @@
 """Connect to a cluster, or start one: nobody but this run's own processes may connect to it.
 
 Dask's scheduler and workers send each other pickled objects, so whoever can connect to one of them
-can run code as its user. What is started here on one machine or as jobs of Slurm has keys of its
-own for each run (TLS, both sides). A scheduler that runs already must be one that is trusted.
+can run code as its user. What is started here has keys of its own for each run (TLS, both sides),
+or those that the user names. A scheduler that runs already must be one that is trusted.
 """
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 import dask
+import psutil
 from distributed import Client, LocalCluster, Security, SpecCluster
 from distributed.utils import get_mp_context
 
+from pipeline.cluster.closing import bounded, kill_all, no_process_left
 from pipeline.cluster.config import (
     AddressConfig,
     ClusterConfig,
-    KubernetesConfig,
     LocalConfig,
     SlurmConfig,
     SshConfig,
     TlsFiles,
 )
-from pipeline.cluster.keys import make_keys, security_of
+from pipeline.cluster.keys import make_keys, security_of, tls_settings
 from pipeline.cohort.line import LENGTH
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import start_method
+from pipeline.processes import start_method, unheard_by_children
+
+logger = logging.getLogger(__name__)
 
 CONNECT_S = 30
 """That a scheduler may take to answer."""
+
+CLOSING_S = 10.0
+"""That Dask's objects may take to end, each; what is left of them is ended then."""
 
 NO_PORT = "127.0.0.1:0"
 """Where the page that Dask shows would be, if it were not off: it listens all the same."""
@@ -50,12 +56,11 @@ _IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """A terminal sends it to all processes; this one tells its workers what to do then."""
 
 
-_Started: TypeAlias = LocalConfig | SlurmConfig | SshConfig | KubernetesConfig
+_Started: TypeAlias = LocalConfig | SlurmConfig | SshConfig
 _PACKAGES = {
     "local": "cryptography",
     "slurm": "'trivox[cluster]'",
     "ssh": "asyncssh",
-    "kubernetes": "dask-kubernetes",
 }
 
 
@@ -70,16 +75,31 @@ def connect(config: ClusterConfig, private: Path) -> Iterator[Client]:
     Raises:
         PipelineError: If there is no such cluster, or it cannot be started.
     """
-    for name in ("distributed", "distributed.client"):
+    for name in ("distributed", "distributed.client", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     method = {"distributed.worker.multiprocessing-method": start_method()}
     with dask.config.set(_SETTINGS | method):
         if isinstance(config, AddressConfig):
+            _warn_of_open_scheduler(config)
             with _client(config.address, security_of(config.tls)) as client:
                 yield client
             return
-        with _start(config, private) as cluster, _client(cluster, cluster.security) as client:
+        with (
+            no_process_left(),
+            _start(config, private) as cluster,
+            _client(cluster, cluster.security) as client,
+        ):
             yield client
+
+
+def _warn_of_open_scheduler(config: AddressConfig) -> None:
+    host = config.address.rpartition("://")[2].rpartition(":")[0]
+    if config.tls is None and host not in ("localhost", "127.0.0.1"):
+        text = (
+            "the connection to %s has no keys: who reaches that scheduler can run code as its "
+            "user. Start it with TLS, and name the files under `tls:`."
+        )
+        logger.warning(text, config.address)
 
 
 @contextmanager
@@ -90,8 +110,10 @@ def _client(target: str | SpecCluster, security: Security | None) -> Iterator[Cl
     except (OSError, ValueError, TypeError) as error:
         found = f"no Dask scheduler answers ({_short(error)})"
         raise PipelineError(name, found, "Start it, or check address, network and keys.") from error
-    with client:
+    try:
         yield client
+    finally:
+        bounded(client.close, CLOSING_S)
 
 
 @contextmanager
@@ -109,8 +131,19 @@ def _start(config: _Started, private: Path) -> Iterator[SpecCluster]:
             found = f"the cluster cannot be started ({_short(error)})"
             remedy = "Check the file and what it names."
             raise PipelineError(f"--cluster, kind: {config.kind}", found, remedy) from error
-        with cluster:
+        try:
+            _check_closed_to_others(cluster)
             yield cluster
+        finally:
+            bounded(cluster.close, CLOSING_S)
+
+
+def _check_closed_to_others(cluster: SpecCluster) -> None:
+    """Make sure that a scheduler asks for keys, whatever started it."""
+    address = str(cluster.scheduler_address)
+    if not address.startswith("tls://"):
+        found = f"the scheduler would take anybody's connections (at {address})"
+        raise PipelineError("--cluster", found, "Name files of keys under `tls:`.")
 
 
 def _begin(config: _Started, private: Path, keys: Path) -> SpecCluster:
@@ -122,9 +155,7 @@ def _begin(config: _Started, private: Path, keys: Path) -> SpecCluster:
 
             return start_slurm_cluster(config, private, make_keys(keys))
         case SshConfig():
-            return _ssh(config)
-        case KubernetesConfig():
-            return _kubernetes(config)
+            return _ssh(config, config.tls or make_keys(keys))
 
 
 def _local(config: LocalConfig, keys: TlsFiles) -> SpecCluster:
@@ -143,53 +174,54 @@ def _local(config: LocalConfig, keys: TlsFiles) -> SpecCluster:
     )
 
 
+def kill_worker(cluster: SpecCluster | None, worker: str) -> None:
+    """End the process of a worker if it was started on this machine; another takes its place."""
+    if not isinstance(cluster, LocalCluster):
+        return
+    for nanny in list(cluster.workers.values()):
+        pid = getattr(nanny, "pid", None)
+        if getattr(nanny, "worker_address", None) == worker and pid:
+            with suppress(psutil.Error):
+                kill_all([psutil.Process(pid)])
+
+
 def _warm_up() -> None:
     """Start processes from a clean one that has the imports done already, where there is such."""
     if start_method() == "forkserver":
         get_mp_context().set_forkserver_preload(["distributed", "pipeline.cluster.station"])
+        from multiprocessing import forkserver
+
+        with unheard_by_children():
+            forkserver.ensure_running()
 
 
-def _ssh(config: SshConfig) -> SpecCluster:
+def _ssh(config: SshConfig, keys: TlsFiles) -> SpecCluster:
     import asyncssh  # noqa: F401  # SSHCluster needs it, and would say so only later.
     from distributed import SSHCluster
 
     connection = {"username": config.username} if config.username else {}
     memory_limit = config.memory_bytes or 0
-    return SSHCluster(
-        # The first name is the scheduler's.
-        [config.hosts[0], *config.hosts],
-        connect_options=connection,
-        worker_options={
-            "nthreads": LENGTH,
-            "n_workers": config.workers,
-            "memory_limit": memory_limit,
-            "dashboard": False,
-        },
-        scheduler_options={"dashboard": False, "dashboard_address": NO_PORT},
-        remote_python=config.python,
-        security=security_of(config.tls),
-    )
-
-
-def _kubernetes(config: KubernetesConfig) -> SpecCluster:
-    from dask_kubernetes.operator import KubeCluster, make_cluster_spec
-
-    limits: dict[str, object] = {"cpu": str(config.threads)}
-    if config.memory is not None:
-        limits["memory"] = str(config.memory_bytes)
-    if config.gpus:
-        limits["nvidia.com/gpu"] = str(config.gpus)
-    spec = make_cluster_spec(
-        name="trivox",
-        image=config.image,
-        n_workers=config.workers,
-        resources={"limits": limits, "requests": limits},
-        worker_command=["dask", "worker", "--nthreads", str(LENGTH), "--no-dashboard"],
-    )
-    pod = spec["spec"]["worker"]["spec"]
-    pod["volumes"] = list(config.volumes)
-    pod["containers"][0]["volumeMounts"] = list(config.volume_mounts)
-    return KubeCluster(custom_cluster_spec=spec, namespace=config.namespace)
+    # Scheduler and workers are started there with the settings that hold here at that moment.
+    with dask.config.set(tls_settings(keys)):
+        return SSHCluster(
+            # The first name is the scheduler's.
+            [config.hosts[0], *config.hosts],
+            connect_options=connection,
+            worker_options={
+                "nthreads": LENGTH,
+                "n_workers": config.workers,
+                "memory_limit": memory_limit,
+                "dashboard": False,
+                "protocol": "tls://",
+            },
+            scheduler_options={
+                "dashboard": False,
+                "dashboard_address": NO_PORT,
+                "protocol": "tls://",
+            },
+            remote_python=config.python,
+            security=security_of(keys),
+        )
 
 
 def _short(error: BaseException) -> str:

@@ -6,6 +6,7 @@ at a worker that was lost may be what ended it: after `REPEATS` such ends it cou
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -33,8 +34,11 @@ REPEATS = 1
 LOOK_EVERY_S = 1.0
 """How often the run looks which workers there are."""
 
-CLOSING_S = 120.0
+CLOSING_S = 90.0
 """That studies may take to be written after the run was stopped."""
+
+_PASSES_S = 5.0
+"""That counts at most between two looks: the run itself may have been stopped, and goes on now."""
 
 _RESULT_S = 2.0
 
@@ -63,17 +67,27 @@ class DaskWorkers:
         remote: What to do; its folders must be the same on all machines.
         config: The cluster to connect to or to start.
         log_level: Of what the workers log here.
+        hung_after_s: Of silence while a worker has something to do, in seconds, after which what it
+            holds is given to others; without it never.
 
     Raises:
         PipelineError: If there is no such cluster.
     """
 
-    def __init__(self, remote: RemoteJob, config: ClusterConfig, log_level: int) -> None:
+    def __init__(
+        self,
+        remote: RemoteJob,
+        config: ClusterConfig,
+        log_level: int,
+        hung_after_s: float = math.inf,
+    ) -> None:
+        self._hung_after_s = hung_after_s
+        self._silent_s: dict[str, float] = {}
         self._roster = Roster(60 * config.patience_minutes)
         self._waiting: deque[StudyInput] = deque()
         self._tasks: dict[str, _Task] = {}
         self._num_ends: dict[str, int] = {}
-        self._looked_at = 0.0
+        self._looked_at = time.monotonic() - LOOK_EVERY_S
         self._scheduler = Scheduler(config, make_private_folder(remote.request.out))
         self._order = make_order(
             self._scheduler.run, self._scheduler.witness, remote, config, log_level
@@ -115,13 +129,27 @@ class DaskWorkers:
         """See which workers came and which are gone."""
         if time.monotonic() - self._looked_at < LOOK_EVERY_S:
             return
+        passed_s = min(time.monotonic() - self._looked_at, _PASSES_S)
         self._looked_at = time.monotonic()
         came, gone = self._roster.update(self._scheduler.workers())
         for worker in gone:
             self._lose_worker(worker, "the worker process ended", events)
         for worker in came:
             self._scheduler.ask(worker, worker, prepare, self._order)
+        self._listen(passed_s, events)
         self._roster.check()
+
+    def _listen(self, passed_s: float, events: list[Event]) -> None:
+        """Give what workers hold to others if nothing is heard of them for too long."""
+        busy = {task.worker for task in self._tasks.values()} | set(self._roster.busy)
+        self._silent_s = {each: self._silent_s.get(each, 0.0) + passed_s for each in busy}
+        for worker in [each for each in busy if self._silent_s[each] > self._hung_after_s]:
+            minutes = f"{self._hung_after_s / 60:.3g} minutes"
+            name = f"the worker at {worker.rpartition('://')[2]}"
+            logger.warning("%s says nothing for %s: its studies go to others", name, minutes)
+            self._roster.dismiss(worker)
+            self._scheduler.drop(worker)
+            self._lose_worker(worker, f"nothing was heard from {name} for {minutes}", events)
 
     def _assign(self) -> None:
         """Send waiting studies to the workers that have least to do."""
@@ -151,8 +179,11 @@ class DaskWorkers:
             match message:
                 case {"case": case, "stage": stage}:
                     if case in self._tasks:
+                        self._silent_s[self._tasks[case].worker] = 0.0
                         self._tasks[case].stage = stage
                         events.append(Began(case, stage))
+                case {"alive": worker}:
+                    self._silent_s[worker] = 0.0
                 case {"logger": name, "level": level, "text": text}:
                     extra = {"is_written": True}
                     logging.getLogger(name).log(level, "%s", text, extra=extra)
@@ -173,8 +204,10 @@ class DaskWorkers:
             self._scheduler.ask_again(name, future)
             return
         if task is None:
+            self._silent_s[name] = 0.0
             self._take_preparation(name, answer, error)
         else:
+            self._silent_s[task.worker] = 0.0
             del self._tasks[name]
             self._take_answer(task, answer, error, events)
 

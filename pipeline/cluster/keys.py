@@ -25,6 +25,18 @@ def make_keys(folder: Path) -> TlsFiles:
     return files
 
 
+def tls_settings(files: TlsFiles) -> dict[str, object]:
+    """Return Dask's settings by which processes that are started elsewhere take no one else in."""
+    ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
+    roles = {
+        f"distributed.comm.tls.{role}.{what}": path
+        for role in ("scheduler", "worker", "client")
+        for what, path in (("cert", cert), ("key", key))
+    }
+    common = {"distributed.comm.require-encryption": True, "distributed.comm.tls.ca-file": ca}
+    return {**common, **roles}
+
+
 def security_of(files: TlsFiles | None) -> Security | None:
     """Return what Dask takes, with the same keys for all roles; None: no keys are needed."""
     if files is None:

@@ -24,6 +24,7 @@ class Roster:
         self._awaited: set[str] = set()
         self._ready: set[str] = set()
         self._refused: dict[str, str] = {}
+        self._dismissed: set[str] = set()
         self._last_seen = self._reminded_at = time.monotonic()
 
     @property
@@ -33,13 +34,18 @@ class Roster:
 
     def update(self, present: Collection[str]) -> tuple[list[str], list[str]]:
         """Take note of who is there; return those who came and those who are gone."""
-        known = self._awaited | self._ready | set(self._refused)
+        known = self._awaited | self._ready | set(self._refused) | self._dismissed
         came = [worker for worker in present if worker not in known]
         gone = [worker for worker in known if worker not in present]
         self._awaited |= set(came)
         for worker in gone:
             self._forget(worker)
         return came, gone
+
+    @property
+    def busy(self) -> Collection[str]:
+        """Those that are being prepared."""
+        return self._awaited
 
     def is_awaited(self, worker: str) -> bool:
         """Tell whether a worker is being prepared."""
@@ -58,6 +64,11 @@ class Roster:
         self._forget(worker)
         self._refused[worker] = reason
         logger.warning("a worker cannot take part: %s", reason)
+
+    def dismiss(self, worker: str) -> None:
+        """Take note that a worker hangs: it gets no studies, but others may come."""
+        self._forget(worker)
+        self._dismissed.add(worker)
 
     def check(self) -> None:
         """Raise a `PipelineError` if there is no worker and none can be hoped for."""
@@ -81,3 +92,4 @@ class Roster:
         self._awaited.discard(worker)
         self._ready.discard(worker)
         self._refused.pop(worker, None)
+        self._dismissed.discard(worker)

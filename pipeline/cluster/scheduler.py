@@ -9,10 +9,17 @@ from typing import Any, TypeAlias
 
 from distributed import Future
 
+from pipeline.cluster.closing import bounded
 from pipeline.cluster.config import ClusterConfig
-from pipeline.cluster.connect import connect
+from pipeline.cluster.connect import connect, kill_worker
 from pipeline.cluster.station import release
 from pipeline.errors import PipelineError
+
+ANSWER_S = 120.0
+"""That a scheduler may take to say which workers it has, before it counts as gone."""
+
+DROP_S = 10.0
+"""That it may take to part with a worker, or to tell all that the run has ended."""
 
 WAIT_S = 1.0
 """That `messages` waits for the first one."""
@@ -71,8 +78,19 @@ class Scheduler:
 
     def workers(self) -> Collection[str]:
         """Return the addresses of all workers that are there now."""
-        found: dict[str, int] = self._client.nthreads()
+        ask = self._client.scheduler.ncores
+        found: dict[str, int] = self._client.sync(ask, callback_timeout=ANSWER_S)
         return found.keys()
+
+    def drop(self, worker: str) -> None:
+        """Part with a worker that does not answer; where it was started here, end it."""
+        kill_worker(self._client.cluster, worker)
+
+        def part() -> None:
+            ask = self._client.scheduler.unregister
+            self._client.sync(ask, address=worker, stimulus_id=self.run, callback_timeout=DROP_S)
+
+        bounded(part, DROP_S)
 
     def ask(
         self, worker: str, name: str, function: Callable[..., object], *rest: object, **more: object
@@ -107,7 +125,10 @@ class Scheduler:
     def close(self) -> None:
         """Let the workers forget the model, and end what was started."""
         try:
-            with suppress(PipelineError), self.watched():
-                self._client.run(release, self.run, on_error="ignore")
+            if self._client.status == "running":
+                bounded(self._release, DROP_S)
         finally:
             self._exit.close()
+
+    def _release(self) -> None:
+        self._client.run(release, self.run, on_error="ignore")

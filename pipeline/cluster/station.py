@@ -8,6 +8,7 @@ import logging
 import platform
 import tempfile
 import threading
+import time
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ from distributed.core import Status
 from pipeline import __version__
 from pipeline.cluster.order import Answer, Broken, Order, Unfit
 from pipeline.cohort import RemoteJob, StudyInput
-from pipeline.cohort.events import Began, Event, Steps
+from pipeline.cohort.events import Alive, Began, Event, Steps
 from pipeline.cohort.line import Line
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
@@ -26,6 +27,9 @@ from pipeline.spelling import LogFormatter
 logger = logging.getLogger(__name__)
 
 _PLUGIN = "trivox"
+SAYS_EVERY_S = 1.0
+"""How often a worker says at most that it is alive."""
+
 _RUNNING = ("executing", "long-running")
 _ENDING = (Status.closing, Status.closed, Status.failed)
 
@@ -121,6 +125,7 @@ class Station:
         self._left: dict[str, threading.Event] = {}
         self._written: set[str] = set()
         self._segmenting = ""
+        self._said_at = 0.0
         self._failure: Broken | None = None
         self._turn = threading.Lock()
         self._forward_logs(order.log_level)
@@ -185,6 +190,16 @@ class Station:
             case Steps():
                 if not self._is_wanted(self._segmenting):
                     raise KeyboardInterrupt
+                self._say_alive()
+            case Alive():
+                self._say_alive()
+
+    def _say_alive(self) -> None:
+        """Tell the run that this worker does not hang, but not at each of thousands of steps."""
+        now = time.monotonic()
+        if now - self._said_at > SAYS_EVERY_S:
+            self._said_at = now
+            self._worker.log_event(self.run, {"alive": self._worker.address})
 
     def _is_wanted(self, case: str) -> bool:
         """Tell whether a study's task has been cancelled, by the run or because the run is gone.

@@ -23,6 +23,9 @@ _GO_ON = (
     "are kept."
 )
 
+_SILENT_TIMES, _SILENT_AT_LEAST = 5, timedelta(minutes=1)
+"""Of the time from one end of a study to the next; then something may hang."""
+
 SHOWN_REASONS = 20
 """Of studies that were not done; a table has all of them."""
 
@@ -61,13 +64,20 @@ class CohortStatus:
 
     @property
     def remaining(self) -> timedelta | None:
-        """How long the run will still take, by what it did so far; None if that says nothing."""
+        """How long the run will still take, by what it did so far; None if that says nothing.
+
+        Nothing is promised where nothing has ended for much longer than studies took so far.
+        """
         started = datetime.fromisoformat(self.run.started_utc)
         ended = [
             e for e in self.entries if e.row is not None and e.since_utc >= self.run.started_utc
         ]
         counts = self.counts
         if not self.is_running or not ended:
+            return None
+        last = max(datetime.fromisoformat(e.since_utc) for e in ended)
+        each = (last - started) / len(ended)
+        if self.now - last > max(_SILENT_TIMES * each, _SILENT_AT_LEAST):
             return None
         each = (self.now - started) / len(ended)
         return each * (counts["queued"] + counts["running"])
@@ -78,6 +88,8 @@ class CohortStatus:
         lines: list[Line] = [f"{len(self.entries)} studies: {counts}", self._of_the_run()]
         if self.remaining is not None:
             lines.append(f"about {in_words(self.remaining)} to go")
+        elif self.is_running and any(entry.row is not None for entry in self.entries):
+            lines.append("how long it still takes cannot be told: no study has ended for a while")
         running = [entry for entry in self.entries if entry.state == "running"]
         if running and self.is_running:
             lines.append(table_of_running(running, self.now))

@@ -29,7 +29,6 @@ def test_files_of_each_kind(write):
     # 16 GB are 16 * 10^9 bytes.
     assert (slurm.memory_bytes, slurm.partition, slurm.workers) == (16 * 10**9, "gpu", 1)
     assert read_cluster(write("kind: ssh\nhosts: [a, b]\n")).hosts == ("a", "b")
-    assert read_cluster(write("kind: kubernetes\nimage: x\n")).image == "x"
     tls = "{ca: ca.pem, cert: c.pem, key: k.pem}"
     address = read_cluster(write(f"kind: address\naddress: tls://h:1\ntls: {tls}\n"))
     assert address.tls == TlsFiles(ca="ca.pem", cert="c.pem", key="k.pem")

@@ -1,12 +1,15 @@
 import importlib.util
+import json
+import subprocess
+import sys
 
+import dask
 import pytest
 from distributed import LocalCluster
 
 from pipeline.cluster import connect as module
 from pipeline.cluster.config import (
     AddressConfig,
-    KubernetesConfig,
     LocalConfig,
     SshConfig,
 )
@@ -30,7 +33,6 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     ("config", "package"),
     [
         (SshConfig(kind="ssh", hosts=("a",)), "asyncssh"),
-        (KubernetesConfig(kind="kubernetes", image="x"), "dask_kubernetes"),
     ],
 )
 def test_a_missing_package_is_named(config, package, tmp_path):
@@ -71,3 +73,37 @@ def test_files_of_keys_open_a_scheduler_that_asks_for_them(tmp_path):
         config = AddressConfig(address=cluster.scheduler_address, tls=keys)
         with connect(config, tmp_path) as client:
             assert client.nthreads() == {}
+
+
+def test_schedulers_on_other_machines_ask_for_keys(tmp_path, monkeypatch):
+    """As SSH starts one there: with the settings that hold here, as one word."""
+    words = [sys.executable, "-m", "distributed.cli.dask_spec", "--spec"]
+    lines = []
+
+    def start_there(hosts, *, scheduler_options, **_):
+        settings = dask.config.serialize(dask.config.global_config)
+        spec = {"cls": "distributed.Scheduler", "opts": scheduler_options | {"host": "127.0.0.1"}}
+        with subprocess.Popen(
+            ["env", f"DASK_INTERNAL_INHERIT_CONFIG={settings}", *words, json.dumps(spec)],
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            lines.append(next(line for line in process.stderr if "Scheduler at" in line))
+            process.kill()
+        raise ValueError("that was all")
+
+    monkeypatch.setitem(sys.modules, "asyncssh", object())
+    monkeypatch.setattr("distributed.SSHCluster", start_there)
+    config = SshConfig(kind="ssh", hosts=("a",))
+    with pytest.raises(PipelineError, match="that was all"), connect(config, tmp_path):
+        pass
+    assert "tls://127.0.0.1:" in lines[0]
+    assert not dask.config.get("distributed.comm.require-encryption", None), "for that one alone"
+
+
+def test_a_scheduler_without_keys_is_not_used():
+    class Open:
+        scheduler_address = "tcp://0.0.0.0:8786"
+
+    with pytest.raises(PipelineError, match="would take anybody's connections"):
+        module._check_closed_to_others(Open())

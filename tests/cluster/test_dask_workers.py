@@ -182,6 +182,54 @@ def test_studies_at_workers_that_end_unheard_are_not_tried_for_ever(
     ]
 
 
+class Hanging(Mute):
+    """Two workers; the first takes a study and says nothing more."""
+
+    def __init__(self, config, private):
+        super().__init__(config, private)
+        self.present, self.dropped, self.asked = {"tls://h:1": 1, "tls://h:2": 2}, [], []
+
+    def workers(self):
+        return self.present.keys()
+
+    def drop(self, worker):
+        self.dropped.append(worker)
+        del self.present[worker]
+
+    def ask(self, worker, name, function, *rest, **more):
+        answer = super().ask(worker, name, function, *rest, **more)
+        if function is not prepare:
+            self.asked.append((worker, name))
+            if worker == "tls://h:2":
+                answer.result = lambda timeout: Row(name, "done")
+                self.ready.append((name, answer))
+        return answer
+
+
+def test_what_a_worker_holds_that_says_nothing_is_given_to_others(
+    remote, make_studies, monkeypatch, caplog
+):
+    monkeypatch.setattr("pipeline.cluster.dask_workers.Scheduler", Hanging)
+    monkeypatch.setattr("pipeline.cluster.dask_workers.LOOK_EVERY_S", 0)
+    config = LocalConfig(kind="local", workers=2)
+    workers = DaskWorkers(remote, config, logging.INFO, hung_after_s=0.3)
+    studies = make_studies("a", "b", "c", "d")
+    for study in studies:
+        workers.give(study)
+    start = time.monotonic()
+    while time.monotonic() - start < 0.2:
+        workers.wait()
+    # A sign of life counts, whatever it says.
+    workers._scheduler.ready.append({"alive": "tls://h:1"})
+    events = gather(workers, lambda events: workers._scheduler.dropped)
+    assert time.monotonic() - start >= 0.4
+    events += gather(workers, lambda events: not workers._tasks)
+    assert workers._scheduler.dropped == ["tls://h:1"]
+    assert {case for worker, case in workers._scheduler.asked if worker == "tls://h:2"} == {*"abcd"}
+    assert not any(isinstance(event, Lost) for event in events), "none is to blame yet"
+    assert "the worker at h:1 says nothing for 0.005 minutes" in caplog.text
+
+
 def test_no_worker_that_fits_ends_the_run_and_says_why(remote, make_studies, started_cluster):
     request = replace(remote.request, sha256="0" * 64)
     config = AddressConfig(address=started_cluster.scheduler_address)

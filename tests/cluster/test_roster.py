@@ -41,6 +41,17 @@ def test_a_ready_one_can_be_refused_later():
         workers.check()
 
 
+def test_one_that_hangs_gets_nothing_and_others_are_waited_for():
+    workers = Roster(60)
+    workers.update(["a"])
+    workers.accept("a")
+    workers.dismiss("a")
+    assert not workers.ready
+    workers.check()
+    assert workers.update(["a"]) == ([], [])
+    assert workers.update(["b"]) == (["b"], ["a"])
+
+
 def test_a_refused_one_that_left_hinders_nothing():
     workers = Roster(60)
     workers.update(["a"])

@@ -65,6 +65,15 @@ def test_it_counts_and_foretells(tmp_path):
     assert not found.is_well
 
 
+def test_nothing_is_promised_where_nothing_ends_any_more(tmp_path):
+    """Two ended in the first 20 s of a run, and none in the 80 s since."""
+    entries = entry("a", "done", since_s=90), entry("b", "done", since_s=80)
+    found = make(tmp_path, *entries, entry("c", "running", stage="segment"))
+    assert found.remaining is None
+    assert "to go" not in text_of(found)
+    assert "cannot be told: no study has ended for a while" in text_of(found)
+
+
 def test_studies_that_ended_in_an_earlier_run_do_not_count_as_speed(tmp_path):
     found = make(tmp_path, entry("a", "done", since_s=5000), entry("b", "queued"))
     assert found.remaining is None
