@@ -88,6 +88,8 @@ class Pairs:
         onto = Place(self.predicted[case][0].name, prediction.grid, prediction.warnings)
         name = f"the reference {self.expected[case][0].name}"
         placed = place_labels(reference, name, onto)
+        for warning in prediction.warnings:
+            logger.warning("%s: the mask: %s", case, warning)
         for warning in placed.warnings:
             logger.warning("%s: the reference: %s", case, warning)
         return prediction, placed

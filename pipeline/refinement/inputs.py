@@ -69,7 +69,8 @@ class Headers:
         images: One file per channel, or one with all channels.
         segmentation: Labels, or probabilities.
         kind: Which of both.
-        warnings: What is odd about how the image's voxels lie on those of the segmentation.
+        warnings: What is odd about the segmentation's header, and about how the image's voxels lie
+            on its own.
     """
 
     images: tuple[ImageFile, ...]
@@ -111,7 +112,9 @@ def open_inputs(images: Sequence[Path], segmentation: Path, kind: Kind) -> Heade
         found = f"holds {num_volumes} volumes, more than {MAX_CLASSES}"
         raise StudyError(segmentation.name, found, "Give one volume of each class.")
     place = headers.segmentation.place
-    odd = [text for image in headers.images for text in place.align(image.place)[1]]
+    known = {text for image in headers.images for text in image.warnings}
+    odd = [text for text in headers.segmentation.warnings if text not in known]
+    odd += [text for image in headers.images for text in place.align(image.place)[1]]
     return replace(headers, warnings=tuple(odd))
 
 

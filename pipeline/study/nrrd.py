@@ -19,7 +19,7 @@ from pipeline.study.statements import (
     compare_spacing,
     compare_thickness,
 )
-from pipeline.study.stored import SPARE_BYTES, Stored, bytes_named
+from pipeline.study.stored import Stored, bytes_named
 from pipeline.study.text_header import TextHeader, TextVolume
 from pipeline.volume import Affine, Grid
 
@@ -49,6 +49,7 @@ _SHORT["las"] = "left-anterior-superior"
 _NOT_OF_PATIENT = ("scanner-xyz", "3d-right-handed", "3d-left-handed")
 _POINTS = ("domain", "space", "time", "none", "???")
 _MOST_AXES = 16
+_LINES_BYTES = 1 << 20
 _VECTOR = re.compile(r"none|\([^()]*\)")
 _QUOTED = re.compile(r'"([^"]*)"')
 _SCALARS = ("spacings", "axis mins", "axis maxs", "units")
@@ -123,12 +124,12 @@ def _stored(header: TextHeader, num_bytes: int) -> Stored:
 def _after_lines(header: TextHeader, lines: int) -> int:
     with bytes_named(header.path.name), open_ordinary(header.data_path) as file:
         file.seek(header.offset)
-        start = file.read(SPARE_BYTES)
+        start = file.read(_LINES_BYTES)
     ends = -1
     for _ in range(min(lines, len(start) + 1)):
         ends = start.find(b"\n", ends + 1)
         if ends < 0:
-            raise header.wrong("line skip", "is more lines than the file has before its voxels")
+            raise header.wrong("line skip", "is more lines than a megabyte before the voxels has")
     return header.offset + ends + 1
 
 

@@ -32,7 +32,11 @@ _LONE_RETURN = re.compile(rb"\r(?!\n)")
 _FIRST_WORD = re.compile(r"\W*([A-Za-z]\w*)", re.ASCII)
 _CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?|[+-]?(nan|inf)", re.I)
+_NUMBER = re.compile(
+    r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,4})?|[+-]?(nan|inf)", re.I
+)
+_MAX_LINES = 1 << 17
+_MAX_VALUE = 1 << 16
 
 NRRD_FIELDS = {
     name.replace(" ", ""): name
@@ -174,6 +178,9 @@ def read_text_header(path: Path) -> TextHeader:
         found = "header has a NUL, or lines that end in a carriage return alone"
         raise StudyError(path.name, found, CONVERT_REMEDY)
     # As names of files are: what is no UTF-8 stays what it is.
+    if max(text.count(b"\n"), text.count(b"\r")) > _MAX_LINES:
+        found = f"header has more than {_MAX_LINES} lines"
+        raise StudyError(path.name, found, CONVERT_REMEDY)
     lines = [line.removesuffix("\r") for line in os.fsdecode(text).split("\n")]
     fields = _collect(path, _nrrd_fields(path, lines) if is_nrrd else _meta_fields(path, lines))
     data = fields.get("data file", "LOCAL") if is_nrrd else fields["ElementDataFile"]
@@ -225,8 +232,9 @@ def _collect(path: Path, fields: Iterator[tuple[str, str]]) -> dict[str, str]:
     for name, value in fields:
         if name in collected:
             raise StudyError(path.name, f"header gives {name} twice", CONVERT_REMEDY)
-        if _CONTROL.search(value):
-            raise StudyError(path.name, f"{name} has control characters", CONVERT_REMEDY)
+        if len(value) > _MAX_VALUE or _CONTROL.search(value):
+            found = f"{name} in the header has control characters, or more than {_MAX_VALUE}"
+            raise StudyError(path.name, found, CONVERT_REMEDY)
         collected[name] = value
     return collected
 

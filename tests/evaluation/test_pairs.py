@@ -47,3 +47,19 @@ def test_references_of_a_manifest_go_by_case_whatever_their_files_are_called(mas
 def test_masks_alone_are_compared_with_nothing(masks):
     with pytest.raises(ConfigError, match=r"--references.*--manifest"):
         find_pairs(masks, None)
+
+
+def test_what_is_odd_about_the_header_of_either_side_is_told(masks, caplog):
+    """Spacings that disagree make volumes and distances wrong, of masks as of references."""
+    odd = nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.diag([4, 1, 1, 1]))
+    odd.header["pixdim"][1] = 5
+    nib.save(odd, masks / "a_seg.nii.gz")
+    nib.save(odd, masks.parent / "drawn.nii.gz")
+    case = Case("a", (Path("i.nii"),), masks.parent / "drawn.nii.gz", subject="a")
+    find_pairs(masks, None, manifest_of(case)).read("a")
+    (text,) = caplog.messages
+    assert text.startswith("a: the mask: spacing is 5 x 1 x 1 mm by pixdim, but 4 x 1 x 1 mm by sf")
+    odd.header["pixdim"][1] = 3
+    nib.save(odd, masks.parent / "drawn.nii.gz")
+    find_pairs(masks, None, manifest_of(case)).read("a")
+    assert caplog.messages[-1].startswith("a: the reference: spacing is 3 x 1 x 1 mm by pixdim")

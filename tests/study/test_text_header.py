@@ -1,11 +1,13 @@
+import contextlib
 import os
+import time
 
 import numpy as np
 import pytest
 import SimpleITK
 
 from pipeline.errors import StudyError
-from pipeline.study import read_study
+from pipeline.study import open_volume, read_study
 from pipeline.study.reader import voxel_files
 from pipeline.study.text_header import read_text_header
 
@@ -139,3 +141,30 @@ def test_a_header_of_many_segments_is_read(tmp_path):
     text = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 2\nencoding: raw\n{segments}\n"
     (tmp_path / "a.nrrd").write_bytes(text.encode() + b"ab")
     assert read_text_header(tmp_path / "a.nrrd").fields["sizes"] == "1 1 2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\n" * 1_900_000,
+        "\n" * 3_900_000,
+        "Offset = " + "1" * 3_900_000 + "x\n",
+        "Offset = " + "1 " * 1_900_000 + "\n",
+        "Offset = 1" + "1" * 60_000 + "x 1 1\n",
+        "a" * 3_900_000 + "\n",
+        "a" + " " * 3_900_000 + "\n",
+        " " * 3_900_000 + "\n",
+        "\r" * 3_900_000 + "\n",
+    ],
+)
+def test_no_text_of_four_megabytes_takes_long(tmp_path, text):
+    head = "NDims = 3\nDimSize = 1 1 2\nElementType = MET_UCHAR\n"
+    (tmp_path / "a.mha").write_text(f"{head}{text}ElementDataFile = LOCAL\nxx")
+    fields = "type: uint8\ndimension: 3\nsizes: 1 1 2\nencoding: raw\nspace: RAS\n"
+    nrrd = text.replace("Offset =", "space directions:").replace("\n\n", "\n#\n")
+    (tmp_path / "a.nrrd").write_text(f"NRRD0005\n{fields}{nrrd}\nxx")
+    for name in ("a.mha", "a.nrrd"):
+        began = time.process_time()
+        with contextlib.suppress(StudyError):
+            open_volume(tmp_path / name)
+        assert time.process_time() - began < 1

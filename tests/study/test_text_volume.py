@@ -220,3 +220,17 @@ def test_label_map(tmp_path):
     labels = np.random.default_rng(0).integers(0, 4, (4, 5, 6)).astype(np.int32)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels.T), str(tmp_path / "labels.mha"))
     np.testing.assert_array_equal(read_label_map(tmp_path / "labels.mha").labels_IJK, labels)
+
+
+@SUFFIXES
+def test_a_sheared_grid_has_no_qform_and_a_warning(tmp_path, voxels, suffix):
+    image = SimpleITK.GetImageFromArray(voxels.T)
+    image.SetDirection((1, 0, 0, 0, 1, 0.3, 0, 0, 1))
+    path = tmp_path / f"case{suffix}"
+    SimpleITK.WriteImage(image, str(path))
+    study = read(path)
+    assert (int(study.header["qform_code"]), int(study.header["sform_code"])) == (0, 1)
+    assert any("not for programs built on ITK" in text for text in study.warnings)
+    for index in ((0, 0, 0), (4, 5, 6)):
+        x, y, z = image.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose((study.volume.affine @ (*index, 1))[:3], (-x, -y, z), atol=1e-5)
