@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.bids_name import NIFTI_ENDINGS, BidsName, Entities
@@ -115,37 +115,52 @@ def find_bids_studies(folder: Path, choice: BidsChoice) -> list[StudyInput]:
         studies = [_study([image]) for image in _anatomical(images)]
         if not studies:
             raise _unclear(folder, images, "no 3D image in a folder anat or ct")
+    _tell_others(images, studies)
     return sorted(studies, key=lambda study: study.case)
 
 
-def check_places(studies: Iterable[StudyInput]) -> None:
-    """Make sure that no two studies have the same place in a derivative.
+def _tell_others(images: Iterable[_Image], studies: Iterable[StudyInput]) -> None:
+    """Say which images were not asked for."""
+    taken = {path for study in studies for path in study.files()}
+    numbers = Counter(image.name.suffix for image in images if image.path not in taken)
+    if numbers:
+        others = ", ".join(f"{suffix} ({number})" for suffix, number in sorted(numbers.items()))
+        logger.info("images of the BIDS data set that were not asked for: %s", others)
 
-    Raises:
-        ConfigError: If two have, as those of two data sets can.
+
+def refuse_shared_places(studies: Iterable[StudyInput]) -> list[StudyInput]:
+    """Refuse studies that would have the same place in a derivative, as those of two data sets can.
+
+    They lose their places, so that what an earlier run left there stays.
     """
-    names = Counter(study.bids for study in studies if study.bids is not None)
-    for name, number in names.items():
-        if number > 1:
-            found = f"{number} images of this name in BIDS data sets"
-            raise ConfigError(name.stem, found, "Segment each data set into a folder of its own.")
+    listed = list(studies)
+    numbers = Counter(study.bids for study in listed if study.bids is not None)
+    shared = "{} images of this name in BIDS data sets. Segment each data set into its own folder."
+    return [
+        study
+        if study.bids is None or numbers[study.bids] == 1
+        else replace(study, bids=None, refusal=shared.format(numbers[study.bids]))
+        for study in listed
+    ]
 
 
 def _find_images(folder: Path) -> list[_Image]:
-    images, num_odd = [], 0
-    for path in sorted([*folder.glob("sub-*/*/*"), *folder.glob("sub-*/ses-*/*/*")]):
-        if not path.name.endswith(NIFTI_ENDINGS) or path.name.startswith("."):
-            continue
+    images = []
+    for path in named_places(folder):
         name = BidsName.parse(path)
-        if name is None:
-            num_odd += 1
-        elif name.suffix not in _NO_IMAGES:
+        if name is not None and name.suffix not in _NO_IMAGES:
             images.append(_Image(path, name))
-    if num_odd:
-        logger.warning(
-            "%d files in the BIDS data set are not named as BIDS says: left out", num_odd
-        )
     return images
+
+
+def named_places(folder: Path) -> list[Path]:
+    """Return the NIfTI files that lie where a data set has its images, whatever their names."""
+    found = [*folder.glob("sub-*/*/*"), *folder.glob("sub-*/ses-*/*/*")]
+    return sorted(
+        path
+        for path in found
+        if path.name.endswith(NIFTI_ENDINGS) and not path.name.startswith(".")
+    )
 
 
 def _suffixes_for(
@@ -180,7 +195,7 @@ def _anatomical(images: Iterable[_Image]) -> list[_Image]:
 def _is_3d(path: Path) -> bool:
     try:
         return open_volume(path).num_volumes == 1
-    except StudyError:
+    except (StudyError, OSError, ValueError):
         # Reading it will say what is wrong with it.
         return True
 

@@ -1,5 +1,6 @@
 """Look at studies before segmenting them: would they be read and admitted, and what is odd."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,13 +9,15 @@ from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.dicom_inputs import DicomOptions
 from pipeline.cohort.gate import look_over
 from pipeline.cohort.inputs import DataRoot, find_studies
-from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.study_input import StudyInput, unreadable
 from pipeline.errors import StudyError
 from pipeline.findings import Verdict
 from pipeline.manifest import Finding
 from pipeline.model import ModelDescription
 from pipeline.progress import track
 from pipeline.study import SeriesRule, StudyConfig, read_study
+
+logger = logging.getLogger(__name__)
 
 _SEVERITY: Mapping[Verdict, Literal["error", "warning"]] = {"reject": "error", "warn": "warning"}
 
@@ -78,6 +81,10 @@ def _name_with_place(study: StudyInput) -> str:
     return f"{study.case} ({study.places()[0]})"
 
 
+def _finding(case: str, error: StudyError) -> Finding:
+    return Finding(case, "error", f"{Path(error.where).name}: {error.found}", error.remedy)
+
+
 def _check(
     study_input: StudyInput, description: ModelDescription | None, config: StudyConfig
 ) -> Iterator[Finding]:
@@ -94,8 +101,11 @@ def _check(
             config=config,
         )
     except StudyError as error:
-        found = f"{Path(error.where).name}: {error.found}"
-        yield Finding(case, "error", found, error.remedy)
+        yield _finding(case, error)
+        return
+    except (OSError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
+        logger.debug("%s cannot be checked", case, exc_info=True)
+        yield _finding(case, unreadable(study_input.shown_name(0), error))
         return
     for warning in study.warnings:
         yield Finding(case, "warning", warning, "Look at the study before segmenting it.")

@@ -1,13 +1,14 @@
 """Make studies of DICOM files: grouped by study and series, chosen by rule, named by hash."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+from pipeline.cohort.conversion import split_sources
 from pipeline.cohort.naming import hashed_name, load_salt
-from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.study_input import StudyInput, unreadable
 from pipeline.errors import ConfigError, StudyError
 from pipeline.study import (
     UNREADABLE_REMEDY,
@@ -31,6 +32,7 @@ _CHANNELS_REMEDY = (
 
 
 _ONE = SeriesRule()
+_NOTHING: Mapping[Path, Sequence[Path]] = {}
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,23 @@ def dicom_options(series: str, modality: Modality, out: Path) -> DicomOptions:
 
 
 def dicom_studies(
-    files: Iterable[Path], num_channels: int | None, options: DicomOptions
+    files: Iterable[Path],
+    num_channels: int | None,
+    options: DicomOptions,
+    beside: Mapping[Path, Sequence[Path]] = _NOTHING,
 ) -> list[StudyInput]:
     """Return the studies in DICOM files.
 
     What cannot be segmented is a refused study: a DICOM study without a series to choose, and a
     folder's files that are too damaged to tell their series. Objects without an image (reports,
-    segmentations) are left out.
+    segmentations) are left out, and so are series that a volume beside them was made from, unless
+    they were asked for.
 
     Args:
         files: All that may belong together; what is no DICOM is skipped.
         num_channels: That the model takes; None if there is no model.
         options: How to choose and to name.
+        beside: The volumes in each folder, by its absolute path.
 
     Raises:
         ConfigError: If no study has the series that `options.rule` names.
@@ -89,12 +96,45 @@ def dicom_studies(
     ]
     if options.rule.kind == "uid" and studies:
         studies = _with_series(studies, options.rule.uid)
+    if options.rule.kind not in ("uid", "number") and beside:
+        studies = _without_sources(studies, options.modality, beside)
     found = [
         study
         for study_uid, members in studies
         for study in _choose(study_uid, members, num_channels, options)
     ]
     return found + _damaged(scan, options.salt)
+
+
+def _without_sources(
+    studies: Sequence[tuple[str, list[DicomSeries]]],
+    modality: Modality,
+    beside: Mapping[Path, Sequence[Path]],
+) -> list[tuple[str, list[DicomSeries]]]:
+    """Leave out what volumes were made from, and of such studies what stands back for it."""
+    kept, num_made, num_beside = [], 0, 0
+    for study_uid, members in studies:
+        own, made = split_sources(members, beside)
+        if made:
+            has_original = any(not one.is_derived for one in made)
+            own = [
+                one
+                for one in own
+                if one.is_volume
+                and modality in ("other", one.modality)
+                and not (one.is_derived and has_original)
+            ]
+        num_made += len(made)
+        num_beside += sum(any(file.absolute().parent in beside for file in s.files) for s in own)
+        if own:
+            kept.append((study_uid, own))
+    if num_made:
+        logger.info(
+            "%d DICOM series were left out: volumes beside them hold the same voxels", num_made
+        )
+    if num_beside:
+        logger.info("%d DICOM series lie beside volumes of other voxels, and count too", num_beside)
+    return kept
 
 
 def with_series(study: StudyInput) -> StudyInput:
@@ -105,6 +145,8 @@ def with_series(study: StudyInput) -> StudyInput:
         return replace(study, sources=sources)
     except StudyError as error:
         return replace(study, refusal=str(error))
+    except (OSError, ValueError) as error:
+        return replace(study, refusal=str(unreadable(study.case, error)))
 
 
 def _with_series(

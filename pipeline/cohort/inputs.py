@@ -1,43 +1,55 @@
 """Turn what the user names on the command line into studies with unique names."""
 
-import logging
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cohort.bids import DESCRIPTION, BidsChoice, check_places, find_bids_studies, is_bids
+from pipeline.cohort.bids import DESCRIPTION, BidsChoice, find_bids_studies, is_bids, refuse_shared_places
+from pipeline.cohort.bids_odd import odd_images
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
-from pipeline.cohort.naming import hashed_name, with_unique_names
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.search import Search, is_volume, search_folder
+from pipeline.cohort.gather import Gathered
+from pipeline.cohort.links import REMEDY, refuse_links, refuse_outside, refused_folders
+from pipeline.cohort.naming import name_around, with_unique_names
+from pipeline.cohort.outputs import NAME_BYTES, Outputs, too_long
+from pipeline.cohort.search import is_volume
+from pipeline.cohort.sorting import Kinds, refuse_folders, refuse_special, sort_files
 from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.unread import has_unread_name, is_no_image
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import is_manifest, load_manifest
 from pipeline.outside import read_json
+from pipeline.ownership import is_changed, is_ours
 from pipeline.spelling import spelled
-from pipeline.study import VOLUME_SUFFIXES, Source, case_name, dicom_among
-
-logger = logging.getLogger(__name__)
+from pipeline.study import Source, case_name
 
 
 @dataclass(frozen=True)
 class DataRoot:
-    """Where the data of manifests lies.
+    """Where files may lie.
 
     Attributes:
-        root: The folder, if not the one that they say.
-        allow_outside: Whether they may name files outside it.
+        root: The folder of manifests' data, if not the one that they say.
+        allow_outside: Whether manifests may name files outside it.
+        no_links: Whether links that lead out of an input folder are refused.
     """
 
     root: Path | None = None
     allow_outside: bool = False
+    no_links: bool = False
 
 
 _WHERE_IT_SAYS = DataRoot()
 _ANY_IMAGE = BidsChoice()
 _NO_DICOM = DicomOptions()
 _CHANNEL = re.compile(r"_\d{4}$")
+_LONGEST_SHOWN = 200
+_OVERWRITTEN = (
+    "this input has the name of an output and would be overwritten. Leave it out, or choose "
+    "another folder with --out."
+)
+_OVERWRITES = "its mask has the name of another input. Choose another folder with --out."
 
 
 def find_studies(
@@ -53,121 +65,119 @@ def find_studies(
 
     Files `<case>_0000`, `<case>_0001`, ... of one folder are the channels of one study (nnU-Net's
     convention); without a `_0000` such numbers are part of the name. Folders are searched with all
-    below them, except for hidden files and the output folder; one that cannot be read is a refused
-    study, and one that holds a `dataset.json` is
-    read as a manifest, and a BIDS data set as such; a description beside volumes that cannot be
-    read is a refused study, too. DICOM files are grouped by study, of which a
-    series is chosen, wherever they lie; those beside volumes are taken for their source and left
-    out.
+    below them, except for hidden files and output folders; one that cannot be read is a refused
+    study, and so is each image of a kind that is not read, and a description of a data set that
+    cannot be read beside volumes. One that holds a `dataset.json` is read
+    as a manifest, and a BIDS data set as such. DICOM files are grouped by study, of which a series
+    is chosen, wherever they lie; a series is left out if a volume beside it was made from it.
 
     A study is called as its manifest or file says. Where two would have the same name, a hash of
     the folder is put after it (`scan_3f9c01d2`), since folders can name patients, or, within one
-    folder, the suffix (`scan_nrrd`).
-    DICOM studies are called by a hash, unless a manifest names them. The names follow from the
-    inputs (and the salt) alone, so that a second call gives the same ones.
+    folder, the suffix (`scan_nrrd`), or a hash of the path. DICOM studies are called by a hash,
+    unless a manifest names them. The names follow from the inputs (and the salt) alone, so that a
+    second call gives the same ones.
 
     Args:
         inputs: Volumes, folders, DICOM files, and manifests (.json, .yaml, .csv).
         num_channels: Number of channels that the model takes; None if there is no model yet, so
             that any complete set of channels will do.
         out: The output folder, which is never searched; None if there is none.
-        data: Where the data of manifests lies.
+        data: Where files may lie.
         bids: Which images of BIDS data sets are wanted; see `find_bids_studies`.
         dicom: How to choose and name DICOM series.
 
     Raises:
-        ConfigError: If an input does not exist, holds no study, or would be overwritten.
+        ConfigError: If an input does not exist or holds no study.
         ManifestError: If a manifest does not hold.
     """
-    files: list[Path] = []
-    unreadable: list[Path] = []
+    gathered = Gathered(out, follow=not data.no_links)
     studies: list[StudyInput] = []
+    refused: list[StudyInput] = []
     for path in inputs:
-        if not path.exists():
-            raise ConfigError(path, "there is no such file or folder", "Check the path.")
+        _check_exists(path)
         if is_manifest(path):
-            cases = load_manifest(path, data.root, allow_outside=data.allow_outside).cases
-            studies += [with_series(StudyInput(case.name, case.images)) for case in cases]
+            studies += _listed(path, data)
         elif is_bids(path):
-            studies += find_bids_studies(path, bids)
-            unreadable += [
-                folder
-                for subject in sorted(path.glob("sub-*"))
-                for folder in search_folder(subject).unreadable
-            ]
+            searches = [gathered.look_into(each) for each in sorted(path.glob("sub-*"))]
+            below = [file for search in searches for file in search.files]
+            studies += _in_bids(path, bids, data)
+            refused += odd_images(path, below, dicom.salt)
         elif path.is_dir():
-            studies += _unreadable_descriptions(path)
-            search = _files_below(path, out)
-            files += search.files
-            unreadable += search.unreadable
+            gathered.add_folder(path)
+            refused += _unreadable_descriptions(path)
         else:
-            files.append(path)
-    files = _without_repeats(files)
-    in_dicom = dicom_among(path for path in files if not is_volume(path))
-    others = dict.fromkeys(files)
-    for path in in_dicom:
-        del others[path]
-    studies += _group(others, num_channels)
-    studies += dicom_studies(in_dicom, num_channels, dicom)
-    studies += [_unreadable_study(folder, dicom.salt) for folder in unreadable]
-    if not studies:
-        text = f"none of {len(in_dicom)} DICOM file(s) holds an image"
+            gathered.add_file(path)
+    gathered.tell_links()
+    links = frozenset[Path]() if gathered.follow else frozenset(gathered.links)
+    special = refuse_special(gathered.special, gathered.named)
+    apart = {path for study in special for path in study.sources}
+    # A link that is not followed is not opened, either, unless as a volume that is refused.
+    closed = [p for p in gathered.files.values() if p in links and not _is_told_by_name(p)]
+    kinds = sort_files(
+        [p for p in gathered.files.values() if p not in apart and p not in closed],
+        gathered.named,
+        dicom.salt,
+    )
+    gathered.check_found(
+        {*kinds.volumes, *kinds.dicom, *closed, *_files_of(kinds.refused), *_files_of(special)}
+    )
+    studies += _group(kinds.volumes, num_channels)
+    studies += _in_dicom(kinds, closed, num_channels, dicom)
+    if data.no_links:
+        studies = [_without_links(study, gathered) for study in studies]
+    linked = f"{{}} file(s) of a folder are links out of the input folder. {REMEDY}"
+    refused += [
+        *special,
+        *kinds.refused,
+        *refuse_folders(closed, linked, dicom.salt),
+        *refused_folders((path for path in links if path.is_dir()), dicom.salt),
+        *gathered.unreadable_studies(dicom.salt),
+    ]
+    if not studies and not refused:
+        text = f"none of {len(kinds.dicom)} DICOM file(s) holds an image"
         raise ConfigError(inputs[0], text, "Give the series that was segmented or reported on.")
     once = {_identity(study): study for study in studies}.values()
-    named = [_refuse_name(study) for study in with_unique_names(once, dicom.salt)]
-    check_places(named)
-    if out is not None:
-        _check_not_overwritten(named, out)
-    return named
+    named = with_unique_names(once, dicom.salt)
+    named += name_around(refused, named, dicom.salt)
+    named = refuse_shared_places([_refuse_name(study) for study in named])
+    return named if out is None else list(_refuse_overwriting(named, out))
 
 
-def _identity(study: StudyInput) -> tuple[Source, ...]:
-    return tuple(s.absolute() if isinstance(s, Path) else s for s in study.sources)
+def _check_exists(path: Path) -> None:
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if os.path.islink(path):  # noqa: PTH114  # Path.is_symlink raises.
+            found = "it is a link to nothing"
+        elif isinstance(error, FileNotFoundError | NotADirectoryError):
+            found = "there is no such file or folder"
+        else:
+            found = f"it cannot be looked at ({getattr(error, 'strerror', None) or error})"
+        raise ConfigError(_short(path), found, "Check the path.") from error
 
 
-def _refuse_name(study: StudyInput) -> StudyInput:
-    """Refuse a name that tables and provenance cannot hold, and spell it so that they can."""
-    if spelled(study.case) == study.case:
-        return study
-    refusal = "the file name holds characters that cannot be printed. Rename the file."
-    return replace(study, case=spelled(study.case), refusal=refusal)
+def _short(path: Path) -> str:
+    """Return a path as a line can hold it."""
+    text = str(path)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _without_repeats(files: Iterable[Path]) -> list[Path]:
-    return list({path.absolute(): path for path in files}.values())
+def _listed(path: Path, data: DataRoot) -> list[StudyInput]:
+    """Return the studies of a manifest."""
+    root = data.root or (path if path.is_dir() else path.parent)
+    studies = []
+    for case in load_manifest(path, data.root, allow_outside=data.allow_outside).cases:
+        study = with_series(StudyInput(case.name, case.images))
+        if not data.allow_outside:
+            study = refuse_outside(study, root, case.images)
+        studies.append(refuse_links(study, root, case.images) if data.no_links else study)
+    return studies
 
 
-def _files_below(folder: Path, out: Path | None) -> Search:
-    """Return the volumes below `folder`, and the DICOM files of folders that have none.
-
-    Raises:
-        ConfigError: If there are none.
-    """
-    search = search_folder(folder, out if out is not None and _is_below(out, folder) else None)
-    if folder in search.unreadable:
-        raise ConfigError(folder, "the folder cannot be read", "Check its permissions.")
-    by_folder: dict[Path, list[Path]] = {}
-    for path in search.files:
-        by_folder.setdefault(path.parent, []).append(path)
-    found: list[Path] = []
-    for members in by_folder.values():
-        volumes = [path for path in members if is_volume(path)]
-        found += volumes or dicom_among(path for path in members if not is_manifest(path))
-    if not found and not search.unreadable:
-        remedy = f"Name volumes ({', '.join(VOLUME_SUFFIXES)}), or a folder that has some."
-        if out is not None and folder.resolve() == out.resolve():
-            remedy = "The output folder is not searched: choose another one with --out."
-        raise ConfigError(folder, "no studies found in this folder", remedy)
-    return Search(found, search.unreadable)
-
-
-def _unreadable_study(folder: Path, salt: bytes) -> StudyInput:
-    """Stand for whatever is in a folder that cannot be read, so that it is not forgotten."""
-    refusal = (
-        "a folder cannot be read, and what is in it is not known. Check its permissions; `trivox "
-        "status OUT --sources` tells which it is."
-    )
-    return StudyInput(hashed_name(salt, str(folder.absolute()), kind="folder"), (folder,), refusal)
+def _in_bids(path: Path, bids: BidsChoice, data: DataRoot) -> list[StudyInput]:
+    """Return the studies of a BIDS data set."""
+    studies = find_bids_studies(path, bids)
+    return [refuse_links(study, path) for study in studies] if data.no_links else studies
 
 
 def _unreadable_descriptions(folder: Path) -> list[StudyInput]:
@@ -186,8 +196,50 @@ def _unreadable_descriptions(folder: Path) -> list[StudyInput]:
     return found
 
 
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _in_dicom(
+    kinds: Kinds, closed: Sequence[Path], num_channels: int | None, dicom: DicomOptions
+) -> list[StudyInput]:
+    """Return the studies in DICOM files; one that links may belong to is not known whole."""
+    beside: dict[Path, list[Path]] = {}
+    for path in kinds.volumes:
+        beside.setdefault(path.absolute().parent, []).append(path)
+    studies = dicom_studies(kinds.dicom, num_channels, dicom, beside)
+    folders = {path.absolute().parent for path in closed}
+    refusal = f"links beside its files lead out of the input folder. {REMEDY}"
+    return [
+        replace(study, refusal=refusal)
+        if any(file.absolute().parent in folders for file in study.files())
+        else study
+        for study in studies
+    ]
+
+
+def _without_links(study: StudyInput, gathered: Gathered) -> StudyInput:
+    root = gathered.roots.get(study.first_file.absolute())
+    return study if root is None else refuse_links(study, root)
+
+
+def _is_told_by_name(path: Path) -> bool:
+    return is_volume(path) or has_unread_name(path) or is_no_image(path)
+
+
+def _files_of(studies: Iterable[StudyInput]) -> Iterator[Path]:
+    return (path for study in studies for path in study.files())
+
+
+def _identity(study: StudyInput) -> tuple[Source, ...]:
+    return tuple(s.absolute() if isinstance(s, Path) else s for s in study.sources)
+
+
+def _refuse_name(study: StudyInput) -> StudyInput:
+    """Refuse a name that tables and outputs cannot hold, and spell it so that they can."""
+    if spelled(study.case) != study.case:
+        refusal = "the file name holds characters that cannot be printed. Rename the file."
+        return replace(study, case=spelled(study.case), refusal=refusal)
+    longest = max(len(os.fsencode(path.name)) for path in Outputs.of(Path(), study).always())
+    if study.refusal is None and longest > NAME_BYTES:
+        return replace(study, refusal=". ".join(too_long(longest)))
+    return study
 
 
 def _group(files: Iterable[Path], num_channels: int | None) -> list[StudyInput]:
@@ -222,14 +274,23 @@ def _join_channels(stem: str, paths: Sequence[Path], num_channels: int | None) -
     return StudyInput(stem, tuple(paths), refusal)
 
 
-def _check_not_overwritten(studies: Iterable[StudyInput], out: Path) -> None:
-    folder = out.resolve()
-    written = {path for study in studies for path in Outputs.of(folder, study).all()}
+def _refuse_overwriting(studies: Sequence[StudyInput], out: Path) -> Iterator[StudyInput]:
+    """Yield studies; refuse an input that lies where a mask is to be written, and whose that is."""
+    folder = Path(os.path.realpath(out))
+    inputs = {os.path.realpath(path) for study in studies for path in study.files()}
+    written = {
+        str(path): study.case for study in studies for path in Outputs.of(folder, study).all()
+    }
+    clashes = inputs & set(written)
+    # Of what Trivox wrote there, the study goes on; a person's file must not make way for it.
+    kept = {written[path] for path in clashes if not _was_written(Path(path))}
     for study in studies:
-        for path in study.sources:
-            if isinstance(path, Path) and path.resolve() in written:
-                raise ConfigError(
-                    path,
-                    "this input has the name of an output and would be overwritten",
-                    "Choose another folder with --out.",
-                )
+        lies_there = any(os.path.realpath(path) in clashes for path in study.files())
+        if study.refusal is None and (lies_there or study.case in kept):
+            yield replace(study, refusal=_OVERWRITTEN if lies_there else _OVERWRITES)
+        else:
+            yield study
+
+
+def _was_written(path: Path) -> bool:
+    return is_ours(path) or is_changed(path)

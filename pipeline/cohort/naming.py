@@ -15,8 +15,9 @@ import os
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from pipeline.cohort.study_input import StudyInput
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 SALT_BYTES, CHECK_BYTES = 32, 4
 
 _NAME_DIGITS, _FOLDER_DIGITS = 10, 8
+_LONG_READ = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
 _COLUMNS = ("case", "SeriesInstanceUID", "StudyInstanceUID", "folder")
 
 
@@ -53,18 +56,23 @@ def _digest(salt: bytes, *identity: str) -> str:
 def with_unique_names(studies: Iterable[StudyInput], salt: bytes) -> list[StudyInput]:
     """Return studies with names that differ, also where letter case does not count.
 
+    Files of one name in a folder get their suffix, those of several folders a hash of the folder,
+    and what is still the same a hash of the path.
+
     Args:
         studies: Each a different input.
         salt: From `load_salt`; what is put after a name to tell it from others depends on it.
-
-    Raises:
-        ConfigError: If two cannot be told apart.
     """
     listed = list(studies)
     homes = [(study.first_file.absolute().parent, study.case.casefold()) for study in listed]
     num_at_home = Counter(homes)
+    num_long_read = Counter(
+        home for study, home in zip(listed, homes, strict=True) if _is_long_read(study)
+    )
     named = [
-        study if num_at_home[home] == 1 else replace(study, case=_name_with_suffix(study))
+        study
+        if num_at_home[home] == 1 or (_is_long_read(study) and num_long_read[home] == 1)
+        else replace(study, case=_name_with_suffix(study))
         for study, home in zip(listed, homes, strict=True)
     ]
     counts = Counter(study.case.casefold() for study in named)
@@ -79,18 +87,52 @@ def with_unique_names(studies: Iterable[StudyInput], salt: bytes) -> list[StudyI
             "status OUT --sources` tells which is which; a CSV (columns case,image) names them.",
             len(clashing),
         )
-    _check_unique(named)
+    return _told_apart(named, salt)
+
+
+def _is_long_read(study: StudyInput) -> bool:
+    """Tell whether a study is of a kind that was read before others were: its name stays."""
+    return study.first_file.name.lower().endswith(_LONG_READ)
+
+
+def _told_apart(studies: Sequence[StudyInput], salt: bytes) -> list[StudyInput]:
+    """Put a hash of the exact path after names that are still the same, until none is."""
+    counts = Counter(study.case.casefold() for study in studies)
+    taken = {case for case, number in counts.items() if number == 1}
+    named = list(studies)
+    same = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
+    for index in sorted(same, key=lambda i: [str(path.absolute()) for path in named[i].files()]):
+        named[index] = _name_by_path(named[index], taken, salt)
+        taken.add(named[index].case.casefold())
     return named
 
 
-def _check_unique(studies: Iterable[StudyInput]) -> None:
-    seen: set[str] = set()
-    for study in studies:
-        if study.case.casefold() in seen:
-            found = f"another input would be called {study.case} as well"
-            remedy = "Name the studies in a CSV (columns case,image)."
-            raise ConfigError(study.first_file.name, found, remedy)
-        seen.add(study.case.casefold())
+def _name_by_path(study: StudyInput, taken: Collection[str], salt: bytes) -> StudyInput:
+    """Return a study under a name that no other has: there are more hashes than studies."""
+    paths = [str(path.absolute()) for path in study.files()]
+    cases = (
+        f"{study.case}_{_digest(salt, *paths, str(number))[:_FOLDER_DIGITS]}" for number in count()
+    )
+    return replace(study, case=next(case for case in cases if case.casefold() not in taken))
+
+
+def name_around(
+    studies: Iterable[StudyInput], named: Iterable[StudyInput], salt: bytes
+) -> list[StudyInput]:
+    """Return studies that are refused under names that none of those named already has.
+
+    Args:
+        studies: To be named.
+        named: Whose names stay.
+        salt: From `load_salt`.
+    """
+    taken = {study.case.casefold() for study in named}
+    found = []
+    for study in sorted(studies, key=lambda one: [str(path.absolute()) for path in one.files()]):
+        is_free = study.case.casefold() not in taken
+        found.append(study if is_free else _name_by_path(study, taken, salt))
+        taken.add(found[-1].case.casefold())
+    return found
 
 
 def _name_with_suffix(study: StudyInput) -> str:

@@ -2,14 +2,26 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.study_input import StudyInput
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StudyError
 from pipeline.ownership import is_changed, is_ours, remove, set_aside
 from pipeline.report import FileRecord, OutputKind, Provenance, read_provenance
+
+NAME_BYTES = 255
+"""That a file's name may have on common file systems."""
+
+
+def too_long(num_bytes: int) -> tuple[str, str]:
+    """Say that the name of an output would have too many bytes, and what to do."""
+    found = (
+        f"the name of an output would have {num_bytes} bytes, and no more than {NAME_BYTES} can be"
+    )
+    return found, "Rename the file, or name the study in a CSV (columns case,image)."
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,20 @@ class Outputs:
         sidecars = () if self.bids is None else (self.probability_sidecar,)
         dicom = self.dicom_segmentation, self.dicom_report
         return self.provenance, self.mask, self.probabilities, self.picture, *dicom, *sidecars
+
+    def always(self) -> tuple[Path, ...]:
+        """The files that each finished study has."""
+        return self.provenance, self.mask
+
+    def check_names(self, paths: Iterable[Path]) -> None:
+        """Refuse a study before any work if a file system could not hold the names of its outputs.
+
+        Raises:
+            StudyError: If one is too long.
+        """
+        longest = max(len(os.fsencode(path.name)) for path in (*self.always(), *paths))
+        if longest > NAME_BYTES:
+            raise StudyError(self.case, *too_long(longest))
 
     def _path(self, ending: str, bids_ending: str) -> Path:
         if self.bids is None:

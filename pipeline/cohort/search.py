@@ -1,11 +1,20 @@
 """Find the files in a folder and all below it, and say what could not be looked into."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.journal import ARCHIVE_LOCK, JOURNAL
+from pipeline.private import PRIVATE
 from pipeline.study import VOLUME_SUFFIXES
+
+_OF_A_RUN = (JOURNAL, ARCHIVE_LOCK, f"{PRIVATE}/salt")
+"""What a run of `segment` or `pacs` leaves in the folder that it writes to."""
+
+_NOT_THERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -16,25 +25,38 @@ class Search:
         files: In the order of their paths. Links to volumes that are gone are among them, so that
             reading says so.
         unreadable: Folders that cannot be looked into: studies may be in them.
+        links: Links among the files, and to folders, that lead out of the folder.
+        gone: Links of other names whose files are not there.
+        special: Pipes, sockets and devices.
+        num_passed: Number of volumes in output folders of earlier runs, which are not searched.
     """
 
     files: Sequence[Path]
     unreadable: Sequence[Path]
+    links: Sequence[Path] = ()
+    gone: Sequence[Path] = ()
+    special: Sequence[Path] = ()
+    num_passed: int = 0
 
 
-def search_folder(folder: Path, skipped: Path | None = None) -> Search:
-    """Search a folder and all below it, without hidden files and folders.
+def search_folder(folder: Path, skipped: Path | None = None, *, follow: bool = True) -> Search:
+    """Search a folder and all below it, without hidden files and folders and earlier outputs.
 
     Links to folders elsewhere are followed, as cohorts are often made of such links; each folder is
-    searched once, whatever links lead to it.
+    searched once, whatever links lead to it. A folder below that a run of `segment` or `pacs` wrote
+    to holds masks, and is passed over.
 
     Args:
         folder: Where to begin.
         skipped: A folder to leave out, with all below it.
+        follow: Whether to look into folders that links lead out to.
     """
-    walk = _Walk(Path(os.path.realpath(folder)), skipped and Path(os.path.realpath(skipped)))
+    walk = _Walk(
+        Path(os.path.realpath(folder)), skipped and Path(os.path.realpath(skipped)), follow
+    )
     files = sorted(walk.files(folder))
-    return Search(files, sorted(walk.unreadable))
+    links, gone, special = map(sorted, (walk.links, walk.gone, walk.special))
+    return Search(files, sorted(walk.unreadable), links, gone, special, walk.num_passed)
 
 
 def is_volume(path: Path) -> bool:
@@ -42,12 +64,22 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
+def leads_out(path: Path, root: Path) -> bool:
+    """Tell whether a file lies elsewhere than below a folder, whose links are resolved."""
+    return not Path(os.path.realpath(path)).is_relative_to(root)
+
+
 @dataclass
 class _Walk:
     root: Path
     skipped: Path | None
+    follow: bool
     unreadable: list[Path] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)
+    links: list[Path] = field(default_factory=list)
+    gone: list[Path] = field(default_factory=list)
+    special: list[Path] = field(default_factory=list)
+    num_passed: int = 0
 
     def files(self, folder: Path) -> Iterator[Path]:
         if self._is_skipped(self.root):
@@ -58,10 +90,31 @@ class _Walk:
             below[:] = sorted(name for name in below if self._is_to_search(here / name))
             paths = [here / name for name in names if not name.startswith(".")]
             try:
-                yield from [path for path in paths if path.is_file() or _is_gone(path)]
+                yield from [path for path in paths if self._is_file(path)]
             except PermissionError:
                 # It can be listed, but not entered.
                 self.unreadable.append(here)
+
+    def _is_file(self, path: Path) -> bool:
+        """Tell whether a name is to be looked at; note a link that leads out, or nowhere.
+
+        Raises:
+            PermissionError: If not even the name can be looked at.
+        """
+        is_link = stat.S_ISLNK(path.lstat().st_mode)
+        if is_link and leads_out(path, self.root):
+            self.links.append(path)
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            # Of a volume, reading says what is wrong.
+            if is_volume(path) or not is_link or error.errno not in _NOT_THERE:
+                return True
+            self.gone.append(path)
+            return False
+        if not stat.S_ISREG(mode):
+            self.special.append(path)
+        return stat.S_ISREG(mode)
 
     def _is_skipped(self, real: Path) -> bool:
         return self.skipped is not None and real.is_relative_to(self.skipped)
@@ -77,7 +130,16 @@ class _Walk:
             return False
         is_new = real not in self.seen
         self.seen.add(real)
-        return is_new
+        if not is_new:
+            return False
+        if folder.is_symlink() and not real.is_relative_to(self.root):
+            self.links.append(folder)
+            if not self.follow:
+                return False
+        if _is_output(real):
+            self.num_passed += _count_volumes(real)
+            return False
+        return True
 
     def _is_found_anyway(self, real: Path) -> bool:
         if not real.is_relative_to(self.root):
@@ -88,5 +150,13 @@ class _Walk:
         self.unreadable.append(Path(error.filename))
 
 
-def _is_gone(path: Path) -> bool:
-    return is_volume(path) and path.is_symlink() and not path.exists()
+def _is_output(folder: Path) -> bool:
+    return any(os.path.lexists(folder / trace) for trace in _OF_A_RUN)
+
+
+def _count_volumes(folder: Path) -> int:
+    return sum(
+        is_volume(Path(name)) and not name.startswith(".")
+        for _, _, names in os.walk(folder)
+        for name in names
+    )

@@ -16,10 +16,15 @@ from pipeline.study import Stamp, source_files, stamp
 
 
 def stamp_input(study: StudyInput) -> Stamp | None:
-    """Return the stamp of a study's files, or None if one of them is not there."""
+    """Return the stamp of a study's files, or None if one of them is not there.
+
+    Whatever else is wrong with them is for reading them to say.
+    """
+    if study.refusal is not None:
+        return stamp(study.files())
     try:
         return stamp([file for source in study.sources for file in source_files(source)])
-    except StudyError:
+    except (StudyError, OSError, ValueError):
         return None
 
 

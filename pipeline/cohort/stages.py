@@ -128,6 +128,7 @@ def _load_once(study: StudyInput, job: Job) -> Loaded | Row:
     stamp = stamp_input(study)
     start = time.perf_counter()
     outputs = Outputs.of(job.out, study)
+    outputs.check_names(job.options.wanted(study, job.out).values())
     recipe = make_recipe(study, job.model, job.options.dicom)
     job.alive()
     previous = outputs.read_previous()

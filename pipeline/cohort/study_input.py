@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cohort.bids_name import BidsName
+from pipeline.errors import StudyError
 from pipeline.study import DicomSeries, Source, case_name
 
 _LONGEST_FOREIGN = 400
@@ -114,3 +115,12 @@ def one_line(text: str) -> str:
     if len(line) <= _LONGEST_FOREIGN or line.endswith("."):
         return line
     return f"{line[: _LONGEST_FOREIGN - _LONGEST_END]}... {line[-_LONGEST_END:]}"
+
+
+def unreadable(name: str, error: Exception) -> StudyError:
+    """Return what to say of a study, or of one of its files, that the system cannot read."""
+    found = error.strerror if isinstance(error, OSError) else None
+    text = one_line(found or str(error) or type(error).__name__)
+    return StudyError(
+        name, f"cannot be read ({text})", "Check its files, their names and the disk."
+    )

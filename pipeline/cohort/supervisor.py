@@ -227,7 +227,9 @@ class Supervisor:
         if row.status == "corrected":
             made_of_it = [path for kind, path in wanted.items() if kind.startswith("dicom")]
             return sign(self._method, row, inputs, stamp([outputs.mask, *made_of_it]))
-        return sign(self._gate, row, inputs, stamp([outputs.mask]) or [])
+        # The same files may be refused for another reason, or for none, by other words.
+        method = f"{self._gate}{study.refusal or ''}"
+        return sign(method, row, inputs, stamp([outputs.mask]) or [])
 
     def _write_tables(self) -> None:
         entries = [entry for entry in self._journal.entries() if entry.name not in self._gone]

@@ -182,17 +182,24 @@ def test_an_image_that_was_not_fetched_is_a_study_still(dataset):
     assert set(found(root, ONE)) == {"sub-01_T1w"}
 
 
-def test_odd_names_are_left_out_with_a_count(dataset, caplog):
-    root = dataset("sub-01/anat/sub-01_T1w", "sub-01/anat/Mustermann_T1w")
-    assert set(found(root, T1)) == {"sub-01_T1w"}
-    assert "1 files in the BIDS data set are not named as BIDS says" in caplog.text
-    assert "Mustermann" not in caplog.text
+def test_images_that_were_not_asked_for_are_counted(dataset, caplog):
+    caplog.set_level("INFO")
+    find_bids_studies(dataset("sub-01/anat/sub-01_T1w", "sub-01/anat/sub-01_T2w"), T1)
+    assert "images of the BIDS data set that were not asked for: T2w (1)" in caplog.text
 
 
 def test_two_data_sets_with_one_name_have_no_place_together(dataset, tmp_path):
     roots = [dataset("sub-01/anat/sub-01_T1w", at=name) for name in ("x", "y")]
-    with pytest.raises(ConfigError, match=r"sub-01_T1w: 2 images of this name in BIDS data sets"):
-        find_studies(roots, num_channels=1, out=tmp_path / "out", bids=T1)
+    dataset("sub-02/anat/sub-02_T1w", at="y")
+    first, second, other = sorted(
+        find_studies(roots, num_channels=1, out=tmp_path / "out", bids=T1),
+        key=lambda study: study.refusal is None,
+    )
+    for study in (first, second):
+        assert study.refusal.startswith("2 images of this name in BIDS data sets. ")
+        assert study.bids is None
+    assert first.case != second.case
+    assert (other.case, other.refusal) == ("sub-02_T1w", None)
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,15 @@ def test_a_study_whose_name_hides_its_files_is_told_with_their_place(tmp_path):
     assert cases[0] == "other"
     assert str(tmp_path / "one" / "scan.nii.gz") in "".join(cases[1:])
     assert str(tmp_path / "two" / "scan.nii.gz") in "".join(cases[1:])
+
+
+def test_trouble_of_the_system_with_one_study_is_its_finding(tmp_path, voxels):
+    """A header that names a file of 5000 letters stopped the check of all others."""
+    write(tmp_path / "good.nii", voxels)
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = "
+    (tmp_path / "evil.mhd").write_text(f"{header}{'y' * 5000}\n")
+    findings, num_studies = check_inputs([tmp_path])
+    assert num_studies == 2
+    (finding,) = findings
+    assert (finding.case, finding.severity) == ("evil", "error")
+    assert len(str(finding)) < 600

@@ -152,11 +152,79 @@ def test_names_do_not_depend_on_the_order_of_inputs(tmp_path):
 
 
 def test_an_input_is_never_overwritten(tmp_path):
+    touch(tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz", tmp_path / "b.nii.gz")
+    inputs = [tmp_path / name for name in ("a.nii.gz", "a_seg.nii.gz", "b.nii.gz")]
+    studies = found(inputs, out=tmp_path)
+    assert "would be overwritten" in studies["a_seg"].refusal
+    assert "name of another input" in studies["a"].refusal
+    assert studies["b"].refusal is None
+    assert {study.refusal for study in found(inputs, out=tmp_path / "out").values()} == {None}
+
+
+def test_a_mask_of_an_earlier_run_among_the_inputs_stops_no_study(tmp_path):
+    """As `scans/*.nii.gz` names it, the second time."""
     touch(tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz")
-    inputs = [tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz"]
-    with pytest.raises(ConfigError, match=r"a_seg\.nii\.gz: .* would be overwritten"):
-        found(inputs, out=tmp_path)
-    assert set(found(inputs, out=tmp_path / "out")) == {"a", "a_seg"}
+    record = tmp_path / ".trivox" / "written" / "a_seg.nii.gz.sha256"
+    record.parent.mkdir(parents=True)
+    record.write_text(hashlib.sha256(b"x").hexdigest())
+    studies = found([tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz"], out=tmp_path)
+    assert studies["a"].refusal is None
+    assert "would be overwritten" in studies["a_seg"].refusal
+
+
+def test_names_in_one_folder_that_differ_by_letter_case_only_are_told_apart(tmp_path):
+    touch(*(tmp_path / name for name in ("scan.nii.gz", "Scan.nii.gz", "c.nii.gz")))
+    names = set(found([tmp_path]))
+    assert "c" in names
+    assert len({name.casefold() for name in names}) == 3
+    assert names == set(found(sorted(tmp_path.iterdir(), reverse=True)))
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".mgz", ".gipl", ".nii.bz2"])
+def test_what_is_read_by_now_takes_no_name_from_what_was_read_before(tmp_path, suffix):
+    touch(tmp_path / "scan.nii.gz", tmp_path / f"scan{suffix}")
+    names = set(found([tmp_path]))
+    assert "scan" in names
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize(("length", "is_refused"), [(244, False), (245, True), (248, True)])
+def test_a_name_that_no_output_can_have_is_refused(tmp_path, length, is_refused):
+    """`_seg.nii.gz` has 11 bytes, and a file system takes 255."""
+    touch(tmp_path / ("x" * length + ".nii"))
+    (study,) = found([tmp_path]).values()
+    assert (study.refusal is not None) == is_refused
+    assert not is_refused or f"{length + 11} bytes" in study.refusal
+
+
+def test_a_name_with_letters_of_several_bytes_is_refused_by_its_bytes(tmp_path):
+    touch(tmp_path / ("\u00e9" * 123 + ".nii"))
+    (study,) = found([tmp_path]).values()
+    assert "257 bytes" in study.refusal
+
+
+def test_a_path_that_cannot_be_is_told_in_one_short_line(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        found([tmp_path / ("y" * 5000)])
+    assert "File name too long" in str(caught.value)
+    assert len(str(caught.value)) < 400
+    (tmp_path / "a.nii").symlink_to("a.nii")
+    with pytest.raises(ConfigError, match="it is a link to nothing"):
+        found([tmp_path / "a.nii"])
+
+
+def test_a_link_that_leads_round_is_a_study_of_its_own(tmp_path):
+    touch(tmp_path / "b.nii")
+    (tmp_path / "a.nii").symlink_to("a.nii")
+    assert set(found([tmp_path])) == {"a", "b"}
+
+
+def test_all_that_looks_like_an_image_is_a_study_or_a_refusal(tmp_path):
+    touch(*(tmp_path / name for name in ("a.nii", "b.gipl", "c.nii.bz2", "d.zip", "notes.txt")))
+    os.mkfifo(tmp_path / "e.nii.gz")
+    studies = found([tmp_path])
+    assert set(studies) == {"a", "b.gipl", "c.nii.bz2", "d.zip", "e.nii.gz"}
+    assert [case for case, study in studies.items() if study.refusal is None] == ["a"]
 
 
 def test_a_dicom_series_is_one_study_named_by_a_hash(tmp_path):
@@ -191,10 +259,14 @@ def test_a_folder_of_dicom_without_an_image_is_named(tmp_path):
         found([tmp_path])
 
 
-def test_dicom_beside_its_conversion_is_left_out(tmp_path):
+def test_dicom_beside_a_volume_counts(tmp_path):
     save_series(make_series(voxels()), tmp_path)
-    touch(tmp_path / "converted.nii.gz")
-    assert set(found([tmp_path])) == {"converted"}
+    touch(tmp_path / "other.nii.gz")
+    studies = found([tmp_path])
+    assert studies.pop("other").refusal is None
+    ((case, series),) = studies.items()
+    assert case.startswith("dicom_")
+    assert len(series.files()) == 5
 
 
 def test_a_manifest_may_name_dicom_folders(tmp_path):

@@ -83,3 +83,52 @@ def test_a_skipped_folder_is_not_searched_also_behind_a_link(tmp_path):
     (tmp_path / "in" / "masks").symlink_to(tmp_path / "out")
     assert names(tmp_path / "in", skipped=tmp_path / "out") == ["a.nii"]
     assert names(tmp_path / "out", skipped=tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("trace", ["journal.sqlite", "salt", "archive.lock"])
+def test_output_folders_of_other_runs_are_passed_over_with_a_count(tmp_path, trace):
+    touch(tmp_path / "a.nii", tmp_path / "old" / "a_seg.nii.gz", tmp_path / "old" / "b" / "c.nrrd")
+    touch(tmp_path / "old" / "cohort.csv", tmp_path / "old" / ".trivox" / trace)
+    search = search_folder(tmp_path)
+    assert [path.name for path in search.files] == ["a.nii"]
+    assert search.num_passed == 2
+    assert names(tmp_path / "old") == ["a_seg.nii.gz", "b/c.nrrd", "cohort.csv"]
+
+
+def test_a_folder_that_trivox_wrote_other_things_to_is_searched(tmp_path):
+    """Phantoms, and plans beside the data, leave records, too."""
+    touch(tmp_path / "data" / "a.nii", tmp_path / "data" / ".trivox" / "written" / "p.yaml.sha256")
+    assert names(tmp_path) == ["data/a.nii"]
+
+
+def test_links_that_lead_out_are_noted_and_not_entered_if_not_wanted(tmp_path):
+    touch(tmp_path / "else" / "x.nii", tmp_path / "in" / "here.nii")
+    folder = tmp_path / "in"
+    (folder / "a.nii").symlink_to(tmp_path / "else" / "x.nii")
+    (folder / "inside.nii").symlink_to("here.nii")
+    (folder / "folder").symlink_to(tmp_path / "else")
+    followed, closed = search_folder(folder), search_folder(folder, follow=False)
+    assert followed.links == closed.links == [folder / "a.nii", folder / "folder"]
+    assert folder / "folder" / "x.nii" in followed.files
+    assert folder / "folder" / "x.nii" not in closed.files
+
+
+def test_pipes_are_told_apart_from_files(tmp_path):
+    os.mkfifo(tmp_path / "a.nii.gz")
+    search = search_folder(tmp_path)
+    assert (search.files, search.special) == ([], [tmp_path / "a.nii.gz"])
+
+
+def test_one_link_into_a_closed_folder_hides_no_other_file(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii", tmp_path / "b.nii")
+    (tmp_path / "c.nii").symlink_to("elsewhere")
+    looked_at = Path.stat
+
+    def stat(path, **options):
+        if path.name == "c.nii" and options.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked_at(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert names(tmp_path) == ["a.nii", "b.nii", "c.nii"]
+    assert search_folder(tmp_path).unreadable == []

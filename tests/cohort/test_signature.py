@@ -55,3 +55,20 @@ def test_method_row_input_and_output_all_count(study):
         sign("m", ROW, inputs, inputs),
     }
     assert len(signatures) == 5
+
+
+def test_files_that_the_system_refuses_have_no_stamp(tmp_path):
+    """A header that names a file of 5000 letters stopped the whole run."""
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = "
+    for number, name in enumerate(("y" * 5000, "loop", "\0")):
+        (tmp_path / f"{number}.mhd").write_text(f"{header}{name}\n")
+    (tmp_path / "loop").symlink_to("loop")
+    for number in range(3):
+        assert stamp_input(StudyInput("a", (tmp_path / f"{number}.mhd",))) is None
+    assert stamp([tmp_path / "a\0b"]) is None
+
+
+def test_a_refused_study_is_stamped_without_reading_it(tmp_path):
+    """Its folder may be a link that is not to be followed."""
+    refused = StudyInput("a", (tmp_path,), "refused.")
+    assert stamp_input(refused) == stamp([tmp_path])

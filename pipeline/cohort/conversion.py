@@ -1,0 +1,90 @@
+"""Tell a DICOM series from which a volume beside it was made: one image must not count as two.
+
+Axes: I, J, K = voxel axes of the series; N = volumes in one file.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StudyError
+from pipeline.study import DicomSeries, ImageFile, open_volume
+from pipeline.volume import Grid
+
+logger = logging.getLogger(__name__)
+
+MAX_VOXELS = 2**29
+"""Of a volume that is read to be compared."""
+
+SAME_SHARE = 0.99
+"""Of the voxels of a slice that must be equal: conversions round, and fill what is outside."""
+
+ROUNDING = 1e-3
+
+
+def is_source(series: DicomSeries, volume: Path) -> bool:
+    """Tell whether a volume holds what a series holds: the same grid, and the same middle slice.
+
+    A label map that was drawn on the series has its grid, and other voxels. What cannot be read, or
+    has a slice of one value, is taken for another image.
+    """
+    if series.grid is None:
+        return False
+    try:
+        return _is_same(series, series.grid, open_volume(volume))
+    except (StudyError, OSError, ValueError, MemoryError) as error:
+        logger.debug("not compared with the series beside it: %s", error)
+        return False
+
+
+def split_sources(
+    series: Sequence[DicomSeries], beside: Mapping[Path, Sequence[Path]]
+) -> tuple[list[DicomSeries], list[DicomSeries]]:
+    """Return the series that are images of their own, and those that volumes were made from.
+
+    Args:
+        series: Of one or more DICOM studies.
+        beside: The volumes in each folder.
+    """
+    made = [one for one in series if any(is_source(one, path) for path in _volumes(one, beside))]
+    return [one for one in series if one not in made], made
+
+
+def _volumes(series: DicomSeries, beside: Mapping[Path, Sequence[Path]]) -> list[Path]:
+    folders = {path.absolute().parent for path in series.files}
+    return [path for folder in sorted(folders) for path in beside.get(folder, ())]
+
+
+def _is_same(series: DicomSeries, grid: Grid, file: ImageFile) -> bool:
+    if file.num_volumes != 1 or file.grid.num_voxels > MAX_VOXELS:
+        return False
+    alignment = file.grid.aligned_to(grid)
+    if alignment is None or not alignment.is_same:
+        return False
+    middle = grid.shape[2] // 2
+    first_IJ = _slice_of(series, grid, middle)
+    second_IJ = alignment.view(file.load())[:, :, middle, 0]
+    is_image = (first_IJ > first_IJ.min()) & (second_IJ > second_IJ.min())
+    if not is_image.any():
+        return False
+    same = np.isclose(first_IJ[is_image], second_IJ[is_image], rtol=ROUNDING, atol=ROUNDING)
+    return bool(same.mean() >= SAME_SHARE)
+
+
+def _slice_of(series: DicomSeries, grid: Grid, index: int) -> npt.NDArray[np.float32]:
+    file, frame = series.frames[index]
+    affine = grid.affine.copy()
+    affine[:3, 3] += index * affine[:3, 2]
+    columns, rows, _ = grid.shape
+    one = replace(
+        series,
+        files=(series.files[file],),
+        frames=((0, frame),),
+        grid=Grid((columns, rows, 1), affine),
+    )
+    voxels_IJKN: npt.NDArray[np.float32] = open_volume(one).load()
+    return voxels_IJKN[:, :, 0, 0]
