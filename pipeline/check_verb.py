@@ -34,7 +34,7 @@ def check(options: argparse.Namespace) -> int:
         findings, num_cases = check_inputs(
             inputs,
             description,
-            data=DataRoot(options.root, options.allow_outside),
+            data=DataRoot(options.root, options.allow_outside, options.no_links),
             bids=BidsChoice.of(options.bids_suffix, names),
             study=reading.study,
             rule=SeriesRule.parse(options.series),
@@ -57,9 +57,10 @@ def check(options: argparse.Namespace) -> int:
 
 def _reading(options: argparse.Namespace, where: str) -> "ReadingConfig":
     """Return the settings by which training cases are read."""
-    from pipeline.config import build_config
+    from pipeline.config import build_config, check_sections
     from pipeline.manifest import ReadingConfig
 
+    check_sections(options.overrides, tuple(ReadingConfig.model_fields))
     data: dict[str, object] = {} if options.root is None else {"root": options.root}
     if options.allow_outside:
         data["allow_outside"] = True

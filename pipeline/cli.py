@@ -9,20 +9,15 @@ study is looked at; 130 stopped by Ctrl-C, SIGTERM or SIGHUP, to be resumed.
 import errno
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from pipeline.disk import explain
 from pipeline.errors import PipelineError
 from pipeline.spelling import LogFormatter, show_traceback, spelled
-
-OVERRIDE = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
-"""The parts after the first may be names of a data set's channels."""
 
 SOME_FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -41,14 +36,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if arguments is None:
             _prepare()
-        from pipeline.parsers import build_parser
+        from pipeline.parsers import parse
 
-        words = sys.argv[1:] if arguments is None else list(arguments)
-        # Settings may stand anywhere among the other words, which argparse alone does not allow.
-        overrides = [word for word in words if OVERRIDE.match(word) and not _is_there(word)]
-        verb = next((word for word in words if word not in overrides), "")
-        options = build_parser().parse_args([word for word in words if word not in overrides])
-        options.overrides = overrides
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        verb = options.verb_name
         set_up_logging(verbose=options.verbose)
         return int(options.verb(options))
     except PipelineError as error:
@@ -101,13 +92,6 @@ def set_up_logging(*, verbose: bool) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
-
-
-def _is_there(word: str) -> bool:
-    try:
-        return Path(word).exists()
-    except OSError:  # A long list of settings is longer than the name of a file may be.
-        return False
 
 
 @contextmanager

@@ -70,13 +70,27 @@ def override_settings(settings: Config, overrides: Sequence[str], allowed: Seque
     Raises:
         ConfigError: As for `load_config`, or if a key may not be changed.
     """
+    check_sections(overrides, allowed)
+    tree = settings.model_dump(mode="json")
+    return build_config(type(settings), tree, overrides, where="settings")
+
+
+def check_sections(overrides: Sequence[str], allowed: Sequence[str]) -> None:
+    """Make sure that words set what may be set.
+
+    Args:
+        overrides: Words such as `study.non_finite=repair`.
+        allowed: First parts of the keys that may be changed.
+
+    Raises:
+        ConfigError: If one of them sets anything else, or is a file's name.
+    """
     for word in overrides:
         first = word.partition("=")[0].partition(".")[0]
         if first not in allowed:
             found = "this setting cannot be changed here"
-            raise ConfigError(word, found, f"Those of {', '.join(allowed)} can.")
-    tree = settings.model_dump(mode="json")
-    return build_config(type(settings), tree, overrides, where="settings")
+            remedy = f"Those of {', '.join(allowed)} can. A file of this name is ./{word}."
+            raise ConfigError(word, found, remedy)
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: object, word: str) -> None:

@@ -1,10 +1,13 @@
 """What words each verb of the command line takes: `trivox train`, `segment`, `evaluate`, ...
 
-Settings (`key=value`) are taken out before; see `pipeline.cli`.
+Settings (`key=value`) may stand anywhere among the other words of a verb. What a word is, follows
+from the words, never from what lies on the disk.
 """
 
 import argparse
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline import __version__, check_verb, verbs
 from pipeline.archive_verb import add_pacs
@@ -31,6 +34,58 @@ def _new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPa
     return _Parser(prog=prog, description=description, epilog=epilog)
 
 
+SETTING = re.compile(r"^[a-z_]+(\.[\w -]+)*=")
+"""A setting; the parts after the first may be names of a data set's channels."""
+
+
+class VerbParser(_Parser):
+    """The parser of a verb: it takes the settings out from among the other words.
+
+    A word behind an option that takes a value is that value, whatever it looks like; one behind
+    `--` is no setting either.
+    """
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse words; the settings become `overrides`."""
+        words, settings = self._without_settings(args)
+        found: tuple[Any, list[str]] = super().parse_known_args(words, namespace)
+        found[0].overrides = settings
+        return found
+
+    def _without_settings(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        others: list[str] = []
+        settings: list[str] = []
+        is_value = False
+        for index, word in enumerate(words):
+            if word == "--" and not is_value:
+                others += words[index:]
+                break
+            is_setting = not is_value and SETTING.match(word) is not None
+            (settings if is_setting else others).append(word)
+            is_value = not is_value and self._takes_value(word)
+        return others, settings
+
+    def _takes_value(self, word: str) -> bool:
+        """Tell whether the next word is the value of an option, which may be abbreviated."""
+        options = self._option_string_actions
+        if word in options:
+            return options[word].nargs is None
+        if not word.startswith("--") or "=" in word:
+            return False
+        named = {id(action): action for text, action in options.items() if text.startswith(word)}
+        return len(named) == 1 and next(iter(named.values())).nargs is None
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of the command line; settings may stand before the verb, too."""
+    number = next((n for n, word in enumerate(words) if not SETTING.match(word)), 0)
+    return build_parser().parse_args(
+        [words[number], *words[:number], *words[number + 1 :]] if words else []
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = _new_parser(
@@ -41,7 +96,10 @@ def build_parser() -> argparse.ArgumentParser:
         "must be changed before any study is looked at; 130 stopped by Ctrl-C, SIGTERM or SIGHUP.",
     )
     parser.add_argument("--version", action="version", version=f"trivox {__version__}")
-    choices = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs_of = parser.add_subparsers(
+        title="verbs", required=True, metavar="VERB", dest="verb_name", parser_class=VerbParser
+    )
+    choices = cast("Choices", verbs_of)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--verbose", action="store_true", help="log details and tracebacks")
     _add_train(choices, common)
@@ -147,7 +205,7 @@ def _add_check(choices: Choices, common: argparse.ArgumentParser) -> None:
         "check",
         parents=[common],
         usage="trivox check MANIFEST|INPUT ... [--model DIR] [--root DIR] [--allow-outside] "
-        "[--bids-suffix SUFFIX] [--series RULE] [key=value ...] [--verbose]",
+        "[--no-links] [--bids-suffix SUFFIX] [--series RULE] [key=value ...] [--verbose]",
         help="verify a data set without training, or studies without segmenting them",
         description="Read every file of a data set, or of studies to segment, and list what is "
         "wrong, with the remedy. With a model, compare the studies with what it was trained on, as "

@@ -22,7 +22,7 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "segment",
         parents=[common],
         usage="trivox segment INPUT ... --model DIR --out DIR [--root DIR] [--allow-outside] "
-        "[--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
+        "[--no-links] [--bids-suffix SUFFIX] [--series RULE] [--probabilities] [--pictures] "
         "[--dicom-seg [KIND]] [--max-memory SIZE] [--device DEVICE] [--cluster ADDRESS|YAML] "
         "[--hung-after MINUTES] [--replace [CASE]] [key=value ...] [--verbose]",
         help="segment studies with a trained model",
@@ -53,7 +53,8 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         type=to_read,
         metavar="INPUT",
         help="NIfTI, NRRD or MHA files (channels as _0000, _0001), DICOM files, folders of them, "
-        "manifests, BIDS data sets (the masks form a BIDS derivative)",
+        "manifests, BIDS data sets (the masks form a BIDS derivative); a file with a = in its "
+        "name is named with its folder, as ./a=b.nii",
     )
     parser.add_argument(
         "--model", type=to_read, required=True, metavar="DIR", help="a run's model/"
@@ -91,6 +92,12 @@ def add_allow_outside(parser: argparse.ArgumentParser) -> None:
 def add_input_choices(parser: argparse.ArgumentParser) -> None:
     """Add what decides which studies are found in the inputs."""
     add_allow_outside(parser)
+    parser.add_argument(
+        "--no-links",
+        action="store_true",
+        help="refuse links that lead out of an input folder: to files, to folders, to the voxels "
+        "of a header; without this word they are followed and counted",
+    )
     parser.add_argument(
         "--bids-suffix",
         metavar="SUFFIX",
@@ -138,7 +145,7 @@ def segment(options: argparse.Namespace) -> int:
         options.inputs,
         num_channels=len(description.channels),
         out=options.out,
-        data=DataRoot(options.root, options.allow_outside),
+        data=DataRoot(options.root, options.allow_outside, options.no_links),
         bids=BidsChoice.of(options.bids_suffix, [c.name for c in description.channels]),
         dicom=dicom_options(options.series, description.channels[0].modality, options.out),
     )

@@ -49,13 +49,21 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(run_with, capsys):
     assert "run the same command again" in capsys.readouterr().err
 
 
-def test_settings_may_stand_anywhere_and_paths_are_no_settings(run_with, tmp_path, monkeypatch):
+def test_settings_may_stand_anywhere_whatever_lies_on_the_disk(run_with, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b").touch()
     seen = []
-    assert run_with(lambda options: seen.append(options) or 0, "x.y=1", "a=b", "--verbose") == 0
-    assert seen[0].overrides == ["x.y=1"]
+    words = ("x.y=1", "./a=b", "--verbose", "a=b")
+    assert run_with(lambda options: seen.append(options) or 0, *words) == 0
+    assert seen[0].overrides == ["x.y=1", "a=b"]
     assert seen[0].inputs == [Path("x"), tmp_path / "a=b"]
+
+
+def test_a_setting_that_is_none_may_be_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub=1.nii").touch()
+    assert cli.main(["check", "sub=1.nii", "x"]) == 2
+    assert "A file of this name is ./sub=1.nii." in capsys.readouterr().err
 
 
 def test_libraries_are_quiet_and_ours_is_heard(caplog):

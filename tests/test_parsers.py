@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from pipeline.parsers import build_parser
+from pipeline.parsers import build_parser, parse
 
 
 def test_help_does_not_import_what_is_heavy():
@@ -45,3 +45,37 @@ def test_words_are_shown_as_they_may_be(capsys):
     shown = capsys.readouterr().err
     assert r"\x1b[31mverb\u202e" in shown
     assert "\x1b" not in shown
+
+
+SEGMENT = ["segment", "scans", "--model", "m", "--out", "o"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["segment", "scans", "--model", "m", "--out", "a=b"], "out", "a=b"),
+        (["segment", "scans", "--out", "o", "--mod", "a.b=c"], "model", "a.b=c"),
+        ([*SEGMENT, "--device", "a=b"], "device", "a=b"),
+        ([*SEGMENT, "--out=a=b"], "out", "a=b"),
+        ([*SEGMENT, "--replace=a=b"], "replace", "a=b"),
+        (["slurm", *SEGMENT[1:], "--directive", "a=b"], "directive", "a=b"),
+    ],
+)
+def test_a_word_behind_an_option_is_its_value(words, name, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        if there:
+            (tmp_path / value).mkdir()
+        options = parse([*words, "study.max_voxels=9"])
+        found = getattr(options, name)
+        found = found[0] if isinstance(found, list) else found
+        assert str(found).removeprefix(f"{tmp_path}/") == value
+        assert options.overrides == ["study.max_voxels=9"]
+
+
+def test_settings_stand_before_the_verb_and_behind_flags():
+    words = ["a.b=1", *SEGMENT, "--pictures", "a.c=2", "--replace", "a.d=3"]
+    assert parse(words).overrides == ["a.b=1", "a.c=2", "a.d=3"]
+    options = parse(["segment", "--model", "m", "a.b=1", "--out", "o", "--", "a=b.nii"])
+    assert options.overrides == ["a.b=1"]
+    assert [str(path) for path in options.inputs] == ["a=b.nii"]

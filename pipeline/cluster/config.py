@@ -170,7 +170,7 @@ def read_cluster(word: str) -> ClusterConfig:
         ConfigError: If it is neither, or the file does not hold.
     """
     path = Path(word)
-    if not path.exists() and _ADDRESS.fullmatch(word):
+    if _ADDRESS.fullmatch(word):
         if word.startswith("tls://"):
             remedy = "Write `kind: address`, `address:` and `tls:` into a YAML file and name that."
             raise ConfigError(word, "files of keys are needed for TLS", remedy)

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cohort.bids import DESCRIPTION, BidsChoice, find_bids_studies, is_bids, refuse_shared_places
+from pipeline.cohort.bids import (
+    DESCRIPTION,
+    BidsChoice,
+    find_bids_studies,
+    is_bids,
+    refuse_shared_places,
+)
 from pipeline.cohort.bids_odd import odd_images
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_studies, with_series
 from pipeline.cohort.gather import Gathered

@@ -19,7 +19,6 @@ from pipeline.study import VOLUME_SUFFIXES, source_files
 
 _NIFTI = "Convert it to .nii.gz with"
 _PLACE = "Its numbers do not say where they lie: write them as .nii.gz with their affine."
-_FREESURFER = f"{_NIFTI} mri_convert of FreeSurfer."
 _AFNI = f"{_NIFTI} 3dAFNItoNIFTI of AFNI."
 _PHILIPS = f"{_NIFTI} dcm2niix, or with parrec2nii, which comes with nibabel."
 _FORMATS = {
@@ -40,9 +39,6 @@ _FORMATS = {
     ".vmr": f"{_NIFTI} BrainVoyager.",
     ".v16": f"{_NIFTI} BrainVoyager.",
     ".nia": f"{_NIFTI} the program that wrote it.",
-    ".mgz": _FREESURFER,
-    ".mgh": _FREESURFER,
-    ".hdr": f"{_NIFTI} nibabel or SPM.",
     ".img": "Put its header, of the same name with .hdr, beside it.",
     ".raw": "Put its header (.mhd or .nhdr) beside it, which says what its numbers are.",
     ".zraw": "Put its header (.mhd) beside it, which says what its numbers are.",
