@@ -26,7 +26,7 @@ def stamp(files: Iterable[Path]) -> Stamp | None:
     """Return the stamp of files in their order, or None if one of them is not there."""
     try:
         return [stamp_of(path.stat()) for path in files]
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
