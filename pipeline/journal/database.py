@@ -21,8 +21,15 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 _LEAST_BYTES = 512
 """Of a file that is not empty: one page. SQLite takes a shorter one as empty."""
-_DAMAGE = ("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_ERROR", "SQLITE_MISMATCH")
-"""What SQLite says of a file that is none of its own, is torn, or is of another version of ours."""
+_NOT_DAMAGE = (
+    *("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY"),
+    *("SQLITE_AUTH", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_INTERRUPT"),
+    *("SQLITE_PROTOCOL", "SQLITE_NOLFS"),
+)
+"""What SQLite says of disks and permissions. All else it says of files that are torn, none of its
+own, of another version, or changed by somebody."""
+
+_DAMAGE_AFTER_ALL = ("SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS")
 
 _START_ANEW = (
     "Rename it, with the -wal and -shm beside it, and run the same command again: a new journal is "
@@ -89,13 +96,14 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn what is wrong with a journal into a `PipelineError` that says what to do about it."""
     try:
         yield
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         found = f"the journal is damaged or of another version ({error})"
         raise PipelineError(path, found, _START_ANEW) from error
     except sqlite3.Error as error:
         remedy = "Free space on the disk, check the folder's permissions, and run again."
         # What is no text where text should be has no such name.
-        if getattr(error, "sqlite_errorname", _DAMAGE[0]).startswith(_DAMAGE):
+        name = getattr(error, "sqlite_errorname", "")
+        if name in _DAMAGE_AFTER_ALL or not name.startswith(_NOT_DAMAGE):
             remedy = _START_ANEW
         # Of a damaged schema, SQLite repeats the text, over many lines.
         reason = str(error).partition(" (")[0].partition("\n")[0]

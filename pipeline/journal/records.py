@@ -1,9 +1,11 @@
 """What a journal holds: of each study, and of each run."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, get_args
 
 from pipeline.journal.table import Row, Status
 
@@ -37,18 +39,24 @@ class Entry:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "Entry":
-        """Return what a row of the journal says."""
+        """Return what a row of the journal says.
+
+        Raises:
+            ValueError: If it says what Trivox does not write; another kind of error likewise.
+        """
         state: State = found["state"]
+        if state not in get_args(State):
+            raise ValueError(f"no state is called {state!r:.40}")
         row = None if state == "queued" or state == "running" else _row(state, found)
         return cls(
-            name=found["name"],
+            name=_text(found["name"]),
             row=row,
             state=state,
-            stage=found["stage"],
-            since_utc=found["since_utc"],
-            attempts=found["attempts"],
-            signature=found["signature"],
-            sources=tuple(json.loads(found["sources"])),
+            stage=_text(found["stage"]),
+            since_utc=_time(found["since_utc"]),
+            attempts=int(found["attempts"]),
+            signature=_text(found["signature"]),
+            sources=_texts(found["sources"]),
         )
 
 
@@ -75,15 +83,23 @@ class RunRecord:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "RunRecord":
-        """Return what a row of the journal says."""
+        """Return what a row of the journal says.
+
+        Raises:
+            ValueError: If it says what Trivox does not write; another kind of error likewise.
+        """
+        ended = found["ended_utc"]
+        request = json.loads(found["request"])
+        if not isinstance(request, dict):
+            raise TypeError("a request is no table")
         return cls(
-            number=found["id"],
-            started_utc=found["started_utc"],
-            seen_utc=found["seen_utc"],
-            ended_utc=found["ended_utc"],
-            host=found["host"],
-            pid=found["pid"],
-            request=json.loads(found["request"]),
+            number=int(found["id"]),
+            started_utc=_time(found["started_utc"]),
+            seen_utc=_time(found["seen_utc"]),
+            ended_utc=None if ended is None else _time(ended),
+            host=_text(found["host"]),
+            pid=int(found["pid"]),
+            request=request,
         )
 
 
@@ -91,11 +107,41 @@ def _row(status: Status, found: Mapping[str, Any]) -> Row:
     return Row(
         case=found["name"],
         status=status,
-        reason=found["reason"],
-        seconds=json.loads(found["seconds"]),
-        total_s=found["total_s"],
-        volumes_ml=json.loads(found["volumes_ml"]),
+        reason=_text(found["reason"]),
+        seconds=_numbers(found["seconds"]),
+        total_s=_number(found["total_s"]),
+        volumes_ml=_numbers(found["volumes_ml"]),
         cause=found["cause"],
         # Journals of earlier versions have no such column as long as they are only read.
-        warnings=tuple(json.loads(dict(found).get("warnings", "[]"))),
+        warnings=_texts(dict(found).get("warnings", "[]")),
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text should be")
+    return value
+
+
+def _texts(value: str) -> tuple[str, ...]:
+    found = json.loads(value)
+    if not isinstance(found, list):
+        raise TypeError("no list where one should be")
+    return tuple(map(_text, found))
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError("no number where one should be")
+    return float(value)
+
+
+def _numbers(value: str) -> dict[str, float]:
+    return {name: _number(each) for name, each in dict(json.loads(value)).items()}
+
+
+def _time(value: object) -> str:
+    """Return a time as it stands, if it is one, with its zone."""
+    if datetime.fromisoformat(_text(value)).tzinfo is None:
+        raise ValueError("a time has no zone")
+    return _text(value)

@@ -25,12 +25,19 @@ def test_a_reader_makes_no_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("statement", "remedy"),
-    [("SELECT * FROM nothing", "Rename it"), ("INSERT INTO t VALUES (1)", "Free space")],
+    [
+        ("SELECT * FROM nothing", "Rename it"),
+        ("INSERT INTO t VALUES (1)", "Rename it"),
+        ("SELECT zeroblob(2000000000)", "Rename it"),
+        ("INSERT INTO t VALUES (2)", "Free space"),
+    ],
 )
 def test_damage_and_lack_of_space_have_their_own_remedies(tmp_path, statement, remedy):
     database = open_database(tmp_path / "x.sqlite")
     database.execute("CREATE TABLE t (a UNIQUE)")
     database.execute("INSERT INTO t VALUES (1)")
+    if remedy == "Free space":
+        database.execute("PRAGMA query_only = 1")
     with pytest.raises(PipelineError, match=remedy), damage_named(tmp_path / "x.sqlite"):
         database.execute(statement)
     database.close()
