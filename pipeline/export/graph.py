@@ -54,14 +54,7 @@ def window_of(description: ModelDescription) -> tuple[int, int, int]:
     Raises:
         ModelError: If the model does not say.
     """
-    window = description.inference.window or description.patch_size
-    if window is None:
-        raise ModelError(
-            description.name,
-            "the model does not say the size of its windows",
-            "Give one, such as inference.window=[96,96,96].",
-        )
-    return window
+    return description.window
 
 
 def export_graph(model: Model) -> ExportedProgram:

@@ -10,6 +10,7 @@ from pipeline.model.folder import (
     read_description,
     save_description,
     save_model,
+    unhashed_parts,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "read_description",
     "save_description",
     "save_model",
+    "unhashed_parts",
 ]

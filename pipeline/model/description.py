@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from pipeline import __version__
 from pipeline.admission import AdmissionConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation import ScoringRules
 from pipeline.inference import (
     Activation,
@@ -27,7 +27,7 @@ from pipeline.manifest.faults import first_fault
 from pipeline.model.plain import plain
 from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
-from pipeline.outside import read_json
+from pipeline.outside import cut, read_json
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.spelling import is_name
 from pipeline.study import StudyConfig
@@ -96,6 +96,7 @@ class ModelDescription(BaseModel):
             raise ValueError(
                 f"{len(self.channels)} channels, preprocessing {len(self.preprocessing.channels)}"
             )
+        self._check_look()
         if len(set(self.labels.values())) < len(self.labels):
             raise ValueError(f"two labels have the same value: {dict(self.labels)}")
         if unknown := sorted(set(self.codes) - set(self.labels)):
@@ -109,8 +110,19 @@ class ModelDescription(BaseModel):
             raise ValueError("a conditional random field needs labels, not regions that overlap")
         if self.inference.window is not None:
             self.network.check_size("inference.window", self.inference.window)
+        elif self.patch_size is not None:
+            self.network.check_size("patch_size", self.patch_size)
         self.inference.check_mirror(self.mirror_axes)
         return self
+
+    def _check_look(self) -> None:
+        look = self.fingerprint.look
+        if look is None:
+            return
+        pictures = () if look.template is None else (look.template.means,)
+        for of_channels in (look.channels, *pictures):
+            if len(of_channels) != len(self.channels):
+                raise ValueError(f"{len(self.channels)} channels, fingerprint {len(of_channels)}")
 
     @property
     def label_values(self) -> list[int]:
@@ -134,9 +146,27 @@ class ModelDescription(BaseModel):
         return any(cases.holds(content) for cases in self.training_cases)
 
     def inference_on(self, device: torch.device) -> InferenceConfig:
-        """Return how to compute windows on a device, with the precision settled."""
+        """Return how to compute windows on a device, with the precision settled.
+
+        Raises:
+            ModelError: If the model does not say the size of its windows.
+        """
         precision = proven_precision(self.inference.precision, device, self.label_change)
-        return self.inference.model_copy(update={"precision": precision})
+        return self.inference.model_copy(update={"precision": precision, "window": self.window})
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Size of the windows: as set, or else of the patches that it was trained with.
+
+        Raises:
+            ModelError: If the model does not say.
+        """
+        window = self.inference.window or self.patch_size
+        if window is None:
+            found = "the model does not say the size of its windows"
+            remedy = "Give one, such as inference.window=[96,96,96]."
+            raise ModelError(self.name, found, remedy)
+        return window
 
     @property
     def activation(self) -> Activation:
@@ -165,6 +195,8 @@ def parse_description(path: Path) -> ModelDescription:
     except ValidationError as error:
         cause: Exception = error
         fault = str(first_fault(error, ModelDescription, content["trivox"]))
+    except ConfigError as error:
+        cause, fault = error, cut(f"{error.where}: {error.found}")
     except (TypeError, ArithmeticError, RecursionError) as error:
         cause, fault = error, "a value is out of all bounds"
     remedy = f"Use a model written by Trivox {__version__} or a compatible version."

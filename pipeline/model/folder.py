@@ -24,7 +24,7 @@ import torch
 
 from pipeline.errors import ModelError
 from pipeline.files import sha256_of
-from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, write_noted
+from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, state_of, write_noted
 from pipeline.main_memory import available_bytes
 from pipeline.model.description import ModelDescription, metadata, parse_description
 from pipeline.model.weights import COPY_AGAIN, inspect_weights, read_weights
@@ -115,6 +115,17 @@ def hash_model(folder: Path) -> str:
         ModelError: If the folder is no model.
     """
     return _hash(folder, read_description(folder))
+
+
+def unhashed_parts(folder: Path) -> list[Path]:
+    """Return the parts of a model of which no hash is kept, as in models of earlier versions.
+
+    Raises:
+        ModelError: If the folder is no model.
+    """
+    parts = (METADATA, *weight_files(read_description(folder).num_members))
+    # Whatever the hash is, one is known of the others.
+    return [part for part in parts if state_of(folder / part, sha256="") == "unknown"]
 
 
 def weight_files(num_members: int) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.model import ModelDescription, hash_model, read_description
+from pipeline.model import ModelDescription, hash_model, read_description, unhashed_parts
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.candidates import setting_in_words
 from pipeline.selection.evidence import PICTURE, Decision, read_decision
@@ -88,6 +88,9 @@ def describe_decision(decision: Decision, folder: Path) -> list[Line]:
 def _facts(description: ModelDescription, folder: Path) -> Iterator[tuple[str, str]]:
     training = description.training
     yield "model", f"{description.name} ({folder}, sha256 {hash_model(folder)[:12]})"
+    if unhashed := unhashed_parts(folder):
+        names = ", ".join(str(part) for part in unhashed)
+        yield "no hash is kept", f"of {names}; damage to it cannot be told"
     yield "labels", ", ".join(f"{name} {value}" for name, value in description.labels.items())
     if description.regions:
         yield (

@@ -16,7 +16,7 @@ from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from pipeline.transforms.appearance import CUBE_SIZE
 from pipeline.transforms.spread import Spread
@@ -81,6 +81,18 @@ class Template(BaseModel):
     stds: tuple[str, ...]
     similarity: Spread
     votes: Mapping[str, Votes]
+
+    @model_validator(mode="after")
+    def _holds_cubes(self) -> "Template":
+        if len(self.means) != len(self.stds):
+            raise ValueError(f"{len(self.means)} means, but {len(self.stds)} stds")
+        for text in (*self.means, *self.stds):
+            # binascii.Error is a ValueError.
+            if len(base64.b64decode(text, validate=True)) != CUBE_SIZE**3:
+                raise ValueError(f"a picture does not have {CUBE_SIZE}^3 cells")
+        if unknown := sorted(set(self.votes) - set(ORIENTATIONS)):
+            raise ValueError(f"{unknown[0][:20]!r} is no orientation")
+        return self
 
     def ask(self, cubes: Sequence[Cube]) -> dict[str, float]:
         """Let a study's cubes, one a channel, vote against each orientation that can be told.

@@ -121,6 +121,14 @@ def test_a_model_is_described_by_what_its_user_must_know(folder, description):
         assert expected in text
 
 
+def test_a_model_whose_hashes_are_not_kept_says_so(folder):
+    assert "no hash is kept" not in printed(describe_model(folder))
+    (folder / "configs" / "hashes.json").unlink()
+    assert "no hash is kept: of configs/metadata.json; damage to it cannot be told" in printed(
+        describe_model(folder)
+    )
+
+
 def test_a_decision_that_is_not_in_effect_is_told_apart(folder, description):
     store_decision(DECISION, description, folder)
     assert "is not the one that was decided on" not in printed(describe_model(folder))

@@ -3,6 +3,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pipeline.transforms import Template
 from pipeline.transforms.appearance import CUBE_SIZE
@@ -103,3 +104,18 @@ def test_it_survives_json_and_stays_small():
     assert again == template
     new = cubes(1, seed=9)[0]
     assert again.ask(new) == template.ask(new)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"means": ["1e400"]}, "base64|number of data"),
+        ({"means": ["AAAA"]}, r"does not have \d+\^3 cells"),
+        ({"means": []}, "0 means, but 1 stds"),
+        ({"votes": {"XYZ": {"mean": 1, "std": 1}}}, "'XYZ' is no orientation"),
+    ],
+)
+def test_a_template_that_is_none_is_refused(changes, match):
+    content = make_template(cubes(20)).model_dump() | changes
+    with pytest.raises(ValidationError, match=match):
+        Template.model_validate(content)
