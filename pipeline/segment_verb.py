@@ -81,11 +81,12 @@ def add_words(parser: argparse.ArgumentParser) -> None:
 
 
 def add_allow_outside(parser: argparse.ArgumentParser) -> None:
-    """Add the permission that a data set's manifest may give, too."""
+    """Add the permission that a data set's manifest cannot give itself."""
     parser.add_argument(
         "--allow-outside",
         action="store_true",
-        help="a manifest may name files outside the folder that its data lies in",
+        help="a manifest may name files outside the folder that its data lies in, and a folder "
+        "outside its own for that",
     )
 
 

@@ -1,5 +1,6 @@
 """Find the configurations and manifests that come with Trivox, however it was installed."""
 
+import os
 from pathlib import Path
 
 CONFIGS, MANIFESTS = "configs", "data_manifests"
@@ -24,6 +25,12 @@ def find_shipped(path: Path, folder: str) -> Path:
         return path
     name = path.name if path.suffix == ".yaml" else f"{path.name}.yaml"
     return next((home / folder / name for home in _HOMES if (home / folder / name).is_file()), path)
+
+
+def is_shipped(path: Path, folder: str) -> bool:
+    """Tell whether a file is one that comes with Trivox, and not somebody's copy of it."""
+    homes = [Path(os.path.realpath(home / folder)) for home in _HOMES]
+    return Path(os.path.realpath(path)).parent in homes
 
 
 def names_shipped(folder: str) -> list[str]:

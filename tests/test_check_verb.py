@@ -90,10 +90,10 @@ def test_a_mask_as_ct_leaves_nothing_and_plan_says_so(odd_data, capsys):
 def test_settings_in_the_manifest_are_those_of_every_verb(odd_data, capsys):
     manifest = odd_data / "manifest.yaml"
     text = manifest.read_text().replace("ROI, modality: MR", "ROI, modality: other")
-    study = "study: {non_finite: repair, allow_label_maps: true}\nallow_outside: true\n"
-    manifest.write_text(text + study)
-    assert main(["check", str(manifest)]) == 0
-    assert main(["plan", str(manifest), "--out", str(odd_data / "p.yaml"), "--no-measure"]) == 0
+    manifest.write_text(f"{text}study: {{non_finite: repair, allow_label_maps: true}}\n")
+    assert main(["check", str(manifest), "--allow-outside"]) == 0
+    words = ["plan", str(manifest), "--out", str(odd_data / "p.yaml"), "--no-measure"]
+    assert main([*words, "--allow-outside"]) == 0
     config = load_config(RunConfig, odd_data / "p.yaml", [f"output={odd_data}"])
     prepared = prepare_run(config, RunFolder(config.folder))
     description = describe_run(config, prepared)

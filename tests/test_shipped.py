@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shipped import CONFIGS, MANIFESTS, find_shipped, names_shipped
+from pipeline.shipped import CONFIGS, MANIFESTS, find_shipped, is_shipped, names_shipped
 
 ROOT = Path(__file__).parent.parent
 BUILT_FROM = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md")
@@ -70,3 +70,10 @@ def test_a_wheel_holds_all_that_it_needs_elsewhere(tmp_path):
         [sys.executable, "-P", "-c", code, str(site)], check=True, capture_output=True, text=True
     ).stdout
     assert Path(found.strip()) == site / "pipeline" / "configs" / "phantom_ct.yaml"
+
+
+def test_a_copy_of_what_is_shipped_is_the_users(tmp_path):
+    shipped = find_shipped(Path("msd_hippocampus"), MANIFESTS)
+    assert is_shipped(shipped, MANIFESTS)
+    shutil.copy(shipped, tmp_path / shipped.name)
+    assert not is_shipped(tmp_path / shipped.name, MANIFESTS)

@@ -6,8 +6,8 @@ from pathlib import Path
 from pipeline.errors import ManifestError
 
 _REMEDY = (
-    "Name the folder that holds all data as the root, or permit this: --allow-outside, or "
-    "allow_outside: true in a .yaml manifest."
+    "Name the folder that holds all data (data.root=FOLDER; for `trivox segment`, --root FOLDER), "
+    "or permit this: --allow-outside."
 )
 
 

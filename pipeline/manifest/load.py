@@ -44,8 +44,8 @@ def load_manifest(path: Path, root: Path | None = None, *, allow_outside: bool =
             nnU-Net v2 raw folder, or a folder that has such a `dataset.json`.
         root: Folder that relative paths start from. By default the one that a Trivox manifest
             names, and else the folder of the file.
-        allow_outside: Whether files may lie outside that folder; a Trivox manifest can allow it,
-            too.
+        allow_outside: Whether files, and the folder that a Trivox manifest names, may lie
+            elsewhere. Only the user can permit it, not the manifest.
 
     Raises:
         ManifestError: If something is missing or does not hold, or a file lies outside the data

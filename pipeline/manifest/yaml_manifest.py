@@ -23,6 +23,7 @@ from pipeline.manifest.documents import fit
 from pipeline.manifest.rules import check_label_form, foreground_labels
 from pipeline.manifest.scheme import Modality, Scheme
 from pipeline.outside import read_yaml
+from pipeline.shipped import MANIFESTS, is_shipped
 from pipeline.study import StudyConfig
 
 SET_ROOT = (
@@ -79,9 +80,12 @@ class ManifestFile(BaseModel):
         default=None,
         description="Regular expression whose first group, in a case's name, names its subject.",
     )
-    root: Path = Field(default=Path(), description="Data folder, relative to this file.")
+    root: Path = Field(
+        default=Path(), description="Data folder, relative to this file and below its folder."
+    )
     allow_outside: bool = Field(
-        default=False, description="Whether files of the cases may lie outside the data folder."
+        default=False,
+        description="That paths lead out of the data folder; only the user can permit it.",
     )
     study: StudyConfig = Field(
         default=StudyConfig(), description="How studies that are odd are read: study.* settings."
@@ -109,13 +113,17 @@ def locate_cases(
         file: Content of the manifest.
         path: Where the manifest lies.
         root: Data folder to use instead of the manifest's own.
-        allow_outside: Whether files may lie elsewhere, whatever the manifest says.
+        allow_outside: Whether the user permits that files lie elsewhere. What the manifest says of
+            it does not count: it is what is guarded against.
 
     Raises:
-        ManifestError: If the data folder or the list is not there, or the list lies elsewhere.
+        ManifestError: If the data folder or the list is not there, or lies elsewhere.
     """
-    allow_outside = allow_outside or file.allow_outside
-    folder = root if root is not None else path.parent / file.root
+    folder = root
+    if folder is None and is_shipped(path, MANIFESTS):
+        folder = path.parent / file.root
+    elif folder is None:
+        folder = DataFolder(path.parent, allow_outside).locate(file.root, f"{path}: root")
     if not folder.is_dir():
         raise ManifestError(path, f"the data folder {folder.resolve()} does not exist", SET_ROOT)
     is_table = file.cases.suffix.lower() == ".csv"

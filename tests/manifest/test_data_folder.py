@@ -113,10 +113,25 @@ def test_links_in_a_raw_folder_are_paths_too(folder, tmp_path):
     assert len(load_manifest(folder, allow_outside=True).cases) == 1
 
 
-def test_a_trivox_manifest_can_allow_it(folder):
-    path, _ = write_yaml(folder, "../secret.nii", "")
+def test_a_manifest_cannot_permit_itself(folder):
+    """Only the user can: a permission by the side that is guarded against is none."""
+    path, message = write_yaml(folder, "../secret.nii", "")
     path.write_text(path.read_text() + "allow_outside: true\n")
-    assert load_manifest(path).cases[-1].images == (folder / "../secret.nii",)
+    with pytest.raises(ManifestError, match=f"{message}.*permit this: --allow-outside"):
+        load_manifest(path)
+    images = load_manifest(path, allow_outside=True).cases[-1].images
+    assert images == (folder / "../secret.nii",)
+
+
+@pytest.mark.parametrize("root", ["/", "..", "../other", "link", "images/../.."])
+def test_a_root_that_leads_out_needs_permission(folder, tmp_path, root):
+    (tmp_path / "other").mkdir()
+    path, _ = write_yaml(folder, "a.nii", "")
+    path.write_text(f"{path.read_text()}root: {root}\n")
+    with pytest.raises(ManifestError, match=r"x\.yaml: root: a path leads out .*--allow-outside"):
+        load_manifest(path)
+    assert load_manifest(path, allow_outside=True).cases[-1].images == (folder / root / "a.nii",)
+    assert load_manifest(path, tmp_path).cases[-1].images == (tmp_path / "a.nii",)
 
 
 def test_the_list_of_cases_is_no_file_elsewhere(folder, tmp_path):
