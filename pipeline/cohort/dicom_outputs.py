@@ -1,6 +1,7 @@
 """Write what DICOM archives take of a study, if it came from one, and say first if that can be."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.dicom_out import (
     Algorithm,
     DicomOutputConfig,
+    Measured,
     check_source,
     segmentation_uid,
     write_report,
     write_segmentation,
 )
 from pipeline.ownership import set_aside
-from pipeline.report import volumes_ml
+from pipeline.report import incomplete_labels, volumes_ml
 from pipeline.study import DicomSeries
 from pipeline.volume import LabelMap
 
@@ -41,6 +43,7 @@ def write_dicom(
     outputs: Outputs,
     algorithm: Algorithm,
     config: DicomOutputConfig,
+    incomplete: Sequence[str] | None = None,
 ) -> None:
     """Write the segmentation, and the report of its volumes; nothing for other files than DICOM.
 
@@ -50,6 +53,8 @@ def write_dicom(
         outputs: Where to.
         algorithm: What made the labels.
         config: How to write them.
+        incomplete: Labels that do not lie within the volume as a whole; without, those that touch
+            one of its ends.
 
     Raises:
         StudyError: If the series is none that outputs can refer to.
@@ -61,7 +66,10 @@ def write_dicom(
     path = outputs.dicom_segmentation
     write_segmentation(label_map, series.files, algorithm, path, config, _frames_of(series))
     volumes = volumes_ml(label_map.labels_IJK, label_map.grid, algorithm.labels)
-    write_report(volumes, series.files, path, algorithm, outputs.dicom_report, config)
+    if incomplete is None:
+        incomplete = incomplete_labels(label_map.labels_IJK, algorithm.labels)
+    measured = Measured(volumes, frozenset(incomplete))
+    write_report(measured, series.files, path, algorithm, outputs.dicom_report, config)
 
 
 def write_corrected_dicom(

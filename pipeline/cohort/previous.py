@@ -13,7 +13,13 @@ from pipeline.dicom_out import Algorithm
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
 from pipeline.ownership import set_aside
-from pipeline.report import Provenance, Recipe, volumes_ml
+from pipeline.report import (
+    Provenance,
+    Recipe,
+    incomplete_labels,
+    say_incomplete,
+    volumes_ml,
+)
 from pipeline.volume import LabelMap
 
 logger = logging.getLogger(__name__)
@@ -71,9 +77,12 @@ def row_of(provenance: Provenance, total_s: float, reason: str = "") -> Row:
     """Return the row of a study that is done.
 
     That the model is too old to know its training cases is said of each study in its provenance,
-    but is nothing odd about any of them.
+    but is nothing odd about any of them. Nor is that a label touches the end of the volume, as most
+    do in most studies; it has a column of its own.
     """
-    of_model = {str(each) for each in provenance.admission if each.check == "fingerprint"}
+    untold = {str(each) for each in provenance.admission if each.check == "fingerprint"}
+    if provenance.incomplete:
+        untold.add(say_incomplete(provenance.incomplete))
     return Row(
         case=provenance.case,
         status="done",
@@ -81,7 +90,8 @@ def row_of(provenance: Provenance, total_s: float, reason: str = "") -> Row:
         seconds=provenance.timing.seconds,
         total_s=total_s,
         volumes_ml=provenance.volumes_ml,
-        warnings=tuple(text for text in provenance.warnings if text not in of_model),
+        warnings=tuple(text for text in provenance.warnings if text not in untold),
+        incomplete=provenance.incomplete,
     )
 
 
@@ -122,4 +132,5 @@ def _row_of_corrected(
         reason=reason,
         volumes_ml=volumes_ml(label_map.labels_IJK, label_map.grid, job.model.description.labels),
         warnings=(_CHANGED_INPUT,) if has_changed else (),
+        incomplete=incomplete_labels(label_map.labels_IJK, job.model.description.labels),
     )

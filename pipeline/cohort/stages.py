@@ -35,7 +35,9 @@ from pipeline.report import (
     environment,
     hash_labels,
     hash_settings,
+    incomplete_labels,
     read_provenance,
+    say_incomplete,
     volumes_ml,
     write_mask,
     write_picture,
@@ -51,6 +53,7 @@ from pipeline.study import (
     read_study,
     read_unchanged,
 )
+from pipeline.transforms import ras_view
 from pipeline.volume import Grid, LabelMap, Volume
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class Segmented:
     volume: Volume | None
     segmentation: Segmentation
     volumes_ml: Mapping[str, float]
+    incomplete: tuple[str, ...] = ()
     stamp: Stamp | None = None
 
     @property
@@ -188,6 +192,8 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
         )
         volumes = volumes_ml(segmentation.labels_IJK, study.grid, description.labels)
+        incomplete = _incomplete(segmentation, study, description.labels)
+        told = (say_incomplete(incomplete),) * bool(incomplete)
         odd = look_at_volumes(loaded.input.case, volumes, description)
         seconds = dict(segmentation.seconds)
         job.alive()
@@ -198,7 +204,7 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
     segmentation = replace(
         segmentation,
         seconds=seconds,
-        warnings=(*segmentation.warnings, *map(str, odd)),
+        warnings=(*segmentation.warnings, *map(str, odd), *told),
         admission=(*loaded.admission, *odd),
     )
     volume = study.volume if job.options.pictures else None
@@ -210,8 +216,21 @@ def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -
         volume=volume,
         segmentation=segmentation,
         volumes_ml=volumes,
+        incomplete=incomplete,
         stamp=loaded.stamp,
     )
+
+
+def _incomplete(
+    segmentation: Segmentation, study: PreparedStudy, labels: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Return the labels that touch an end of the volume, or of the part that the network saw."""
+    seen = ras_view(segmentation.labels_IJK, study.grid.affine)[study.working.placement.crop]
+    found = {
+        *incomplete_labels(segmentation.labels_IJK, labels),
+        *incomplete_labels(seen, labels),
+    }
+    return tuple(name for name in labels if name in found)
 
 
 def _write(segmented: Segmented, job: Job) -> Row:
@@ -227,7 +246,8 @@ def _write(segmented: Segmented, job: Job) -> Row:
         job.alive()
         if job.algorithm is not None and job.options.dicom is not None:
             label_map = LabelMap(segmentation.labels_IJK, segmented.grid.affine)
-            write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom)
+            incomplete = segmented.incomplete
+            write_dicom(study, label_map, outputs, job.algorithm, job.options.dicom, incomplete)
             # They repeat what the headers of the images say, which are read again for that.
             if stamp_input(study) != segmented.stamp:
                 raise changed(study.case)
@@ -258,6 +278,7 @@ def _describe(segmented: Segmented, segmentation: Segmentation, job: Job) -> Pro
         regions=job.model.description.regions,
         scoring=job.model.description.scoring,
         volumes_ml=dict(segmented.volumes_ml),
+        incomplete=segmented.incomplete,
         grid=GridRecord.of(grid),
         warnings=segmentation.warnings,
         admission=segmentation.admission,

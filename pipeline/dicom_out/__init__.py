@@ -8,13 +8,14 @@ appears. `check_source` tells beforehand whether they can.
 
 from pipeline.dicom_out.algorithm import Algorithm
 from pipeline.dicom_out.config import DicomOutputConfig
-from pipeline.dicom_out.report import write_report
+from pipeline.dicom_out.report import Measured, write_report
 from pipeline.dicom_out.segmentation import segmentation_uid, write_segmentation
 from pipeline.dicom_out.source import check_source
 
 __all__ = [
     "Algorithm",
     "DicomOutputConfig",
+    "Measured",
     "check_source",
     "segmentation_uid",
     "write_report",

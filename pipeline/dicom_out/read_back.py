@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, dcmread
 
-from pipeline.dicom_out.algorithm import Algorithm
+from pipeline.dicom_out.algorithm import PRIVATE_SCHEME, Algorithm
 from pipeline.dicom_out.bits import pixels_of_frames
 from pipeline.dicom_out.plane import Slice, find_slice, plane_from_dicom
 from pipeline.errors import PipelineError
@@ -54,30 +54,40 @@ def check_segmentation(path: Path, label_map: LabelMap, algorithm: Algorithm, na
 
 
 def check_report(
-    path: Path, volumes_ml: Mapping[int, float], segmentation_uid: str, name: str
+    path: Path, measured: Mapping[int, tuple[float, bool]], segmentation_uid: str, name: str
 ) -> None:
     """Make sure that a DICOM Structured Report holds the volumes of segments.
 
     Args:
         path: The report.
-        volumes_ml: Volume of each segment by its number, in ml, as written.
+        measured: Volume of each segment by its number, in ml, as written, and whether it extends
+            beyond the volume.
         segmentation_uid: SOPInstanceUID of the segmentation.
         name: What errors call the file.
 
     Raises:
         PipelineError: If a volume differs, or is of another segment.
     """
-    found_ml = {}
+    found = {}
     for group in _measurement_groups(dcmread(path)):
         images = [item for item in group.ContentSequence if item.ValueType == "IMAGE"]
         (volume,) = (item for item in group.ContentSequence if item.ValueType == "NUM")
+        is_incomplete = any(_says_beyond(item) for item in group.ContentSequence)
         for image in images:
             segment = image.ReferencedSOPSequence[0]
             if segment.ReferencedSOPInstanceUID == segmentation_uid:
                 number = int(segment.ReferencedSegmentNumber)
-                found_ml[number] = float(volume.MeasuredValueSequence[0].NumericValue)
-    if found_ml != volumes_ml:
+                volume_ml = float(volume.MeasuredValueSequence[0].NumericValue)
+                found[number] = (volume_ml, is_incomplete)
+    if found != measured:
         raise unlike(name, "the volumes differ")
+
+
+def _says_beyond(item: Dataset) -> bool:
+    return bool(
+        item.ValueType == "CODE"
+        and item.ConceptNameCodeSequence[0].CodingSchemeDesignator == PRIVATE_SCHEME
+    )
 
 
 def named_segments(segmentation: Dataset) -> dict[int, str]:

@@ -8,7 +8,8 @@ Source: DICOM PS3.16 TID 1500, TID 1411, TID 300, CID 100, CID 244, CID 7021; PS
 (Comprehensive SR).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PublicCode
 
 from pipeline.dicom_out.algorithm import (
+    PRIVATE_SCHEME,
     PRODUCT,
     Algorithm,
     concept,
@@ -49,9 +51,30 @@ _LATERALITIES = ("7771000", "24028007", "51440002", "66459002")
 """Left, right, both and one of two, in SNOMED CT (CID 244)."""
 
 
+_YES = Code(value="373066001", scheme="SCT", meaning="Yes")
+_OUTSIDE = Code(
+    value="beyond_volume",
+    scheme=PRIVATE_SCHEME,
+    meaning="Extends beyond the imaged volume",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a report says of labels.
+
+    Attributes:
+        volumes_ml: Volume of every label, in ml.
+        incomplete: Labels that touch an end of the volume, so that it is of a part of them.
+    """
+
+    volumes_ml: Mapping[str, float]
+    incomplete: Collection[str] = ()
+
+
 @quiet_libraries()
 def write_report(
-    volumes_ml: Mapping[str, float],
+    measured: Measured,
     source_files: Sequence[Path],
     segmentation: Path,
     algorithm: Algorithm,
@@ -61,7 +84,7 @@ def write_report(
     """Write volumes as a DICOM Structured Report; it appears only when it was read back unchanged.
 
     Args:
-        volumes_ml: Volume of every label, in ml.
+        measured: What to write.
         source_files: The files of the series that was segmented, in any order.
         segmentation: The DICOM Segmentation that `write_segmentation` made of it.
         algorithm: What made the labels, and what it calls them.
@@ -74,17 +97,22 @@ def write_report(
             does not hold, read back, what was to be written.
         ValueError: If the volumes are not those of the algorithm's labels.
     """
+    volumes_ml = measured.volumes_ml
     if set(volumes_ml) != set(algorithm.labels):
         raise ValueError("volumes must be given for the algorithm's labels, and for no others")
     rounded_ml = {name: round(volumes_ml[name], _VOLUME_DIGITS) for name in algorithm.labels}
     source = read_source(source_files)
     reference = _read_reference(segmentation, source, algorithm)
     with atomic_path(path) as temporary:
-        report = _build(rounded_ml, source, reference, algorithm, config)
+        rounded = Measured(rounded_ml, measured.incomplete)
+        report = _build(rounded, source, reference, algorithm, config)
         report.save_as(temporary, enforce_file_format=True)
         numbers = algorithm.segment_numbers
-        expected_ml = {numbers[name]: volume_ml for name, volume_ml in rounded_ml.items()}
-        check_report(temporary, expected_ml, str(reference.SOPInstanceUID), path.name)
+        expected = {
+            numbers[name]: (volume_ml, name in measured.incomplete)
+            for name, volume_ml in rounded_ml.items()
+        }
+        check_report(temporary, expected, str(reference.SOPInstanceUID), path.name)
 
 
 def _read_reference(path: Path, source: SourceSeries, algorithm: Algorithm) -> Dataset:
@@ -105,7 +133,7 @@ def _read_reference(path: Path, source: SourceSeries, algorithm: Algorithm) -> D
 
 
 def _build(
-    volumes_ml: Mapping[str, float],
+    measured: Measured,
     source: SourceSeries,
     reference: Dataset,
     algorithm: Algorithm,
@@ -113,11 +141,12 @@ def _build(
 ) -> "ComprehensiveSR":
     from highdicom.sr import ComprehensiveSR
 
-    seed = (str(reference.SOPInstanceUID), repr(sorted(volumes_ml.items())))
+    marks = [repr(sorted(measured.incomplete))] if measured.incomplete else []
+    seed = (str(reference.SOPInstanceUID), repr(sorted(measured.volumes_ml.items())), *marks)
     report = ComprehensiveSR(
         # The first one lends its (empty) identity.
         evidence=[*source.headers, reference],
-        content=_content(volumes_ml, source, reference, algorithm),
+        content=_content(measured, source, reference, algorithm),
         series_instance_uid=derived_uid("report series", *seed),
         series_number=config.series_number + 1,
         sop_instance_uid=derived_uid("report", *seed),
@@ -131,7 +160,7 @@ def _build(
 
 
 def _content(
-    volumes_ml: Mapping[str, float],
+    measured: Measured,
     source: SourceSeries,
     reference: Dataset,
     algorithm: Algorithm,
@@ -145,8 +174,7 @@ def _content(
     )
     context = sr.ObserverContext(codes.DCM.Device, device)
     groups = [
-        _group(volumes_ml[label], label, source, reference, algorithm)
-        for label in algorithm.segment_numbers
+        _group(measured, label, source, reference, algorithm) for label in algorithm.segment_numbers
     ]
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=context),
@@ -156,7 +184,7 @@ def _content(
 
 
 def _group(
-    volume_ml: float, label: str, source: SourceSeries, reference: Dataset, algorithm: Algorithm
+    measured: Measured, label: str, source: SourceSeries, reference: Dataset, algorithm: Algorithm
 ) -> "VolumetricROIMeasurementsAndQualitativeEvaluations":
     from highdicom import sr
 
@@ -180,7 +208,12 @@ def _group(
             parameters=[f"model_sha256={algorithm.sha256}"],
         ),
         finding_sites=_sites(code),
-        measurements=[sr.Measurement(codes.SCT.Volume, volume_ml, concept(_MILLILITRE))],
+        measurements=[
+            sr.Measurement(codes.SCT.Volume, measured.volumes_ml[label], concept(_MILLILITRE))
+        ],
+        qualitative_evaluations=[sr.QualitativeEvaluation(concept(_OUTSIDE), concept(_YES))]
+        if label in measured.incomplete
+        else None,
     )
 
 

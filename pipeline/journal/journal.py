@@ -8,7 +8,7 @@ owner only: it knows where studies lie, and paths can hold patients' names.
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,11 +43,11 @@ CREATE TABLE IF NOT EXISTS studies (
     seconds TEXT NOT NULL DEFAULT '{}', total_s REAL NOT NULL DEFAULT 0,
     volumes_ml TEXT NOT NULL DEFAULT '{}',
     signature TEXT NOT NULL DEFAULT '', sources TEXT NOT NULL DEFAULT '[]',
-    warnings TEXT NOT NULL DEFAULT '[]'
+    warnings TEXT NOT NULL DEFAULT '[]', incomplete TEXT NOT NULL DEFAULT 'null'
 );
 """
-_ADD_WARNINGS = "ALTER TABLE studies ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]'"
-"""For a journal of an earlier version."""
+_ADDED = {"warnings": "'[]'", "incomplete": "'null'"}
+"""Columns that journals of earlier versions lack, and what they hold where nothing is known."""
 
 
 class Journal:
@@ -79,10 +79,20 @@ class Journal:
                 self._execute("PRAGMA synchronous=NORMAL")
                 if has_table(self._database, "studies"):
                     columns = self._execute("SELECT name FROM pragma_table_info('studies')")
-                    if "warnings" not in {column["name"] for column in columns}:
-                        self._execute(_ADD_WARNINGS)
+                    self._add_columns({column["name"] for column in columns})
                 make_tables(self._database, _SCHEMA)
             self.found = self.path.lstat()
+
+    def _add_columns(self, known: Collection[str]) -> None:
+        for name, default in _ADDED.items():
+            if name in known:
+                continue
+            if "digest" in known:
+                # It is of all columns; the rows were checked, and get another one.
+                self._execute("ALTER TABLE studies DROP COLUMN digest")
+                known = set(known) - {"digest"}
+            column = f"{name} TEXT NOT NULL DEFAULT {default}"
+            self._execute(f"ALTER TABLE studies ADD COLUMN {column}")
 
     def close(self) -> None:
         """Close the file."""
@@ -155,13 +165,14 @@ class Journal:
         """Enter what became of a study."""
         values = (
             row.status, row.reason, row.cause, json.dumps(dict(row.seconds)), row.total_s,
-            json.dumps(dict(row.volumes_ml)), json.dumps(list(row.warnings)), signature, _now(),
-            row.case,
+            json.dumps(dict(row.volumes_ml)), json.dumps(list(row.warnings)),
+            json.dumps(row.incomplete), signature, _now(), row.case,
         )  # fmt: skip
         with self._changes():
             self._execute(
                 "UPDATE studies SET state=?, reason=?, cause=?, seconds=?, total_s=?, "
-                "volumes_ml=?, warnings=?, signature=?, since_utc=?, stage='' WHERE name=?",
+                "volumes_ml=?, warnings=?, incomplete=?, signature=?, since_utc=?, stage='' "
+                "WHERE name=?",
                 values,
             )
             self._execute("UPDATE runs SET seen_utc=? WHERE id=?", (_now(), run))

@@ -114,6 +114,7 @@ def _row(status: Status, found: Mapping[str, Any]) -> Row:
         cause=found["cause"],
         # Journals of earlier versions have no such column as long as they are only read.
         warnings=_texts(dict(found).get("warnings", "[]")),
+        incomplete=_texts_or_none(dict(found).get("incomplete", "null")),
     )
 
 
@@ -128,6 +129,10 @@ def _texts(value: str) -> tuple[str, ...]:
     if not isinstance(found, list):
         raise TypeError("no list where one should be")
     return tuple(map(_text, found))
+
+
+def _texts_or_none(value: str) -> tuple[str, ...] | None:
+    return None if json.loads(value) is None else _texts(value)
 
 
 def _number(value: object) -> float:

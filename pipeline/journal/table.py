@@ -15,6 +15,7 @@ Cause = Literal["", "transient", "disk_full"]
 COHORT_TABLE, VOLUMETRY_TABLE = "cohort.csv", "volumetry.csv"
 
 _VOLUME_PREFIX = "volume_ml_"
+_INCOMPLETE = "incomplete"
 _SECONDS_SUFFIX = "_s"
 
 
@@ -33,6 +34,8 @@ class Row:
         cause: Of a study that is not done: `transient`, if the same files may do another time;
             `disk_full`, if nothing can be written any more.
         warnings: What was unusual about the input, or the mask.
+        incomplete: Labels that touch an end of the volume, so that theirs is of a part; None if
+            that is not known.
     """
 
     case: str
@@ -43,6 +46,7 @@ class Row:
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     cause: Cause = ""
     warnings: Sequence[str] = ()
+    incomplete: Sequence[str] | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -59,7 +63,14 @@ class Row:
             **{f"{stage}{_SECONDS_SUFFIX}": f"{s:.3f}" for stage, s in self.seconds.items()},
             "total_s": f"{self.total_s:.3f}",
             **{f"{_VOLUME_PREFIX}{name}": f"{ml:.4f}" for name, ml in self.volumes_ml.items()},
+            _INCOMPLETE: "; ".join(self.incomplete or ()),
         }
+
+    def is_incomplete(self, label: str) -> str:
+        """Return what tables say of a label: `yes`, `no`, or nothing where it is not known."""
+        if self.incomplete is None:
+            return ""
+        return "yes" if label in self.incomplete else "no"
 
 
 def write_tables(rows: Iterable[Row], labels: Mapping[str, int], out: Path) -> None:
@@ -88,14 +99,16 @@ def _columns(rows: Iterable[Mapping[str, str]]) -> list[str]:
     found = {column: None for cells in rows for column in cells}
     volumes = [column for column in found if column.startswith(_VOLUME_PREFIX)]
     fixed = ["case", "status", "reason", "warnings"]
-    stages = [column for column in found if column not in (*fixed, "total_s", *volumes)]
-    return [*fixed, *stages, "total_s", *volumes]
+    stages = [
+        column for column in found if column not in (*fixed, "total_s", *volumes, _INCOMPLETE)
+    ]
+    return [*fixed, *stages, "total_s", *volumes, _INCOMPLETE]
 
 
 def _volumetry(rows: Iterable[Row], labels: Mapping[str, int]) -> str:
     cells = (
-        (row.case, name, labels.get(name, ""), f"{volume_ml:.4f}")
+        (row.case, name, labels.get(name, ""), f"{volume_ml:.4f}", row.is_incomplete(name))
         for row in rows
         for name, volume_ml in row.volumes_ml.items()
     )
-    return csv_text([("case", "label", "value", "volume_ml"), *cells])
+    return csv_text([("case", "label", "value", "volume_ml", _INCOMPLETE), *cells])

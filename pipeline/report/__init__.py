@@ -22,7 +22,7 @@ from pipeline.report.provenance import (
     software_versions,
     write_provenance,
 )
-from pipeline.report.volumetry import volumes_ml
+from pipeline.report.volumetry import incomplete_labels, say_incomplete, volumes_ml
 
 __all__ = [
     "CleanUpRecord",
@@ -36,8 +36,10 @@ __all__ = [
     "environment",
     "hash_labels",
     "hash_settings",
+    "incomplete_labels",
     "load_provenance",
     "read_provenance",
+    "say_incomplete",
     "software_versions",
     "volumes_ml",
     "write_mask",

@@ -180,6 +180,11 @@ class Provenance(BaseModel):
         description="How the model was scored, and so how its masks are; None in earlier versions.",
     )
     volumes_ml: dict[str, float] = Field(description="Volume of each label, in ml.")
+    incomplete: tuple[str, ...] | None = Field(
+        default=None,
+        description="Labels that touch an end of the volume, or of the part of it that the network "
+        "saw, so that their volumes are of a part; None in earlier versions.",
+    )
     grid: GridRecord = Field(description="Grid of input and mask.")
     warnings: tuple[str, ...] = Field(description="What was unusual about the input, or the mask.")
     admission: tuple[Finding, ...] = Field(

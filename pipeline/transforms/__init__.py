@@ -30,6 +30,7 @@ from pipeline.transforms.fingerprint import (
 )
 from pipeline.transforms.foreground import Shadows
 from pipeline.transforms.kept import LabelWatch, crop_box, name_thin
+from pipeline.transforms.orientation import ras_view
 from pipeline.transforms.patches import Batch, PatchDataset, Regions
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.preprocess import (
@@ -86,6 +87,7 @@ __all__ = [
     "name_thin",
     "preprocess",
     "preprocess_labels",
+    "ras_view",
     "settle_preprocessing",
     "take_fingerprint",
     "write_case",

@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.postprocessing import PostprocessingConfig
 from pipeline.report import hash_settings, read_provenance
 from pipeline.segmentation import Segmenter
 from pipeline.study import StudyConfig
+from pipeline.volume import Grid
 
 CPU = torch.device("cpu")
 
@@ -223,3 +225,33 @@ def test_a_study_that_never_stays_the_same_is_rejected(job, study, monkeypatch):
     row = load(study, job)
     assert (row.status, row.cause) == ("rejected", "transient")
     assert row.reason == "changed while it was read. Run again once nothing writes to it any more."
+
+
+def test_labels_that_an_end_cuts_are_named_and_are_no_warning_of_the_study(
+    job, study, out, monkeypatch
+):
+    loaded = load(study, job)
+    names = list(job.model.description.labels)
+    monkeypatch.setattr(stages, "incomplete_labels", lambda *_: (names[0],))
+    row = write(segment(loaded, job, 0, ignore), job)
+    provenance = read_provenance(Outputs(out, "a").provenance)
+    assert row.incomplete == provenance.incomplete == (names[0],)
+    expected = f"{names[0]} touches the end of the volume: what is outside is not measured"
+    assert expected in provenance.warnings
+    assert expected not in row.warnings
+    assert load(study, job).incomplete == (names[0],)
+
+
+def test_a_label_that_the_crop_cuts_is_incomplete():
+    """The network saw a part of the volume alone."""
+    labels = np.zeros((10, 9, 8), np.uint8)
+    labels[3:5, 4, 4], labels[6, 4, 4], labels[2, 7, 4] = 1, 2, 3
+    grid = Grid(labels.shape, np.diag([-1.0, 1.0, 1.0, 1.0]))
+    crop = (slice(2, 8), slice(1, 8), slice(1, 7))
+    # In RAS order I is turned round: the crop covers I 2 to 7, J 1 to 7 and K 1 to 6 here.
+    prepared = SimpleNamespace(
+        grid=grid, working=SimpleNamespace(placement=SimpleNamespace(crop=crop))
+    )
+    segmentation = SimpleNamespace(labels_IJK=labels)
+    named = {"inside": 1, "also": 2, "cut": 3}
+    assert stages._incomplete(segmentation, prepared, named) == ("cut",)

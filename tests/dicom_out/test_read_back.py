@@ -3,7 +3,7 @@
 import pytest
 from pydicom import dcmread
 
-from pipeline.dicom_out import DicomOutputConfig, write_report, write_segmentation
+from pipeline.dicom_out import DicomOutputConfig, Measured, write_report, write_segmentation
 from pipeline.dicom_out.read_back import check_report, check_segmentation
 from pipeline.errors import PipelineError
 from tests.dicom_out.series import read_by_itk
@@ -85,11 +85,18 @@ def test_changed_reports(written, algorithm, tmp_path):
     path, _ = written
     files = sorted((tmp_path / "source").iterdir())
     report = tmp_path / "report.dcm"
-    write_report(VOLUMES_ML, files, path, algorithm, report, DicomOutputConfig())
+    write_report(
+        Measured(VOLUMES_ML, {"liver"}), files, path, algorithm, report, DicomOutputConfig()
+    )
     uid = str(dcmread(path).SOPInstanceUID)
     # Segments are numbered by label value: liver 2, odd one 4, lesion 9, absent 300.
-    volumes_ml = {1: 1.5, 2: 2.0, 3: 0.25, 4: 0.0}
-    check_report(report, volumes_ml, uid, "name")
-    for wrong, other in [(volumes_ml | {4: 0.1}, uid), (volumes_ml, "1.2"), ({1: 1.5}, uid)]:
+    expected = {1: (1.5, True), 2: (2.0, False), 3: (0.25, False), 4: (0.0, False)}
+    check_report(report, expected, uid, "name")
+    for wrong, other in [
+        (expected | {4: (0.1, False)}, uid),
+        (expected | {1: (1.5, False)}, uid),
+        (expected, "1.2"),
+        ({1: (1.5, True)}, uid),
+    ]:
         with pytest.raises(PipelineError, match=r"^name: .*the volumes differ"):
             check_report(report, wrong, other, "name")

@@ -5,7 +5,13 @@ import highdicom
 import pytest
 from pydicom import dcmread
 
-from pipeline.dicom_out import Algorithm, DicomOutputConfig, write_report, write_segmentation
+from pipeline.dicom_out import (
+    Algorithm,
+    DicomOutputConfig,
+    Measured,
+    write_report,
+    write_segmentation,
+)
 from pipeline.dicom_out import report as module
 from pipeline.errors import PipelineError
 from tests.dicom_out.series import SECRET, read_by_itk
@@ -24,7 +30,7 @@ def written(make_series, images, algorithm, tmp_path):
 
 def test_highdicom_finds_each_volume_and_its_segment(written, algorithm, tmp_path):
     segmentation, files = written
-    write_report(VOLUMES_ML, files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
+    write_report(Measured(VOLUMES_ML), files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
     report = highdicom.sr.srread(tmp_path / "sr.dcm")
     groups = report.content.get_volumetric_roi_measurement_groups()
     described = {item.TrackingUID: item for item in dcmread(segmentation).SegmentSequence}
@@ -41,9 +47,27 @@ def test_highdicom_finds_each_volume_and_its_segment(written, algorithm, tmp_pat
     assert found == {"liver": 0.333333, "lesion": 1234.5, "odd one": 0.0, "absent": 0.0}
 
 
+def test_a_label_that_the_volume_cuts_is_marked(written, algorithm, tmp_path):
+    segmentation, files = written
+    whole, cut = tmp_path / "whole.dcm", tmp_path / "cut.dcm"
+    for path, names in ((whole, ()), (cut, ("liver", "lesion"))):
+        measured = Measured(VOLUMES_ML, names)
+        write_report(measured, files, segmentation, algorithm, path, CONFIG)
+    groups = highdicom.sr.srread(cut).content.get_volumetric_roi_measurement_groups()
+    found = {
+        group.finding_type.meaning: [
+            each.name.meaning for each in group.get_qualitative_evaluations()
+        ]
+        for group in groups
+    }
+    marked = [name for name, said in found.items() if "Extends beyond the imaged volume" in said]
+    assert sorted(marked) == ["Lesion", "Liver"]
+    assert dcmread(whole).SOPInstanceUID != dcmread(cut).SOPInstanceUID
+
+
 def test_what_a_report_says_of_itself(written, algorithm, tmp_path):
     segmentation, files = written
-    write_report(VOLUMES_ML, files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
+    write_report(Measured(VOLUMES_ML), files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
     report, source = dcmread(tmp_path / "sr.dcm"), dcmread(files[0])
     assert (report.CompletionFlag, report.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
     assert report.PreliminaryFlag == "PRELIMINARY"
@@ -72,14 +96,14 @@ def test_the_same_report_has_the_same_uid(written, algorithm, tmp_path):
     uids = []
     for index, volumes_ml in enumerate([VOLUMES_ML, VOLUMES_ML, VOLUMES_ML | {"liver": 1.0}]):
         path = tmp_path / f"{index}.dcm"
-        write_report(volumes_ml, files, segmentation, algorithm, path, CONFIG)
+        write_report(Measured(volumes_ml), files, segmentation, algorithm, path, CONFIG)
         uids.append(dcmread(path).SOPInstanceUID)
     assert uids[0] == uids[1] != uids[2]
 
 
 def test_sites_say_the_side(written, algorithm, tmp_path):
     segmentation, files = written
-    write_report(VOLUMES_ML, files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
+    write_report(Measured(VOLUMES_ML), files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
     groups = highdicom.sr.srread(
         tmp_path / "sr.dcm"
     ).content.get_volumetric_roi_measurement_groups()
@@ -104,12 +128,12 @@ def test_another_segmentation_is_refused(written, make_series, images, algorithm
     target = tmp_path / "sr.dcm"
     fewer = Algorithm("toy", "ab", {"liver": 1})
     with pytest.raises(PipelineError, match="its segments are not the labels"):
-        write_report({"liver": 1.0}, files, segmentation, fewer, target, CONFIG)
+        write_report(Measured({"liver": 1.0}), files, segmentation, fewer, target, CONFIG)
     with pytest.raises(ValueError, match="for the algorithm's labels"):
-        write_report({"liver": 1.0}, files, segmentation, algorithm, target, CONFIG)
+        write_report(Measured({"liver": 1.0}), files, segmentation, algorithm, target, CONFIG)
     others = make_series(images)
     with pytest.raises(PipelineError, match=r"^seg\.dcm: the segmentation is of another series"):
-        write_report(VOLUMES_ML, others, segmentation, algorithm, target, CONFIG)
+        write_report(Measured(VOLUMES_ML), others, segmentation, algorithm, target, CONFIG)
     assert not target.exists()
 
 
@@ -117,7 +141,8 @@ def test_the_validator_finds_no_error(written, algorithm, tmp_path):
     if shutil.which("dciodvfy") is None:
         pytest.skip("no dciodvfy: install dicom3tools")
     segmentation, files = written
-    write_report(VOLUMES_ML, files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
+    measured = Measured(VOLUMES_ML, {"liver"})
+    write_report(measured, files, segmentation, algorithm, tmp_path / "sr.dcm", CONFIG)
     command = ["dciodvfy", tmp_path / "sr.dcm"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (checked.stdout + checked.stderr).splitlines()

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.journal import JOURNAL, PRIVATE, Journal, Row
+from pipeline.journal import JOURNAL, PRIVATE, Journal, Row, digests
 
 WRITE_FOREVER = """
 import sys
@@ -51,7 +51,16 @@ def test_a_study_goes_from_queue_to_end(journal):
     journal.enter_stage("a", "segment")
     entry = journal.entries()[0]
     assert (entry.state, entry.stage, entry.attempts) == ("running", "segment", 1)
-    row = Row("a", "done", "", {"load": 0.5}, 1.25, {"liver": 2.5}, warnings=("odd", "small"))
+    row = Row(
+        "a",
+        "done",
+        "",
+        {"load": 0.5},
+        1.25,
+        {"liver": 2.5},
+        warnings=("odd", "small"),
+        incomplete=("liver",),
+    )
     journal.put(run, row, "signature")
     entry = journal.entries()[0]
     assert (entry.row, entry.stage, entry.signature) == (row, "", "signature")
@@ -75,6 +84,24 @@ def test_a_journal_of_an_earlier_version_knows_no_warnings(journal, out):
         if not is_reader:
             again.put(run, Row("a", "done", warnings=("odd",)), "s")
             assert again.entries()[0].row.warnings == ("odd",)
+        again.close()
+
+
+def test_a_journal_with_digests_gets_a_new_column(journal, out):
+    run = journal.begin_run("host", 7, {})
+    journal.ask_for(run, {"a": []})
+    journal.put(run, Row("a", "done", warnings=("odd",), incomplete=("liver",)), "s")
+    journal.close()
+    with sqlite3.connect(out / JOURNAL) as database:
+        database.create_function("digest", -1, digests._digest, deterministic=True)
+        database.executescript(
+            "ALTER TABLE studies DROP COLUMN incomplete; ALTER TABLE studies DROP COLUMN digest"
+        )
+        digests.keep_digests(database)
+    database.close()
+    for is_reader in (True, False, True):
+        again = Journal(out, is_reader=is_reader)
+        assert again.entries()[0].row == Row("a", "done", warnings=("odd",))
         again.close()
 
 

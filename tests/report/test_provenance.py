@@ -69,7 +69,7 @@ def test_the_file_says_it_all_in_plain_json(tmp_path, provenance):
         "case", "recipe", "outputs", "labels", "volumes_ml", "grid", "warnings", "admission",
         "timing", "memory_gb", "device", "arithmetic", "versions", "created_utc",
         "configuration_sha256", "postprocessing", "seeds", "environment", "regions", "scoring",
-        "mask_voxels_sha256",
+        "mask_voxels_sha256", "incomplete",
     }  # fmt: skip
     assert data["grid"] == {
         "shape": [4, 5, 6],

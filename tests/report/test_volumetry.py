@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.report import volumes_ml
+from pipeline.report import incomplete_labels, say_incomplete, volumes_ml
 from pipeline.volume import Grid
 
 
@@ -27,3 +27,17 @@ def test_an_oblique_grid_has_the_same_volume():
 
 def test_no_labels():
     assert volumes_ml(np.zeros((2, 2, 2), np.uint8), Grid((2, 2, 2), np.eye(4)), {}) == {}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_label_that_touches_a_face_is_incomplete(axis, end):
+    labels = np.zeros((5, 6, 7), np.uint8)
+    labels[1:-1, 1:-1, 1:-1] = 1
+    np.moveaxis(labels, axis, 0)[end].flat[3] = 2
+    assert incomplete_labels(labels, {"inside": 1, "edge": 2, "absent": 3}) == ("edge",)
+
+
+def test_what_is_said_of_them():
+    assert say_incomplete(["liver"]).startswith("liver touches the end of the volume")
+    assert say_incomplete(["liver", "aorta"]).startswith("liver, aorta touch the end of the volume")
