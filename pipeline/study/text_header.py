@@ -9,6 +9,7 @@ Source: teem.sourceforge.net/nrrd/format.html; itk.org/Wiki/ITK/MetaIO/Documenta
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ _NUMBER = re.compile(
 )
 _MAX_LINES = 1 << 17
 _MAX_VALUE = 1 << 16
+_SHOWN_CHARACTERS = 100
 
 NRRD_FIELDS = {
     name.replace(" ", ""): name
@@ -247,19 +249,27 @@ def _beside(path: Path, name: str) -> Path:
     if "%" in name or re.split(r"[ \t]", name)[0].upper() == "LIST":
         raise StudyError(path.name, "voxels are spread over several files", CONVERT_REMEDY)
     data_path = path.parent / name
-    climbs = not name or ".." in Path(name).parts
-    # Links to folders are followed here: what they lead to may lie elsewhere.
-    if climbs or not data_path.parent.resolve().is_relative_to(path.parent.resolve()):
+    shown = name if name.isprintable() and len(name) <= _SHOWN_CHARACTERS else "named in the header"
+    try:
+        # Links to folders are followed here: what they lead to may lie elsewhere.
+        is_below = data_path.parent.resolve().is_relative_to(path.parent.resolve())
+        state = data_path.stat().st_mode if is_below else 0
+    except FileNotFoundError:
+        raise _not_there(path, shown, "missing") from None
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "links that lead in a circle"
+        raise _not_there(path, shown, f"not to be had ({reason})") from error
+    if not name or ".." in Path(name).parts or not is_below:
         raise StudyError(
             path.name,
             "the header takes its voxels from another folder",
             "Put both files in one folder, and name the other by its name alone.",
         )
-    if not data_path.is_file():
-        kind = "no ordinary file" if data_path.exists() else "missing"
-        raise StudyError(
-            path.name,
-            f"the file with its voxels, {data_path.name}, is {kind}",
-            "Put it beside the header.",
-        )
+    if not stat.S_ISREG(state):
+        raise _not_there(path, shown, "no ordinary file")
     return data_path
+
+
+def _not_there(path: Path, shown: str, how: str) -> StudyError:
+    found = f"the file with its voxels, {shown}, is {how}"
+    return StudyError(path.name, found, "Put it beside the header.")

@@ -36,6 +36,9 @@ LINES = (
     "a\rtype: float",
     "compresseddata = True", "DistanceUnits = um", 'space units: "um" "um" "um"', "spacings: 1 1 1",
     "ElementDataFile = LIST", "data file: LIST", "data file: v%d.raw 1 9 1", "BinaryData = False",
+    f"ElementDataFile = {'a' * 300}", f"data file: {'a' * 300}", "ElementDataFile = ",
+    "ElementDataFile = \xff.raw", "data file: \xff\u202e.raw", "data file: loop/v.raw",
+    "ElementDataFile = v.raw/v.raw", "data file: .", "data file: link",
 )  # fmt: skip
 EXTREMES = (
     b"\xff\xff", b"\x7f\xff", b"\xff\x7f", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\xc0\x7f",
@@ -143,7 +146,7 @@ def distort_text(draw, content):
         "colon": [line.replace(" = ", " : ").replace(": ", ":=", 1)],
         "space": [f" {line}"],
     }[kind]
-    return "\n".join(lines[:at] + new + lines[at + 1 :]).encode("latin-1") + content[end:]
+    return "\n".join(lines[:at] + new + lines[at + 1 :]).encode("latin-1", "ignore") + content[end:]
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,7 @@ def folder(tmp_path_factory):
     for name in ("secret.raw", "else/secret.raw", "else/deep/secret.raw"):
         (folder / name).write_bytes(np.full(VOXELS.size, 9000, "<i2").tobytes())
     (folder / "in" / "link").symlink_to("../else/deep")
+    (folder / "in" / "loop").symlink_to("loop")
     return folder
 
 

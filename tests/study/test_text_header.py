@@ -96,6 +96,39 @@ def test_a_pipe_in_the_place_of_voxels_is_named(tmp_path, write):
         read_study([path], case="x", num_channels=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (
+            b"a" * 300 + b".raw",
+            r"is not to be had \(File name too long",
+        ),
+        (b"\xff\xe2\x80\xae.raw", "voxels, named in the header, is missing"),
+        (b"gr\xc3\xb6\xc3\x9fe.raw", "voxels, größe.raw, is missing"),
+        (b"loop/v.raw", r"is (not to be had|missing)"),
+        (b"a.mhd/v.raw", r"is not to be had \(Not a directory"),
+        (b"", "from another folder"),
+        (b".", "from another folder|no ordinary file"),
+        (b"raw", "voxels, raw, is no ordinary file"),
+    ],
+)
+def test_a_name_that_is_no_file_is_told(tmp_path, name, found):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "raw").mkdir()
+    head = b"NDims = 3\nDimSize = 1 1 2\nElementType = MET_UCHAR\nElementDataFile = "
+    (tmp_path / "a.mhd").write_bytes(head + name + b"\n")
+    with pytest.raises(StudyError, match=found) as error:
+        open_volume(tmp_path / "a.mhd")
+    assert str(error.value).isprintable()
+
+
+def test_a_name_in_any_letters_is_found(tmp_path):
+    head = "NDims = 3\nDimSize = 1 1 2\nElementType = MET_UCHAR\nElementDataFile = größe 1.raw\n"
+    (tmp_path / "a.mhd").write_text(head, "utf-8")
+    (tmp_path / "größe 1.raw").write_bytes(b"ab")
+    assert open_volume(tmp_path / "a.mhd").load().ravel().tolist() == [97, 98]
+
+
 def test_voxels_may_lie_below_their_header_and_be_a_link(tmp_path, write, voxels):
     path = write(".mhd", False)
     data = read_text_header(path).data_path
