@@ -1,5 +1,6 @@
 """Studies of earlier runs: those gone, those whose names others have, those of other models."""
 
+import errno
 import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -102,14 +103,27 @@ def _has_input(entry: Entry, out: Path) -> bool:
     places = [Path(place) for place in entry.sources]
     pulled = out.absolute() / PRIVATE
     # A refused study may have none that is known.
-    return not places or any(p.exists() or p.is_relative_to(pulled) for p in places)
+    return not places or any(_is_there(p) or p.is_relative_to(pulled) for p in places)
 
 
 def _has_result(entry: Entry, out: Path) -> bool:
     places = _places(entry, out)
     if entry.row is not None and entry.row.has_mask:
         return any(each.mask.exists() for each in places)
-    return any(each.provenance.exists() or each.mask.exists() for each in places)
+    return any(_is_there(each.provenance) or _is_there(each.mask) for each in places)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file; what may not be looked at counts, what no file can be does not.
+
+    Studies of earlier runs may have had any names.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    except ValueError:
+        return False
 
 
 def _places(entry: Entry, out: Path) -> Iterator[Outputs]:

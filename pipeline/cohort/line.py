@@ -3,6 +3,7 @@
 While one study is segmented, the next one is loaded and the last one is written.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,8 @@ from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
 from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row
 from pipeline.study import extent_of
+
+logger = logging.getLogger(__name__)
 
 LENGTH = 3
 """Studies that a line works on at once."""
@@ -90,9 +93,14 @@ class Line:
         return self._loading[study.case]
 
     def _bytes_to_load(self, study: StudyInput | None) -> int:
-        if study is None:
+        if study is None or study.refusal is not None:
             return 0
-        return self._job.segmenter.loading_bytes(*extent_of(study.sources))
+        try:
+            return self._job.segmenter.loading_bytes(*extent_of(study.sources))
+        except Exception:
+            # Whatever is wrong with the next study ends neither this one nor the process.
+            logger.debug("%s cannot be looked at", study.case, exc_info=True)
+            return 0
 
     def _write(self, segmented: Segmented) -> None:
         self._report(Began(segmented.input.case, "write"))

@@ -205,7 +205,7 @@ class _Voxels:
     """Files that hold the voxels of a header that lies beside them."""
 
     def __init__(self) -> None:
-        self._of_folder: dict[Path, frozenset[str] | None] = {}
+        self._of_folder: dict[Path, _Detached] = {}
 
     def has(self, path: Path) -> bool:
         """Tell whether a file is one."""
@@ -214,10 +214,42 @@ class _Voxels:
         if ending is not None and has_beside(path, plain.stem, ending):
             return True
         if path.parent not in self._of_folder:
-            self._of_folder[path.parent] = _detached(path.parent)
-        names = self._of_folder[path.parent]
-        # Where a header does not say which, none is said to lack one.
-        return path.name in names if names is not None else plain.suffix.lower() in _ALONE
+            self._of_folder[path.parent] = _Detached.among(path.parent)
+        found = self._of_folder[path.parent]
+        # Where a header does not say which are its own, those that are called like it are.
+        is_likely = plain.suffix.lower() in _ALONE and path.name.startswith(found.untold)
+        return path.name in found.names or is_likely
+
+
+@dataclass(frozen=True)
+class _Detached:
+    """What the headers of a folder take their voxels from.
+
+    Attributes:
+        names: Of the files.
+        untold: What the headers that do not tell are called, without their endings.
+    """
+
+    names: frozenset[str]
+    untold: tuple[str, ...]
+
+    @classmethod
+    def among(cls, folder: Path) -> "_Detached":
+        names: set[str] = set()
+        untold: list[str] = []
+        for header in _headers(folder):
+            try:
+                names.update(file.name for file in source_files(header)[1:])
+            except (StudyError, OSError, ValueError):
+                untold.append(header.stem)
+        return cls(frozenset(names), tuple(untold))
+
+
+def _headers(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.suffix.lower() in (".mhd", ".nhdr")]
+    except OSError:
+        return []
 
 
 def has_beside(path: Path, stem: str, ending: str) -> bool:
@@ -227,15 +259,3 @@ def has_beside(path: Path, stem: str, ending: str) -> bool:
         for each in (ending, ending.upper())
         for packed in ("", ".gz")
     )
-
-
-def _detached(folder: Path) -> frozenset[str] | None:
-    """Return the names of the files that the headers of a folder take voxels from, if they tell."""
-    names: set[str] = set()
-    try:
-        headers = [each for each in folder.iterdir() if each.suffix.lower() in (".mhd", ".nhdr")]
-        for header in headers:
-            names.update(file.name for file in source_files(header)[1:])
-    except (StudyError, OSError, ValueError):
-        return None
-    return frozenset(names)

@@ -130,7 +130,7 @@ def extent_of(sources: Sequence[Source]) -> tuple[int, float]:
     """
     try:
         files = [open_volume(source) for source in sources]
-    except StudyError:
+    except (StudyError, OSError, ValueError):
         return 0, 0.0
     voxels = [file.grid.num_voxels * file.num_volumes for file in files]
     volumes = (n * file.grid.voxel_volume_mm3 for n, file in zip(voxels, files, strict=True))

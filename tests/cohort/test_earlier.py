@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline.cohort.earlier import find_gone
@@ -42,3 +44,17 @@ def test_what_was_pulled_is_still_in_the_archive(out, monkeypatch):
     assert find_gone(entries, (), out) == set()
     monkeypatch.chdir(out.parent)
     assert find_gone(entries, (), out.relative_to(out.parent)) == set()
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "a\0b"])
+def test_names_that_no_file_can_have_are_gone(out, name):
+    """A study that was refused for its long name stopped all later runs."""
+    assert find_gone([entry(name, out.parent / f"{name}{'y' * 30}")], (), out) == {name}
+
+
+def test_what_may_not_be_looked_at_is_not_gone(out, monkeypatch):
+    def exists(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    assert find_gone([entry("a", out.parent / "closed" / "a.nii")], (), out) == set()

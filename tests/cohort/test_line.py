@@ -3,6 +3,7 @@
 import collections
 import operator
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,3 +114,25 @@ def test_room_is_asked_for_the_next_study_and_for_the_mask_being_written(go, mon
     assert all(row.status == "done" for row in go())
     voxels = 12 * 14 * 10
     assert asked == [12 * voxels, voxels + 12 * voxels, voxels]
+
+
+def test_trouble_in_a_look_at_the_next_study_is_that_studys(go, monkeypatch):
+    """It ended the process, and with it all that was being worked on."""
+
+    def look(sources):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(line, "extent_of", look)
+    assert [row.status for row in go()] == ["done"] * 3
+
+
+def test_a_refused_study_is_not_looked_at(go, studies, monkeypatch):
+    """Its files may lie behind a link that is not to be followed."""
+    seen = []
+    looked_at = line.extent_of
+    monkeypatch.setattr(
+        line, "extent_of", lambda sources: seen.append(sources) or looked_at(sources)
+    )
+    studies[1] = replace(studies[1], refusal="refused.")
+    assert [row.status for row in go()] == ["done", "rejected", "done"]
+    assert studies[1].sources not in seen

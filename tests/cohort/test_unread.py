@@ -109,6 +109,14 @@ def test_raw_voxels_that_a_header_names_are_its_own(tmp_path):
     assert study.case == "c.raw"
 
 
+def test_a_header_that_does_not_tell_hides_no_voxels_but_those_called_like_it(tmp_path):
+    header = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = "
+    (tmp_path / "a.mhd").write_text(f"{header}LIST\na_1.raw\na_2.raw\n")
+    (tmp_path / "long.mhd").write_text(f"{header}{'y' * 5000}\n")
+    studies = found(tmp_path, "a_1.raw", "a_2.raw", "c.raw", "lonely.img").unread
+    assert [study.case for study in studies] == ["c.raw", "lonely.img"]
+
+
 def test_an_image_without_its_ending_is_told_by_its_content(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), tmp_path / "a.nii")
     (tmp_path / "a.nii").rename(tmp_path / "a")
