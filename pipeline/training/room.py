@@ -1,11 +1,18 @@
-"""Whether the disk has room for the training cache, before the first case is preprocessed."""
+"""Whether there is room: on disk for the training cache, in memory for a step of training."""
 
 import logging
 import math
 from pathlib import Path
 
+import torch
+
 from pipeline.disk import free_bytes, in_words
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.inference import least_bytes
+from pipeline.main_memory import available_bytes
+from pipeline.model import ModelDescription
+from pipeline.network import build_network
+from pipeline.training.config import TrainingConfig
 from pipeline.transforms import Fingerprint, Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -45,6 +52,32 @@ def check_room(
     found = f"the disk is full: {kept} at least {in_words(low)}, {in_words(free)} are free"
     remedy = f"Free {in_words(low - free)} or more, or set data.cache=FOLDER on another disk."
     raise TrainingError(cache, found, remedy)
+
+
+def check_memory(
+    description: ModelDescription, training: TrainingConfig, device: torch.device
+) -> None:
+    """Look before anything is computed whether there can be memory for one step at all.
+
+    Raises:
+        ConfigError: If not even what lies between the network's layers fits, computed in halves.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:
+        free = available_bytes()
+    num_channels = len(description.channels)
+    with torch.device("meta"):
+        network = build_network(
+            description.network, num_channels, description.num_outputs, description.patch_size
+        )
+    shape = (training.batch_size, num_channels, *training.patch_size)
+    needed = least_bytes(network, shape, free) // 2
+    if needed > free:
+        found = f"a step on {training.batch_size} patches of {list(training.patch_size)} voxels "
+        found += f"takes at least {in_words(needed)} of memory, {in_words(free)} are free"
+        remedy = "Set a smaller training.patch_size or training.batch_size."
+        raise ConfigError("training.patch_size", found, remedy)
 
 
 def expected_bytes(

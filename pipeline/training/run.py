@@ -36,6 +36,7 @@ from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
+from pipeline.training.room import check_memory
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
@@ -199,6 +200,7 @@ def _begin(
     if prepared is None:
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
+    check_memory(description, config.training, ranks.device)
     if ranks.is_main:
         log_unseen(prepared.unseen)
     claim(folder.path)

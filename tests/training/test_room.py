@@ -2,12 +2,15 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.training import room
-from pipeline.training.room import check_room, expected_bytes
+from pipeline.training.config import TrainingConfig
+from pipeline.training.room import check_memory, check_room, expected_bytes
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 from pipeline.transforms.fingerprint import ChannelStatistics, Percentiles
+from tests.tiny import describe
 
 MR = ChannelNormalisation(kind="mr")
 SETTINGS = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), crop_margin_mm=0, channels=(MR, MR))
@@ -63,3 +66,15 @@ def test_too_little_room_is_refused_with_what_is_missing(tmp_path, fingerprint, 
     free(3 * LARGE)
     check_room(tmp_path / "cache", 3, fingerprint, SETTINGS)
     assert not caplog.records
+
+
+def test_a_step_that_no_memory_holds_is_refused_before_it_is_computed(monkeypatch):
+    """Two features of two patches of 2^27 voxels are 2 GB, in halves 1."""
+    training = TrainingConfig(max_iterations=1, patch_size=(512, 512, 512), batch_size=2)
+    before = torch.get_rng_state()
+    monkeypatch.setattr(room, "available_bytes", lambda: 10**9)
+    with pytest.raises(ConfigError, match=r"training.patch_size: .*\[512, 512, 512\].*1\.0 GB are"):
+        check_memory(describe(), training, torch.device("cpu"))
+    monkeypatch.setattr(room, "available_bytes", lambda: 10**11)
+    check_memory(describe(), training, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
