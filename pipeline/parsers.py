@@ -163,7 +163,11 @@ def _add_evaluate(choices: Choices, common: argparse.ArgumentParser) -> None:
         "are as recorded beside the masks (<case>_seg.json). BIDS masks (sub-..._dseg), also in "
         "folders below, pair by the entities in their names: desc does not count, and seg only "
         "where both have it.",
-        epilog="key=value overrides what is recorded: nsd_tolerance_mm=2 (in mm), ignore_value=254 "
+        epilog="HD95 is the larger of the 95th percentiles of both directions, as in MONAI; tools "
+        "that pool the directions, or weigh surfaces by area, find other values, mostly smaller "
+        "ones. Distances run between voxel centres, and take voxel axes to be at right angles: on "
+        "sheared voxels (gantry tilt) HD95, ASSD and NSD are not exact, which a warning says. "
+        "key=value overrides what is recorded: nsd_tolerance_mm=2 (in mm), ignore_value=254 "
         "(voxels of references that nobody annotated; null for none), num_resamples=2000.",
     )
     for name, kind, text in (

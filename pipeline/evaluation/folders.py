@@ -21,6 +21,7 @@ from pipeline.evaluation.aggregate import (
 )
 from pipeline.evaluation.pairs import Pairs, find_pairs
 from pipeline.evaluation.rules import Rules, find_rules
+from pipeline.evaluation.surface import SHEARED_COSINE, largest_cosine
 from pipeline.manifest import Manifest
 from pipeline.progress import track
 from pipeline.volume import LARGEST_LABEL, LabelMap
@@ -103,6 +104,7 @@ def evaluate_folders(
     problems: list[Problem] = []
     scored: list[str] = []
     unnamed: set[int] = set()
+    num_sheared = 0
     passed_over = {rules.config.ignore_value, *(alone if undeclared == "background" else ())}
     for case in track(pairs.cases, "Evaluating", len(pairs.cases)):
         try:
@@ -116,6 +118,13 @@ def evaluate_folders(
         unnamed |= found - {*rules.labels.values(), *added.values(), *numbered.values()}
         scores += score_case(case, prediction, reference, structures, rules.config)
         scored.append(case)
+        num_sheared += largest_cosine(prediction.grid) > SHEARED_COSINE
+    if num_sheared:
+        text = (
+            "%d of %d masks are on sheared voxels (gantry tilt), which distances take to be at "
+            "right angles: their HD95, ASSD and NSD are not exact"
+        )
+        logger.warning(text, num_sheared, len(scored))
     if unnamed:
         first = sorted(unnamed)[:10]
         logger.warning("%d values without a name were not scored: %s", len(unnamed), first)

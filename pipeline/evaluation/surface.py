@@ -19,12 +19,24 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from pipeline.volume import Grid
+
 ROUNDING_MM = 1e-4
 """Distances this little above a tolerance still count as within it, in mm.
 
 Affines are stored as float32, so a 1 mm voxel may measure 1.0000001 mm; without this, every voxel
 that is off by exactly one would flip from within 1 mm to beyond it.
 """
+
+
+SHEARED_COSINE = 0.002
+"""Of the angle between two voxel axes, beyond which they are not at right angles: 0.1 degrees."""
+
+
+def largest_cosine(grid: Grid) -> float:
+    """Return how far the voxel axes are from right angles: the largest cosine between two."""
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ COLUMNS = {
 """Metrics in the table: heading and decimals. Five fit a terminal; `summary.csv` has them all."""
 
 
+HD95 = "HD95: the larger of both directions' 95th percentiles (as MONAI), between voxel centres"
+"""What other tools define in another way, where the number is read."""
+
+
 def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], folder: Path) -> None:
     """Write `scores.csv` (a row a case and label) and `summary.csv` (a row a label and metric).
 
@@ -41,17 +45,25 @@ def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], fo
 
 
 def read_scores(folder: Path) -> list[LabelScores]:
-    """Read back the rows of `scores.csv` that `write_scores` wrote; an empty cell is NaN."""
-    (_, header), *lines = read_csv(folder / "scores.csv", ConfigError)
-    rows = [dict(zip(header, cells, strict=True)) for _, cells in lines]
-    return [
-        LabelScores(
-            plain_text(row.pop("case")),
-            plain_text(row.pop("label")),
-            **{metric: float(value or "nan") for metric, value in row.items()},
-        )
-        for row in rows
-    ]
+    """Read back the rows of `scores.csv` that `write_scores` wrote; an empty cell is NaN.
+
+    Raises:
+        ConfigError: If it is not what was written, with the line.
+    """
+    path, remedy = folder / "scores.csv", "Restore it from a copy, or compute the scores again."
+    lines = read_csv(path, ConfigError, remedy)
+    header = [field.name for field in fields(LabelScores)]
+    if not lines or lines[0][1] != header:
+        raise ConfigError(path, "the columns are not those of scores", remedy)
+    scores = []
+    for number, cells in lines[1:]:
+        try:
+            case, label, *values = cells
+            numbers = [float(value or "nan") for value in values]
+            scores.append(LabelScores(plain_text(case), plain_text(label), *numbers))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path}:{number}", "the row holds no scores", remedy) from error
+    return scores
 
 
 def format_table(summaries: Sequence[Summary]) -> Table:
@@ -62,7 +74,7 @@ def format_table(summaries: Sequence[Summary]) -> Table:
     headings = [heading for heading, _ in COLUMNS.values()]
     table = Table("label", "n", *headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.columns[0].overflow = "fold"
-    table.caption = "mean over n cases [95 % confidence interval]"
+    table.caption = f"mean over n cases [95 % confidence interval]\n{HD95}"
     cells = {(s.label, s.metric): s for s in summaries}
     for label in dict.fromkeys(s.label for s in summaries):
         count = cells[label, "dice"].count

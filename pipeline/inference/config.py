@@ -29,7 +29,8 @@ class InferenceConfig(BaseModel):
     batch_size: PositiveInt | None = Field(
         default=None,
         le=4096,
-        description="Windows computed at once; if not given, what suits the device.",
+        description="Windows computed at once; if not given, what suits the device. Another number "
+        "may change single voxels, where two labels are equally probable up to rounding.",
     )
     precision: Precision = Field(
         default="auto",

@@ -20,6 +20,7 @@ from pipeline.manifest.rules import (
     foreground_labels,
     is_number,
 )
+from pipeline.outside import shown
 
 
 class _Entry(BaseModel):
@@ -100,10 +101,10 @@ def _check_label_form(entries: object, path: Path) -> None:
 
 def _numbered(texts: dict[str, str], where: str) -> list[tuple[int, str]]:
     for key in texts:
-        if not key.isascii() or not key.isdigit():
+        if not is_number(key):
             raise ManifestError(
                 where,
-                f"key {key!r} is not a number",
+                f"key {shown(key)} is not a number",
                 'Write {"number": "name"}, such as {"1": ...}.',
             )
     return [(int(key), name) for key, name in texts.items()]

@@ -14,6 +14,12 @@ from pipeline.volume import LARGEST_LABEL
 LONGEST_COMPARED, MOST_COMPARED = 200, 2000
 """Characters of a word, and number of those that it is compared with."""
 
+MOST_LISTED = 100
+"""Choices that an error names."""
+
+MOST_NUMBER_DIGITS = 18
+"""Of a number of a channel or a label: more than any has."""
+
 _NO_FILE_NAME = re.compile(r"\.\.?|.*[/\\].*", re.DOTALL)
 
 
@@ -22,10 +28,16 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     # Comparing takes time that grows with the lengths of both.
     if len(word) > LONGEST_COMPARED or len(known) > MOST_COMPARED:
-        return f"Use one of: {', '.join(known[:MOST_COMPARED])}."
+        return _one_of(known)
     begun = [choice for choice in known if len(word) > 2 and choice.startswith(word.lower())]
     match = begun or difflib.get_close_matches(word.lower(), known, n=1)
-    return f"Did you mean {match[0]!r}?" if match else f"Use one of: {', '.join(known)}."
+    return f"Did you mean {match[0]!r}?" if match else _one_of(known)
+
+
+def _one_of(known: Sequence[str]) -> str:
+    more = len(known) - MOST_LISTED
+    listed = ", ".join(known[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return f"Use one of: {listed}."
 
 
 def check_label_form(entries: object, path: Path, form: str) -> None:
@@ -68,8 +80,9 @@ def check_channel_form(entries: object, where: str) -> None:
 
 def is_number(word: object) -> bool:
     """Tell whether a key or a value is a whole number, or text that says one."""
-    text = str(word).strip()
-    return not isinstance(word, bool) and text.isascii() and text.isdigit()
+    text = word.strip() if isinstance(word, str) else str(word)
+    is_short = len(text) <= MOST_NUMBER_DIGITS
+    return not isinstance(word, bool) and is_short and text.isascii() and text.isdigit()
 
 
 def foreground_labels(named: Iterable[tuple[str, int]], where: object) -> dict[str, int]:

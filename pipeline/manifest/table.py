@@ -10,7 +10,7 @@ from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
 from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.rules import collect_cases, nearest
-from pipeline.outside import read_csv
+from pipeline.outside import read_csv, shown
 
 _COLUMNS = ("case", "image", "label", "subject", "split", "annotated", "sha256")
 _SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -82,10 +82,10 @@ def _image_columns(
     named = [name for name in header if name.startswith(_CHANNEL_PREFIX)]
     numbers = Counter(header)
     for name in header:
-        if name not in _COLUMNS and name not in named:
+        if name not in _COLUMNS and not name.startswith(_CHANNEL_PREFIX):
             # Spreadsheets of many countries separate cells by semicolons.
             remedy = "Separate cells by commas." if ";" in name else nearest(name, _COLUMNS)
-            raise ManifestError(where, f"unknown column {name!r}", remedy)
+            raise ManifestError(where, f"unknown column {shown(name)}", remedy)
         if numbers[name] > 1:
             raise ManifestError(where, f"column {name!r} appears twice", "Remove one of them.")
     if ("image" in header) == bool(named):

@@ -5,7 +5,12 @@ The format, with an example, is described in `data_manifests/README.md`.
 
 import dataclasses
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
@@ -25,6 +30,9 @@ from pipeline.manifest.scheme import Modality, Scheme
 from pipeline.outside import read_yaml
 from pipeline.shipped import MANIFESTS, is_shipped
 from pipeline.study import StudyConfig
+
+MOST_SECONDS = 2.0
+"""For one name and the expression that finds its subject: some take longer than anybody lives."""
 
 SET_ROOT = (
     "Name the folder that holds the data: data.root=FOLDER (or make train DATA=FOLDER); for "
@@ -211,8 +219,37 @@ def _with_subjects(cases: tuple[Case, ...], pattern: str | None, path: Path) -> 
         raise ManifestError(where, f"{pattern!r} has {expression.groups} groups, not one", remedy)
     named = []
     for case in cases:
-        match = expression.fullmatch(case.name)
+        try:
+            with _time_limit():
+                match = expression.fullmatch(case.name)
+        except TimeoutError as error:
+            found = f"comparing it with the name of case {case.name!r} takes too long"
+            raise ManifestError(where, found, remedy) from error
         if match is None or not match[1]:
             raise ManifestError(where, f"it does not fit the name of case {case.name!r}", remedy)
         named.append(dataclasses.replace(case, subject=match[1]))
     return tuple(named)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """End what takes longer than any expression for names; in the main thread, where Unix can.
+
+    Raises:
+        TimeoutError: If it does.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

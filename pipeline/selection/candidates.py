@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from pydantic import ValidationError
+
+from pipeline.errors import ModelError
+from pipeline.manifest.faults import first_fault
 from pipeline.model import ModelDescription
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.postprocessing.crf import CrfConfig
@@ -92,7 +96,12 @@ def _settings(description: ModelDescription) -> Iterator[CrfConfig]:
     learnt = description.training.get("crf")
     if learnt and description.num_members == 1:
         # By training through the field; the mean over members would have seen each case.
-        yield CrfConfig.model_validate(learnt)
+        try:
+            yield CrfConfig.model_validate(learnt)
+        except ValidationError as error:
+            fault = first_fault(error, CrfConfig, learnt)
+            remedy = "Train it again, or use a model that Trivox wrote."
+            raise ModelError(f"{description.name}: training.crf", str(fault), remedy) from error
     if len(description.channels) > MAX_CHANNELS:
         yield SMOOTHNESS_ONLY
         return

@@ -303,3 +303,14 @@ def test_missing_and_empty_folders(tmp_path):
         evaluate_folders(tmp_path / "nowhere", tmp_path / "full")
     with pytest.raises(ConfigError, match=r"empty: holds no label maps\. Put files there .*nii"):
         evaluate_folders(tmp_path / "full", tmp_path / "empty")
+
+
+@pytest.mark.parametrize(("shear", "is_told"), [(0.3, True), (0.0, False)])
+def test_distances_on_sheared_voxels_are_called_inexact(folders, caplog, shear, is_told):
+    affine = np.eye(4)
+    affine[1, 2] = shear
+    for folder in folders:
+        write(folder / "a.nii.gz", affine=affine)
+    evaluate_folders(*folders)
+    told = "1 of 1 masks are on sheared voxels" in caplog.text
+    assert told == is_told

@@ -8,10 +8,12 @@ from scipy.spatial.distance import cdist
 from pipeline.evaluation.surface import (
     assd_mm,
     hd95_mm,
+    largest_cosine,
     nsd,
     surface_distances,
     surface_mask,
 )
+from pipeline.volume import Grid
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)]
 
@@ -205,3 +207,14 @@ def test_empty_mask_has_no_surface(which):
     masks[which][:] = False
     with pytest.raises(ValueError, match="empty mask has no surface"):
         surface_distances(*masks, (1.0, 1.0, 1.0))
+
+
+def test_how_far_axes_are_from_right_angles():
+    # Turned by 30 degrees about one axis, of other spacings: at right angles still.
+    turned = np.eye(4)
+    turned[:2, :2] = [[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]
+    affine = turned @ np.diag([1.0, 2.0, 5.0, 1.0])
+    assert largest_cosine(Grid((2, 2, 2), affine)) < 1e-12
+    affine[:3, 2] = [0.0, 3.0, 4.0]
+    expected = 3 / 5 * np.cos(0.5)
+    assert largest_cosine(Grid((2, 2, 2), affine)) == pytest.approx(expected)

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from pipeline.errors import ManifestError
@@ -105,3 +107,10 @@ def test_the_real_file_is_read(shared_data):
     assert manifest.channels == (Channel("MRI", "MR"),)
     assert manifest.labels == {"Anterior": 1, "Posterior": 2}
     assert all(path.is_file() for case in manifest.cases for path in (*case.images, case.label))
+
+
+def test_a_number_that_no_channel_has_is_refused(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"modality": {"9" * 5000: "CT"}, "training": []}))
+    with pytest.raises(ManifestError, match=r"key '9{97}\.\.\.' is not a number"):
+        load_manifest(path)

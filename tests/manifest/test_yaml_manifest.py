@@ -1,9 +1,10 @@
 import re
+import signal
 
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import Channel, Region, SegmentCode, load_manifest
+from pipeline.manifest import Channel, Region, SegmentCode, load_manifest, yaml_manifest
 
 YAML = """\
 name: Two channels
@@ -210,3 +211,16 @@ def test_what_does_not_hold_is_refused(manifest_path, old, new, message):
     manifest_path.write_text(YAML.replace(old, new, 1))
     with pytest.raises(ManifestError, match=message):
         load_manifest(manifest_path)
+
+
+def test_an_expression_that_takes_too_long_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(yaml_manifest, "MOST_SECONDS", 0.1)
+    (tmp_path / "list.csv").write_text(f"case,image\n{'a' * 40}!,a.nii.gz\n")
+    (tmp_path / "m.yaml").write_text(
+        "name: x\nchannels: [{name: CT, modality: CT}]\nlabels: {a: 1}\n"
+        "subject_pattern: ((?:a+)+)b\ncases: list.csv\n"
+    )
+    handler = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(ManifestError, match="takes too long"):
+        load_manifest(tmp_path / "m.yaml")
+    assert signal.getsignal(signal.SIGALRM) == handler
