@@ -90,6 +90,8 @@ def dicom_studies(
     if scan.left_out:
         counts = ", ".join(f"{number} {what}" for what, number in sorted(scan.left_out.items()))
         logger.info("DICOM objects without an image were left out: %s", counts)
+    if scan.num_copies:
+        logger.info("copies of DICOM files count once: %d", scan.num_copies)
     studies = [
         (study_uid, list(members))
         for study_uid, members in groupby(scan.series, lambda series: series.study_uid)

@@ -39,6 +39,13 @@ _CAUSES = (
 )
 UNREADABLE_REMEDY = "Copy, fetch or export them again, or remove them."
 
+_IMAGE = (
+    "PixelData", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue",
+    "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+"""What an image shows."""
+
 _COPY_REMEDY = "Copy or export the series again."
 _NO_VOLUME = {
     "localizer": Problem("it is a localizer", "Give the series that was planned on it."),
@@ -53,6 +60,7 @@ class DicomScan:
     Attributes:
         series: Volumes and refused series, in the order of study, series number and part.
         damaged: Files that are DICOM or may be, cannot be read and belong to none of the series.
+        num_copies: Number of files that are copies of others, and count once.
         errors: What the system said of those that it did not let be read.
         left_out: Number of DICOM objects without an image (reports, masks), by modality.
     """
@@ -61,6 +69,7 @@ class DicomScan:
     damaged: tuple[Path, ...]
     left_out: Mapping[str, int]
     errors: tuple[str, ...] = ()
+    num_copies: int = 0
 
     def damage(self, files: Sequence[Path]) -> str:
         """Say what is wrong with some damaged files; ends without a full stop."""
@@ -100,7 +109,11 @@ def scan_dicom(files: Iterable[Path]) -> DicomScan:
     stray = tuple(file.path for file in damaged if file.series_uid not in by_series)
     series = [_beside_damage(one, stray) for one in series]
     errors = tuple(sorted({file.error for file in damaged} - {""}))
-    return DicomScan(tuple(sorted(series, key=_order)), stray, left_out, errors)
+    num_copies = sum(
+        len(instances) - len({one.uid or one.path for one in instances})
+        for instances in by_series.values()
+    )
+    return DicomScan(tuple(sorted(series, key=_order)), stray, left_out, errors, num_copies)
 
 
 def renew(series: DicomSeries) -> DicomSeries:
@@ -166,9 +179,40 @@ def _build(instances: Sequence[Instance], num_torn: int) -> list[DicomSeries]:
     problem = problem or _mixed_origin(images) or _first_problem(images)
     if problem is not None:
         return [*series, _refused(images, problem)]
+    num_images = len(images)
+    images = _without_repeats(images)
     slices = [one for instance in images for one in instance.slices]
     parts = split_series(slices, images[0].modality)
-    return [*series, *(_from_part(images, part) for part in parts)]
+    volumes = [_from_part(images, part) for part in parts]
+    if num_images > len(images):
+        count = num_images - len(images)
+        text = f"{count} image(s) are there twice under names of their own, and count once"
+        volumes = [replace(one, warnings=(*one.warnings, text)) for one in volumes]
+    return [*series, *volumes]
+
+
+def _without_repeats(images: Sequence[Instance]) -> list[Instance]:
+    """Return images without those that repeat another one at its place, pixel by pixel.
+
+    If a single one at the place of another differs from it, nothing is known to be repeated.
+    """
+    by_place: dict[object, list[Instance]] = {}
+    for image in images:
+        place = [(s.position_mm, s.axes, s.traits, s.size, s.is_rescaled) for s in image.slices]
+        by_place.setdefault(tuple(place), []).append(image)
+    for first, *others in by_place.values():
+        if not all(_are_alike(first.path, other.path) for other in others):
+            return list(images)
+    return [members[0] for members in by_place.values()]
+
+
+def _are_alike(first: Path, second: Path) -> bool:
+    """Tell whether two files hold the same image, by whatever name."""
+    try:
+        one, other = _whole(first), _whole(second)
+    except DAMAGE:
+        return False
+    return "PixelData" in one and all(one.get(name) == other.get(name) for name in _IMAGE)
 
 
 def _without_copies(instances: Sequence[Instance]) -> tuple[list[Instance], Problem | None]:

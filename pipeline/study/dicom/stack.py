@@ -49,6 +49,9 @@ SAME_POSITION_MM = 0.01
 MAX_TILT_DEGREES = 45.0
 """Gantries tilt by 30 degrees at most; beyond this, positions do not belong to the orientation."""
 
+_MOST_SPACINGS, _FEWEST_STEPS = 3, 2
+"""Parts of a stack with distances of their own, and distances in each; a lost slice makes one."""
+
 _GAP_REMEDY = "Export the series again with all of its images."
 _PLANES = ("sagittal", "coronal", "axial")
 
@@ -157,6 +160,9 @@ def _uneven(
     typical_mm: float,
     tolerance_mm: float,
 ) -> Problem:
+    runs = _runs(steps_mm, 2 * tolerance_mm)
+    if 2 <= len(runs) <= _MOST_SPACINGS and min(map(len, runs)) >= _FEWEST_STEPS:
+        return _several_spacings(runs)
     multiples = np.rint(steps_mm / typical_mm)
     missing = int(multiples.sum()) - len(steps_mm)
     if missing > 0 and np.abs(steps_mm - multiples * typical_mm).max() <= 2 * tolerance_mm:
@@ -171,6 +177,23 @@ def _uneven(
         remedy = "Give a reconstruction whose slices are equally far apart."
         return Problem(f"{found}{steps_mm.max():.4g} mm", remedy)
     return Problem("its slices are shifted against each other irregularly")
+
+
+def _runs(steps_mm: npt.NDArray[np.float64], tolerance_mm: float) -> list[npt.NDArray[np.float64]]:
+    """Part distances where one differs from the one before."""
+    changes = np.flatnonzero(np.abs(np.diff(steps_mm)) > tolerance_mm) + 1
+    return np.split(steps_mm, changes)
+
+
+def _several_spacings(runs: Sequence[npt.NDArray[np.float64]]) -> Problem:
+    """Say of distances that change once or twice where they do: they were planned so."""
+    ends = np.cumsum([len(run) for run in runs]) + 1
+    texts = [
+        f"{run.mean():.4g} mm up to slice {end}" for run, end in zip(runs[:-1], ends, strict=False)
+    ]
+    found = f"the distance of its slices is {', '.join(texts)} and {runs[-1].mean():.4g} mm from "
+    remedy = "Give each part as a series of its own, or a reconstruction with one distance."
+    return Problem(f"{found}there on", remedy)
 
 
 def _grid(first: Slice, positions: npt.NDArray[np.float64]) -> Grid:

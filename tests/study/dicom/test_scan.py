@@ -423,3 +423,29 @@ def test_slices_at_an_end_without_content_are_told(tmp_path, way, suffix):
     assert found.warnings == (expected,)
     with pytest.raises(StudyError, match=r"the folder: 2 file\(s\) cannot be read as DICOM"):
         read_study([tmp_path], case="case", num_channels=1)
+
+
+def test_an_image_that_is_there_twice_by_another_name_counts_once(tmp_path):
+    slices = make_series(voxels(6))
+    save_series(slices, tmp_path)
+    slices[2].SOPInstanceUID += ".7"
+    save(slices[2], tmp_path / "again")
+    (found,) = find_series([tmp_path])
+    assert found.grid.shape == (7, 6, 6)
+    assert found.warnings == (
+        "1 image(s) are there twice under names of their own, and count once",
+    )
+
+
+def test_another_image_at_the_same_place_is_no_copy(tmp_path):
+    slices = make_series(voxels(6))
+    save_series(slices, tmp_path)
+    slices[2].SOPInstanceUID += ".7"
+    slices[2].PixelData = bytes(len(slices[2].PixelData))
+    save(slices[2], tmp_path / "again")
+    assert only(tmp_path).refusal.startswith("7 slices lie at 6 positions")
+
+
+def test_copies_are_counted(tmp_path, series):
+    shutil.copy(series[2], tmp_path / "copy")
+    assert scan_dicom(files_in([tmp_path])).num_copies == 1

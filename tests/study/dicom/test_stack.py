@@ -103,7 +103,7 @@ def test_half_a_series_of_long_gaps_is_refused():
 
 
 def test_distances_that_vary_are_refused():
-    z = [0, 5, 10, 18, 26]
+    z = [0, 5, 10, 18, 24, 32]
     assert "varies from 5 to 8 mm" in found(slices_at([(0, 0, value) for value in z]))
 
 
@@ -193,3 +193,23 @@ def test_a_spacing_must_be_positive(spacing_mm):
 )
 def test_directions_must_be_unit_vectors_at_a_right_angle(axes):
     assert "two unit vectors at a right angle" in found(slices_at(positions_along(), axes=axes))
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([3, 3, 3, 6, 6], "is 3 mm up to slice 4 and 6 mm from there on"),
+        (
+            [5, 5, 5, 2.5, 2.5, 2.5, 5, 5],
+            "is 5 mm up to slice 4, 2.5 mm up to slice 7 and 5 mm",
+        ),
+        ([3, 3, 3, 6, 3, 3], "1 slice(s) are missing among 7, the first after slice 4"),
+        ([3, 3, 3, 3, 6], "1 slice(s) are missing among 6, the first after slice 5"),
+        ([3, 4, 5, 6, 7], "the distance of its slices varies from 3 to 7 mm"),
+    ],
+)
+def test_distances_that_change_once_or_twice_are_a_protocol(steps, found):
+    z = np.concatenate([[0.0], np.cumsum(steps)])
+    slices = [Slice("IM", 0, (6, 7), (0.0, 0.0, float(each)), AXIAL, (2.0, 1.5), ()) for each in z]
+    problem = stack_slices(slices)
+    assert found in problem.found
