@@ -46,7 +46,7 @@ def _for_good(ground: Ground, question: str, kinds: Mapping[str, tuple[Reply, st
     bad = dict(zip(studies, kinds, strict=False))
     asked = (question, "pull instance") if question == "pull series" else (question,)
 
-    def bend(what: str, path: str) -> Reply | None:
+    def bend(what: str, path: str) -> "Reply | None":
         uid = path.partition("/studies/")[2].partition("/")[0]
         return kinds[bad[uid]][0] if what in asked and uid in bad else None
 
@@ -56,16 +56,23 @@ def _for_good(ground: Ground, question: str, kinds: Mapping[str, tuple[Reply, st
         bent.bend = lambda *of: None
         tells = {uid: kinds[kind][1] for uid, kind in bad.items()}
         counts = _judge(folder / "out", tells, first)
-        again = _run(ground, bent.url, folder / "out")
+        again = _run(ground, bent.url, folder / "out") if question == "series" else None
         posts = max(bent.posted.values(), default=0)
+    healed = (
+        []
+        if again is None
+        else [
+            Count("exit code when the archive is well again", 0, again.code),
+            Count("pushed then", len(studies), again.states["pushed"]),
+        ]
+    )
     return Loop(
         f"DICOMweb, {question}: strange answers that stay",
         f"{len(kinds)} studies each with another answer to one question, whenever it is asked, and "
         f"{NUM_HEALTHY} healthy ones ({_WAITS}); then the archive is well.",
         [
             *counts,
-            Count("exit code when the archive is well again", 0, again.code),
-            Count("pushed then", len(studies), again.states["pushed"]),
+            *healed,
             Count("most POSTs of one instance", 1, posts),
         ],
     )
@@ -79,7 +86,7 @@ def _for_once(ground: Ground) -> Loop:
     studies = _studies(folder / "sent", len(kinds) + NUM_HEALTHY)
     bad, asked = dict(zip(studies, kinds, strict=False)), Counter[tuple[str, str]]()
 
-    def bend(what: str, path: str) -> Reply | None:
+    def bend(what: str, path: str) -> "Reply | None":
         uid = path.partition("/studies/")[2].partition("/")[0]
         asked[what, uid] += 1
         is_first = asked[what, uid] == 1 and uid in bad and what != "push"

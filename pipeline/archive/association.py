@@ -35,6 +35,7 @@ from pynetdicom.sop_class import (
 )
 
 from pipeline.archive.address import DimseAddress
+from pipeline.archive.incoming import MAX_MESSAGE_BYTES, Incoming
 from pipeline.archive.transport import BusyError, HiccupError, TransferError
 from pipeline.errors import ArchiveError
 
@@ -89,12 +90,14 @@ class Peer:
         self,
         contexts: Sequence[PresentationContext],
         handlers: Sequence[tuple[evt.EventType, object]] = (),
+        most_bytes: int = MAX_MESSAGE_BYTES,
     ) -> Iterator[Association]:
         """Give an association with what it may transfer, until the block ends.
 
         Args:
             contexts: To propose; at most 128.
             handlers: Of events; with any, the peer may store images in the association.
+            most_bytes: Of one message that the peer sends.
 
         Raises:
             HiccupError: If there is no connection, or the peer aborts or is too busy.
@@ -110,7 +113,7 @@ class Peer:
             contexts=list(contexts),
             ae_title=self._address.ae_title,
             ext_neg=[build_role(image, scp_role=True) for image in _IMAGES] if handlers else None,
-            evt_handlers=[*handlers, *AT_ONCE],
+            evt_handlers=[*handlers, *AT_ONCE, *Incoming(most_bytes, TIMEOUT_S).handlers],
         )
         if not association.is_established:
             raise self._not_established(association)

@@ -30,6 +30,7 @@ from pipeline.archive.association import (
 )
 from pipeline.archive.transport import (
     MAX_ANSWERS,
+    MAX_INSTANCE_BYTES,
     SERIES_FIELDS,
     Attributes,
     HiccupError,
@@ -156,7 +157,7 @@ class DimseArchive:
         model = StudyRootQueryRetrieveInformationModelGet
         contexts = [build_context(model, PLAIN), *image_contexts()]
         handlers = [(evt.EVT_C_STORE, store)]
-        with self._peer.associated(contexts, handlers) as association:
+        with self._peer.associated(contexts, handlers, MAX_INSTANCE_BYTES) as association:
             for status, _ in association.send_c_get(_identifier(level, keys), model):
                 if full:
                     association.abort()

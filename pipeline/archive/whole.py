@@ -3,15 +3,17 @@
 import filecmp
 import hashlib
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import Dataset, FileDataset, dcmread
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import get_expected_length
 
 from pipeline.archive.transport import InstanceKey
+from pipeline.study.dicom.reading import read_bounded
 
 UNREADABLE = (InvalidDicomError, EOFError, struct.error)
 """What pydicom raises for bytes that are no data set, beside errors of values."""
@@ -20,14 +22,15 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
-def read_whole(source: Path | BinaryIO) -> FileDataset | None:
+def read_whole(source: Path | BinaryIO) -> Dataset | None:
     """Return the data set of a DICOM file; None if it cannot be read or is cut short.
 
     An image must have as many bytes of pixels as its size says, or its fragments' end if it is
-    compressed. The pixels are not decoded.
+    compressed. The pixels are not decoded. What a deflated file may grow to is bounded.
     """
     try:
-        dataset = dcmread(source)
+        with nullcontext(source) if not isinstance(source, Path) else source.open("rb") as file:
+            dataset = read_bounded(file, None, with_pixels=True).dataset
         whole = _has_uids(dataset) and not _is_cut(dataset) and _has_pixels(dataset)
     except (*UNREADABLE, ValueError, AttributeError, KeyError, TypeError):
         return None
@@ -61,12 +64,12 @@ def pixels_sha256(dataset: Dataset) -> str | None:
     return None if found is None else hashlib.sha256(found.value).hexdigest()
 
 
-def _has_uids(dataset: FileDataset) -> bool:
+def _has_uids(dataset: Dataset) -> bool:
     uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
     return all(dataset.get(uid) for uid in uids) and "TransferSyntaxUID" in dataset.file_meta
 
 
-def _is_cut(dataset: FileDataset) -> bool:
+def _is_cut(dataset: Dataset) -> bool:
     """Say whether an element is shorter than it announces: pydicom keeps what there is."""
     items = (dataset.get_item(tag) for tag in dataset.keys())  # noqa: SIM118 (iterating converts)
     return any(
@@ -77,7 +80,7 @@ def _is_cut(dataset: FileDataset) -> bool:
     )
 
 
-def _has_pixels(dataset: FileDataset) -> bool:
+def _has_pixels(dataset: Dataset) -> bool:
     if "Rows" not in dataset and "Image Storage" not in dataset.SOPClassUID.name:
         return True
     if not any(key in dataset for key in _PIXEL_KEYWORDS):

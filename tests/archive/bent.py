@@ -43,8 +43,7 @@ class BentArchive:
         self.listed_twice: set[str] = set()
         for path in paths:
             self.store(path.read_bytes())
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", 0), _Handler)
         self.server.archive = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self.server.server_port}/dicom-web"
 
@@ -133,6 +132,13 @@ def changed(change: Callable[[bytes], bytes]) -> Reply:
         handler.answer(status, change(body), kind, {})
 
     return answer
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of connections that those who were killed left."""
 
 
 class _Handler(BaseHTTPRequestHandler):

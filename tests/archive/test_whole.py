@@ -1,11 +1,14 @@
 import hashlib
+import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
-from pydicom.uid import BasicTextSRStorage, RLELossless
+from pydicom import dcmread
+from pydicom.uid import BasicTextSRStorage, DeflatedExplicitVRLittleEndian, RLELossless
 
-from pipeline.archive.whole import key_of, pixels_sha256, read_whole
-from tests.archive.studies import SIZE, make_slice
+from pipeline.archive.whole import are_equal, key_of, pixels_sha256, read_whole
+from tests.archive.studies import SIZE, make_slice, make_study
 
 
 @pytest.fixture(params=["native", "compressed"])
@@ -60,3 +63,38 @@ def test_what_is_no_dicom_or_names_no_series_is_not_whole(tmp_path):
     assert read_whole(tmp_path / "a.dcm") is None
     make_slice(0, 1).save_as(tmp_path / "b.dcm", enforce_file_format=True)
     assert read_whole(tmp_path / "b.dcm") is None
+
+
+def test_a_deflated_file_that_grows_beyond_all_that_images_do_is_not(tmp_path):
+    """S03, as an archive may send it: 64 MB of zeros in 64 kB."""
+    make_study(tmp_path, num_slices=1)
+    path = next(tmp_path.rglob("*.dcm"))
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    assert read_whole(path) is not None
+    dataset.add_new(0x00091001, "OB", bytes(64 << 20))
+    dataset.add_new(0x00090010, "LO", "somebody")
+    dataset.save_as(path)
+    del dataset
+    tracemalloc.start()
+    assert read_whole(path) is None
+    assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    tracemalloc.stop()
+
+
+def test_the_same_instance_is_told_from_another_one(tmp_path):
+    make_study(tmp_path, num_slices=1)
+    path = next(tmp_path.rglob("*.dcm"))
+    for name in "abc":
+        shutil.copy(path, tmp_path / name)
+    dataset = dcmread(path)
+    dataset.file_meta.ImplementationVersionName = "ANOTHER"
+    dataset.save_as(tmp_path / "b")
+    dataset.WindowWidth = 400
+    dataset.save_as(tmp_path / "c")
+    assert are_equal(path, tmp_path / "a")
+    assert are_equal(path, tmp_path / "b")
+    assert not are_equal(path, tmp_path / "c")
+    (tmp_path / "a").write_bytes(b"torn")
+    assert not are_equal(path, tmp_path / "a")
