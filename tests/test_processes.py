@@ -1,8 +1,10 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from pipeline.model import save_model
 from pipeline.processes import start_method, worker_context
@@ -82,3 +84,23 @@ def test_a_folder_of_temporary_files_may_have_a_long_path(tmp_path, monkeypatch)
     monkeypatch.setattr("tempfile.tempdir", f"/tmp/{'x' * 100}")
     assert start_method() == "spawn"
     assert worker_context().get_start_method() == "spawn"
+
+
+LISTENING = """
+import multiprocessing.forkserver, signal, sys
+from pipeline.processes import unheard_by_children
+with unheard_by_children():
+    multiprocessing.forkserver.ensure_running()
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+server = multiprocessing.forkserver._forkserver._forkserver_pid
+status = open(f"/proc/{server}/status").read()
+mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+print(sorted(blocked), *(bool(mask >> (number - 1) & 1) for number in (1, 2, 15)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_ctrl_c_is_not_heard_by_processes_that_import_still_and_comes_to_this_one_after():
+    words = [sys.executable, "-c", LISTENING]
+    finished = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert finished.stdout == "[] True True False\n"
