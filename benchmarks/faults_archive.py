@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults_child import FIRST_WAIT_S, TRIES
+from benchmarks.faults_child import FIRST_WAIT_S, MAX_WAIT_S, TRIES
 from benchmarks.faults_ground import (
     Count,
     Ground,
@@ -26,7 +26,7 @@ from tests.archive.bent_dimse import bent_peer
 from tests.archive.studies import make_study
 
 NUM_HEALTHY = 3
-_WAITS = f"{TRIES} tries, waits from {FIRST_WAIT_S} s"
+_WAITS = f"{TRIES} tries, waits of {FIRST_WAIT_S} to {MAX_WAIT_S:.0f} s"
 
 
 def archive(ground: Ground) -> Iterator[Loop]:

@@ -88,7 +88,9 @@ class Steps:
             now = changed.get(entry.series_uid)
             if now is not None and entry.basis is not None:
                 logger.warning(
-                    "series %s %s: it is done anew", entry.name, _what_changed(entry, now)
+                    "series %s %s: it is done anew; what was pushed of it stays in the archive",
+                    entry.name,
+                    _what_changed(entry, now),
                 )
             if now is not None or (changed and entry.state in ("unchosen", "rejected")):
                 self._ledger.reopen(entry.series_uid)

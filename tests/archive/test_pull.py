@@ -135,6 +135,26 @@ def test_a_full_disk_is_said_so(study, do, monkeypatch, number):
     assert not isinstance(raised.value, TransferError)
 
 
+def test_what_else_the_system_refuses_is_named_with_the_file_and_blames_no_study(
+    study, do, tmp_path
+):
+    (tmp_path / "incoming").write_text("a file of somebody")
+    with pytest.raises(ArchiveError, match=r"incoming: .*study: Not a directory\. Mend") as raised:
+        do(*study)
+    assert not isinstance(raised.value, TransferError)
+
+
+def test_what_was_pulled_before_is_kept_only_if_it_is_what_is_listed(study, do):
+    """R01: the number alone does not tell."""
+    archive, wanted = study
+    folder = do(archive, wanted)
+    late = sorted((folder / "first").iterdir())[0]
+    late.write_bytes(sorted((folder / "first").iterdir())[1].read_bytes())
+    archive.calls.clear()
+    assert_whole(do(archive, wanted), archive, wanted)
+    assert archive.calls["pull_series"] == 1
+
+
 def test_alien_and_repeated_instances_are_removed(study, tmp_path):
     archive, wanted = study
     (tmp_path / "landing").mkdir()

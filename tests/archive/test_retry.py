@@ -3,7 +3,7 @@ import time
 import pytest
 
 from pipeline.archive.retry import Patience, PatientArchive
-from pipeline.archive.transport import InstanceKey, TransferError
+from pipeline.archive.transport import BusyError, InstanceKey, TransferError
 from pipeline.errors import ArchiveError
 from tests.archive.fake import FakeArchive, gone, hiccup
 from tests.archive.studies import make_slice
@@ -85,3 +85,35 @@ def test_a_store_whose_answer_was_lost_is_not_repeated(fake, patient, tmp_path):
     fake.trouble["pushed"] = [hiccup()]
     patient.push(key, tmp_path / "a.dcm")
     assert fake.pushes == [key]
+
+
+def test_a_busy_archive_is_waited_for_as_it_asks_but_not_for_ever(fake, monkeypatch):
+    waited = []
+    patient = PatientArchive(fake, Patience(3, 0.001))
+    monkeypatch.setattr(patient, "wait", waited.append)
+    fake.trouble["has"] = [BusyError("x", "busy", "Wait.", seconds) for seconds in (7, 1e9)]
+    patient.has(THERE)
+    assert waited == [7, 60]
+
+
+def test_a_first_contact_that_says_it_is_busy_is_asked_again(fake, patient):
+    fake.trouble["check"] = [BusyError("x", "busy", "Wait.")] * 2
+    patient.check()
+    assert fake.calls["check"] == 3
+
+
+def test_who_hurries_waits_no_longer(fake):
+    patient = PatientArchive(fake, Patience(3, 60))
+    patient.hurry()
+    fake.trouble["has"] = [hiccup()] * 3
+    began = time.perf_counter()
+    with pytest.raises(TransferError):
+        patient.has(THERE)
+    assert time.perf_counter() - began < 5
+
+
+def test_what_one_question_is_refused_is_its_own_while_the_archive_answers(fake, patient):
+    """R02: rights may differ from study to study."""
+    fake.trouble["find_series"] = [gone()]
+    with pytest.raises(TransferError, match="HTTP 401"):
+        patient.find_series("1", {})

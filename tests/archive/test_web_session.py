@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 from pipeline.archive import Credentials
-from pipeline.archive.transport import HiccupError
+from pipeline.archive.transport import BusyError, HiccupError
+from pipeline.archive.web_session import seconds_to_wait
 from pipeline.errors import ArchiveError
 from tests.archive.servers import in_json, serving
 from tests.archive.test_web import archive_at
@@ -87,3 +88,26 @@ def test_certificates_are_verified(tmp_path):
         with pytest.raises(ArchiveError, match=r"certificate cannot be verified.*--ca"):
             archive_at(url).check()
         archive_at(url, ca=certificate).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "least_s", "most_s"),
+    [
+        ("17", 17, 17),
+        ("", 0, 0),
+        ("-5", 0, 0),
+        ("soon", 0, 0),
+        ("9" * 5000, 1e8, 1e9),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0, 0),
+        ("Fri, 31 Dec 2199 23:59:59 GMT", 1e9, 1e11),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", 0, 0),
+    ],
+)
+def test_what_a_busy_archive_asks_for_is_understood_or_nothing(text, least_s, most_s):
+    assert least_s <= seconds_to_wait(text) <= most_s
+    with (
+        serving(lambda _: (503, {"Retry-After": text}, b"")) as url,
+        pytest.raises(BusyError, match="HTTP 503") as raised,
+    ):
+        archive_at(url).check()
+    assert least_s <= raised.value.wait_s <= most_s
