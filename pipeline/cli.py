@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from pipeline.disk import explain
 from pipeline.errors import PipelineError
-from pipeline.spelling import LogFormatter, show_traceback, spelled
+from pipeline.spelling import LogFormatter, show_safely, spelled
 
 SOME_FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _prepare() -> None:
-    sys.excepthook = show_traceback
+    show_safely()
     from pipeline.surroundings import prepare, speak_utf8
 
     environment = os.environ  # noqa: TID251  # At the edge, before anything is started.

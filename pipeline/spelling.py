@@ -4,12 +4,14 @@ Terminals obey control characters, also those of C1 and the ones that turn the d
 others are not seen at all. They are spelled out once, where lines are printed and logged.
 """
 
+import contextlib
 import logging
 import sys
 import traceback
 import unicodedata
+import warnings
 from types import TracebackType
-from typing import Final
+from typing import Final, TextIO
 
 LONGEST_NAME: Final = 255
 """Characters; as many as the name of a file may have."""
@@ -72,3 +74,23 @@ def show_traceback(
     """Show what nobody caught, as Python does; set it as `sys.excepthook`."""
     lines = "".join(traceback.format_exception(kind, error, trace))
     sys.stderr.write(spelled(lines, keep="\n"))
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a library's warning, which may quote a file; set it as `warnings.showwarning`."""
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    with contextlib.suppress(OSError):
+        (file or sys.stderr).write(spelled(text, keep="\n"))
+
+
+def show_safely() -> None:
+    """Let nothing that this process writes by itself do anything to a terminal."""
+    sys.excepthook = show_traceback
+    warnings.showwarning = show_warning

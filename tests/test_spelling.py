@@ -1,6 +1,7 @@
 """Tests of spelling out what terminals obey and nobody sees."""
 
 import logging
+import subprocess
 import sys
 import unicodedata
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.spelling import LogFormatter, is_name, show_traceback, spelled
+from pipeline.spelling import LogFormatter, is_name, show_traceback, show_warning, spelled
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,20 @@ def test_what_nobody_caught_is_spelled_too(capsys):
     shown = capsys.readouterr().err
     assert shown.startswith("Traceback")
     assert shown.endswith("ValueError: odd\\x1b[2J\n")
+
+
+def test_warnings_of_libraries_are_spelled(capsys):
+    show_warning(UserWarning("odd\x1b[2J\nmore"), UserWarning, "a\x9b.py", 3)
+    shown = capsys.readouterr().err
+    assert shown.startswith("a\\x9b.py:3: UserWarning: odd\\x1b[2J\nmore")
+
+
+def test_a_process_shows_safely():
+    code = (
+        "import sys, warnings; from pipeline.spelling import show_safely; show_safely();"
+        "warnings.warn('w\\x1b'); raise ValueError('e\\x9b')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "UserWarning: w\\x1b" in said
+    assert "ValueError: e\\x9b" in said
+    assert said.replace("\n", "").isprintable()

@@ -48,9 +48,16 @@ def read_credentials(path: Path) -> Credentials:
         )
     if len(text.splitlines()) != 1:
         raise ConfigError(path, f"it has {len(text.splitlines())} lines", _FORMS)
+    if not _is_sent(text):
+        raise ConfigError(path, "it has characters that HTTP does not send", _FORMS)
     if text.lower().startswith(_BEARER):
         return Credentials("", text[len(_BEARER) :].strip())
     user, colon, password = text.partition(":")
     if not user or not colon:
         raise ConfigError(path, "it has neither a user and password nor a token", _FORMS)
     return Credentials(user, password)
+
+
+def _is_sent(text: str) -> bool:
+    """Tell whether a header can hold a text: ISO 8859-1 that is seen (RFC 9110, 5.5)."""
+    return text.isprintable() and all(ord(each) < 256 for each in text)

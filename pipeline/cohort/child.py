@@ -20,7 +20,7 @@ from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.processes import STOPPING
-from pipeline.spelling import LogFormatter
+from pipeline.spelling import LogFormatter, show_safely
 
 READY: Literal["ready"] = "ready"
 CLOSED: Literal["closed"] = "closed"
@@ -127,6 +127,7 @@ def _forward_logs(child: _Child, level: int) -> None:
 
 def _stand_alone() -> None:
     """Leave it to the parent to react to Ctrl-C, and to what schedulers and terminals send."""
+    show_safely()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy import ndimage
 
 from pipeline import __version__
@@ -25,6 +25,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_folder
 from pipeline.hashes import TABLE, note_all, state_of
 from pipeline.manifest import NORMALISE_OTHERWISE, Case
+from pipeline.outside import read_text
 from pipeline.ownership import set_aside
 from pipeline.study import Study, StudyConfig
 from pipeline.transforms.blocks import Blocks, write_blocks
@@ -79,7 +80,12 @@ class CachedCase:
     @cached_property
     def facts(self) -> CaseFacts:
         """The case's sizes, read once."""
-        return CaseFacts.model_validate_json((self.folder / "facts.json").read_bytes())
+        path, remedy = self.folder / "facts.json", "Remove the case's folder: it is made anew."
+        text = read_text(path, StudyError, remedy)
+        try:
+            return CaseFacts.model_validate_json(text)
+        except ValidationError as error:
+            raise StudyError(path, "it does not hold the facts of a case", remedy) from error
 
     @property
     def image(self) -> Blocks:

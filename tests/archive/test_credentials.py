@@ -42,3 +42,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_a_secret_is_not_shown():
     assert "hunter2" not in repr(Credentials("me", "hunter2"))
+
+
+@pytest.mark.parametrize("text", ["Bearer tok\u202een", "user:\u809d", "user:pass\x1bword"])
+def test_what_http_does_not_send_is_refused(tmp_path, text):
+    path = tmp_path / "key"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match="characters that HTTP does not send"):
+        read_credentials(path)

@@ -285,3 +285,10 @@ def test_a_damaged_case_is_noticed_and_written_again(tmp_path, study, label_map)
 
 def _kept(folder, name):
     return [path.read_bytes() for path in (folder / REPLACED).glob(f"*/key/{name}")]
+
+
+def test_facts_that_do_not_hold_are_one_line(tmp_path):
+    for text in ("{}", "[" * 10**5, "\x00"):
+        (tmp_path / "facts.json").write_text(text)
+        with pytest.raises(StudyError, match=r"facts.json: .* Remove the case's folder"):
+            CachedCase("a", tmp_path, (True,)).facts  # noqa: B018
