@@ -55,9 +55,9 @@ def main() -> None:
         for loop in run_part(part, 60 * options.minutes, options.model):
             loops.append(asdict(loop))
             # Not yet done for a run that goes on from here.
-            figures[part] = {"commit": f"{commit}, in part", "machine": machine(), "loops": loops}
-            write(figures)
-        figures[part]["commit"] = commit
+            found = {"commit": f"{commit}, in part", "machine": machine(), "loops": loops}
+            write({**read_figures(FIGURES), part: found})
+        figures = {**read_figures(FIGURES), part: {**found, "commit": commit}}
         write(figures)
     write(figures)
     sys.stdout.write(PAGE.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ Source: DICOM PS3.18, 10.4 (retrieve), 10.5 (store), 10.6 (search).
 
 import io
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ _MAX_REPORT_BYTES = 1 << 20
 
 _FAILED, _WHY = "00081198", "00081197"
 """Tags of FailedSOPSequence and FailureReason."""
+
+_CODE_IN_XML = re.compile(
+    rb'tag="%s"[^>]*>\s*<Item(?:.{0,2000}?tag="%s"[^>]*>\s*<Value[^>]*>\s*(\d{1,5}))?'
+    % (_FAILED.encode(), _WHY.encode()),
+    re.DOTALL,
+)
 
 
 class WebArchive:
@@ -113,10 +120,7 @@ class WebArchive:
         mark = secrets.token_hex(16)
         head = f"--{mark}\r\nContent-Type: application/dicom\r\n\r\n".encode()
         body = b"".join((head, path.read_bytes(), f"\r\n--{mark}--\r\n".encode()))
-        sent = {
-            "Accept": "application/dicom+json",
-            "Content-Type": f'multipart/related; type="application/dicom"; boundary={mark}',
-        }
+        sent = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={mark}'}
         with self._asked("POST", f"studies/{instance.study_uid}", sent, body) as response:
             refused = response.status_code == HTTPStatus.CONFLICT
             if not refused:
@@ -262,7 +266,8 @@ def _failure_code(response: requests.Response) -> int | None:
     if "json" not in kind:
         if "xml" not in kind or "html" in kind:
             raise NonsenseError(f"it sent {kind} instead of what became of the file")
-        return 0 if _FAILED.encode() in report else None
+        code = _CODE_IN_XML.search(report)
+        return int(code[1] or 0) if code else None
     try:
         answer = json.loads(report)
         answer = answer[0] if isinstance(answer, list) else answer

@@ -94,14 +94,13 @@ def read_list(response: requests.Response) -> list[dict[str, Any]]:
     content = read_all(response, MAX_LIST_BYTES)
     if not content.strip():
         return []
-    if "json" not in kind_of(response):
-        raise NonsenseError(f"it sent {kind_of(response)} instead of DICOM JSON")
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
-        raise NonsenseError(f"its JSON is damaged or ends early, after {len(content)} bytes") from (
-            None
-        )
+        # Some send good JSON as text/plain: the kind only explains what is none.
+        strange = f"it sent {kind_of(response)} instead of DICOM JSON"
+        damaged = f"its JSON is damaged or ends early, after {len(content)} bytes"
+        raise NonsenseError(damaged if "json" in kind_of(response) else strange) from None
     # Some send a single result without a list around it.
     results = [found] if isinstance(found, dict) else found
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
@@ -133,13 +132,13 @@ def save_instances(response: requests.Response, landing: Landing) -> None:
         SlowError: If it does not come.
     """
     kind = kind_of(response)
-    if kind == "application/dicom":
+    boundary = _BOUNDARY.search(str(response.headers.get("Content-Type", "")))
+    if kind == "application/dicom" or (kind == "multipart/related" and boundary is None):
         # Against the standard, but some send a single instance so.
         with landing.file() as file:
             for piece in _bounded(_pieces(response)):
                 file.write(piece)
         return
-    boundary = _BOUNDARY.search(str(response.headers.get("Content-Type", "")))
     if kind != "multipart/related" or boundary is None:
         raise NonsenseError(f"it sent {kind} instead of DICOM")
     parts = _Parts(_pieces(response), b"--" + boundary[1].strip().encode())

@@ -122,14 +122,46 @@ def test_a_segmentation_is_stored_and_shown(raw, stored_study, tmp_path):
     assert raw.stored_pixels(key) == web_module.pixels_sha256(dataset)
 
 
-def test_what_the_archive_refuses_to_store_is_said_with_its_code(tmp_path):
+FAILED_XML = b"""<NativeDicomModel>
+<DicomAttribute tag="00081198" vr="SQ" keyword="FailedSOPSequence"><Item number="1">
+<DicomAttribute tag="00081150" vr="UI"><Value number="1">1.2</Value></DicomAttribute>
+<DicomAttribute tag="00081197" vr="US" keyword="FailureReason"><Value number="1">290</Value>
+</DicomAttribute></Item></DicomAttribute></NativeDicomModel>"""
+FAILED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0x0122]}}]}}
+STORED_XML = b'<NativeDicomModel><DicomAttribute tag="00081198" vr="SQ"/></NativeDicomModel>'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (202, *in_json(FAILED)[1:]),
+        (409, *in_json(FAILED)[1:]),
+        (200, *in_json([FAILED])[1:]),
+        (202, {"Content-Type": "application/dicom+xml"}, FAILED_XML),
+    ],
+)
+def test_what_the_archive_refuses_to_store_is_said_with_its_code(tmp_path, answer):
     make_study(tmp_path, num_slices=1)
     path = next(tmp_path.rglob("*.dcm"))
-    failed = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0x0122]}}]}}
     with (
-        serving(lambda _: (202, *in_json(failed)[1:])) as url,
+        serving(lambda _: answer) as url,
         pytest.raises(TransferError, match=r"does not store what was pushed .code 0x0122"),
     ):
+        archive_at(url).push(key_of(dcmread(path)), path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, b""),
+        (200, {"Content-Type": "application/dicom+xml"}, STORED_XML),
+        (200, *in_json({"00081198": {"vr": "SQ"}})[1:]),
+    ],
+)
+def test_what_says_that_nothing_failed_is_success(tmp_path, answer):
+    make_study(tmp_path, num_slices=1)
+    path = next(tmp_path.rglob("*.dcm"))
+    with serving(lambda _: answer) as url:
         archive_at(url).push(key_of(dcmread(path)), path)
 
 
