@@ -128,14 +128,13 @@ def _place(
     warnings += [] if spacing is not None else [NO_SPACING]
     units = (header.fields.get("DistanceUnits", ""),)
     warnings += check_unit(header.path, "DistanceUnits of the header", units)
-    with np.errstate(over="ignore", invalid="ignore"):
-        grid = Grid(shape_IJK, affine_lps)
-        if spacing is not None:
-            stated = {"ElementSpacing": [abs(length) for length in spacing[:3]]}
-            used = f"ElementSpacing and {matrix_name}"
-            warnings += compare_spacing(grid, used, stated)
-        if size is not None:
-            warnings += compare_thickness(grid, "ElementSize", size[:3])
+    grid = Grid(shape_IJK, affine_lps)
+    if spacing is not None:
+        stated = {"ElementSpacing": [abs(length) for length in spacing[:3]]}
+        used = f"ElementSpacing and {matrix_name}"
+        warnings += compare_spacing(grid, used, stated)
+    if size is not None:
+        warnings += compare_thickness(grid, "ElementSize", size[:3])
     warnings += _intensities(header)
     return affine_lps, warnings
 

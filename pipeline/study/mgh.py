@@ -51,7 +51,7 @@ def open_mgh(path: Path, config: StudyConfig) -> ImageFile:
     check_num_voxels(path, shape_IJKN, config)
     stored = Stored(path.name, path, skip=_HEADER_BYTES, deflated=deflated)
     stored.check(int(np.prod(shape_IJKN, dtype=object)) * dtype.itemsize)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         affine = np.array(fields.get_affine(), dtype=np.float64)
         warnings = check_affine(path, affine)
         # Without the flag at 28 nibabel leaves what follows it aside, as FreeSurfer does.

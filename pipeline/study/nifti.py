@@ -73,7 +73,7 @@ def open_nifti(path: Path, config: StudyConfig) -> ImageFile:
         data_path = path
     stored = Stored(path.name, data_path, skip=layout.offset, deflated=compressed)
     stored.check(int(np.prod(layout.shape_IJKN, dtype=object)) * layout.dtype.itemsize)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         affine, warnings = _read_affine(path, header, layout.shape_IJKN)
     return ImageFile(
         path=path,
@@ -161,7 +161,7 @@ def _read_layout(path: Path, header: GeometryHeader) -> _Layout:
     in_pair = _is_paired(header)
     # Offsets inside the header block mean "right after it" to the reference library too.
     offset = max(int(offset), 0 if in_pair else header.single_vox_offset)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         scaling = np.float32(1 if slope is None else slope), np.float32(inter or 0)
     return _Layout(shape_IJKN, dtype, int(offset), *scaling, in_pair)
 

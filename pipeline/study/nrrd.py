@@ -152,9 +152,8 @@ def _place(
     affine_lps[:3, 3] = _origin(header, num_axes, num_dimensions) * to_lps
     is_placed = with_directions and _is_of_patient(space, num_dimensions)
     warnings = [] if is_placed else [ORIENTATION_UNKNOWN]
-    with np.errstate(over="ignore", invalid="ignore"):
-        grid = Grid(shape_IJK, affine_lps)
-        warnings += _compare(header, num_axes, grid, with_directions=with_directions)
+    grid = Grid(shape_IJK, affine_lps)
+    warnings += _compare(header, num_axes, grid, with_directions=with_directions)
     return affine_lps, warnings
 
 

@@ -286,7 +286,7 @@ def _read_channels(
     file: ImageFile, config: StudyConfig
 ) -> tuple[npt.NDArray[np.float32], list[str]]:
     voxels_IJKN = file.load()
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         data_NIJK = np.moveaxis(voxels_IJKN.astype(np.float32, copy=False), 3, 0)
     warnings: list[str] = []
     for index, voxels_IJK in enumerate(data_NIJK):

@@ -16,6 +16,7 @@ from pipeline.volume import Grid
 
 NO_SPACING = "header gives no spacing; 1 mm is taken"
 
+_MOST_PERCENT = 1000
 _MILLIMETRES = {"mm", "millimeter", "millimetre", "millimeters", "millimetres"}
 _UNSTATED = {"", "?", "???", "none", "unknown"}
 _OTHER_LENGTHS = {
@@ -44,10 +45,11 @@ def compare_spacing(grid: Grid, used: str, stated: Mapping[str, Sequence[float]]
         if not (np.isfinite(spacing) & (spacing > 0)).all():
             warnings.append(f"{name} gives no spacing ({_times(spacing)}); {used} is used")
         elif (np.abs(spacing - by_grid) * grid.shape > PLACE_TOLERANCE_MM).any():
-            percent = round(100 * abs(spacing.prod() / by_grid.prod() - 1))
+            percent = float(100 * abs(spacing.prod() / by_grid.prod() - 1))
+            apart = f"{percent:.0f}" if percent < _MOST_PERCENT else f"over {_MOST_PERCENT}"
             warnings.append(
                 f"spacing is {_times(spacing)} mm by {name}, but {_times(by_grid)} mm by {used}, "
-                f"{percent} % of volume apart; {used} is used"
+                f"{apart} % of volume apart; {used} is used"
             )
     return warnings
 

@@ -25,11 +25,14 @@ def open_text_volume(path: Path, config: StudyConfig) -> ImageFile:
         StudyError: If the file is of another kind, torn, or describes no volume in space.
     """
     text = read_text_header(path)
-    volume = (read_nrrd if text.is_nrrd else read_meta)(text)
+    # What is not finite is found by the checks.
+    with np.errstate(all="ignore"):
+        volume = (read_nrrd if text.is_nrrd else read_meta)(text)
     check_num_voxels(path, volume.shape_IJKN, config)
     volume.stored.check(volume.num_bytes)
     # Adding zero turns -0.0 into 0.0, so that equal affines have equal bits.
-    affine = np.asarray(LPS_TO_RAS * volume.affine_lps + 0.0, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        affine = np.asarray(LPS_TO_RAS * volume.affine_lps + 0.0, dtype=np.float64)
     warnings = check_affine(path, affine)
     header = header_from_grid(Grid(volume.shape_IJKN[:3], affine))
     return ImageFile(

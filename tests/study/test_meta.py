@@ -128,6 +128,8 @@ def test_a_negative_spacing_turns_the_axis_as_in_itk(write):
     ("changed", "found"),
     [
         ({"ElementSpacing": "1 nan 2"}, "affine holds values that are not finite"),
+        ({"ElementSpacing": "1 inf 2"}, "affine holds values that are not finite"),
+        ({"ElementSpacing": "1 1e300 2"}, r"affine holds 1e\+300 mm"),
         ({"ElementSpacing": "1 0 2"}, "affine has spacing"),
         ({"ElementSpacing": "1 1"}, "ElementSpacing in the header is not 3 numbers"),
         ({"ElementSpacing": "1 1 x"}, "ElementSpacing in the header is not 3 numbers"),

@@ -48,3 +48,10 @@ def test_gaps_and_overlaps_are_told():
     assert compare_thickness(GRID, "thicknesses", (1, 1, 5)) == [
         "voxels are 5 mm thick along K by thicknesses, but lie 2 mm apart"
     ]
+
+
+def test_absurd_statements_end_in_a_warning_too():
+    with np.errstate(all="ignore"):
+        for absurd in (1e300, 3e38):
+            (warning,) = compare_spacing(GRID, "sform", {"pixdim": (absurd,) * 3})
+            assert "over 1000 % of volume apart" in warning
