@@ -33,13 +33,20 @@ def test_members_and_mirrored_windows_are_inside(make_model):
     torch.testing.assert_close(found, mean_logits(model, windows))
 
 
-@pytest.mark.parametrize("num_windows", [1, 2, 5])
-def test_a_batch_may_have_any_size(make_model, num_windows):
+@pytest.fixture(scope="module")
+def plain(make_model):
+    """Return a model and its graph, which takes seconds to trace."""
     model = make_model()
+    return model, export_graph(model)
+
+
+@pytest.mark.parametrize("num_windows", [1, 2, 5])
+def test_a_batch_may_have_any_size(plain, num_windows):
+    model, program = plain
     windows = torch.randn(num_windows, 1, *WINDOW)
     with torch.no_grad():
         expected = model.networks[0](windows)
-    torch.testing.assert_close(run(export_graph(model), windows), expected)
+    torch.testing.assert_close(run(program, windows), expected)
 
 
 @pytest.mark.parametrize("name", ["mednext", "trans_unet", "segnet"])
@@ -53,17 +60,17 @@ def test_networks_with_odd_parts(make_model, name):
     torch.testing.assert_close(run(export_graph(model), windows), expected)
 
 
-def test_runs_under_autocast(make_model):
-    model = make_model()
+def test_runs_under_autocast(plain):
+    model, program = plain
     windows = torch.randn(2, 1, *WINDOW)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = model.networks[0](windows).float()
-        torch.testing.assert_close(export_graph(model).module()(windows), expected)
+        torch.testing.assert_close(program.module()(windows), expected)
 
 
-def test_the_file_holds_no_pickles(make_model, tmp_path):
+def test_the_file_holds_no_pickles(plain, tmp_path):
     path = tmp_path / "model.pt2"
-    torch.export.save(export_graph(make_model()), path)
+    torch.export.save(plain[1], path)
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     # A pickle begins with its protocol; torch's are zip files with a pickle inside.
