@@ -1,5 +1,6 @@
 """Turn what the user names on the command line into studies with unique names."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,16 +20,18 @@ from pipeline.cohort.gather import Gathered
 from pipeline.cohort.links import REMEDY, refuse_links, refuse_outside, refused_folders
 from pipeline.cohort.naming import name_around, with_unique_names
 from pipeline.cohort.outputs import NAME_BYTES, Outputs, too_long
-from pipeline.cohort.search import is_volume
+from pipeline.cohort.search import is_volume, search_folder
 from pipeline.cohort.sorting import Kinds, refuse_folders, refuse_special, sort_files
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.unread import has_unread_name, is_no_image
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.manifest import is_manifest, load_manifest
+from pipeline.manifest import Case, is_manifest, load_manifest
 from pipeline.outside import read_json
 from pipeline.ownership import is_changed, is_ours
 from pipeline.spelling import spelled
 from pipeline.study import Source, case_name
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,36 @@ def _short(path: Path) -> str:
 def _listed(path: Path, data: DataRoot) -> list[StudyInput]:
     """Return the studies of a manifest."""
     root = data.root or (path if path.is_dir() else path.parent)
+    cases = load_manifest(path, data.root, allow_outside=data.allow_outside).cases
+    _tell_unlisted(path, cases)
     studies = []
-    for case in load_manifest(path, data.root, allow_outside=data.allow_outside).cases:
+    for case in cases:
         study = with_series(StudyInput(case.name, case.images))
         if not data.allow_outside:
             study = refuse_outside(study, root, case.images)
         studies.append(refuse_links(study, root, case.images) if data.no_links else study)
     return studies
+
+
+def _tell_unlisted(path: Path, cases: Sequence[Case]) -> None:
+    """Say how many images lie in folders that a list of cases describes, and are not in it."""
+    folders = [each for case in cases for each in case.images if each.is_dir()]
+    if path.is_dir():
+        folders.append(path)
+    listed = {
+        os.path.realpath(each) for case in cases for each in (*case.images, case.label or ".")
+    }
+    found = {
+        os.path.realpath(file)
+        for folder in folders
+        for file in search_folder(folder).files
+        if is_volume(file) or has_unread_name(file)
+    }
+    if found - listed:
+        logger.warning(
+            "%d images lie in folders of a list of cases and are not in it: left out",
+            len(found - listed),
+        )
 
 
 def _in_bids(path: Path, bids: BidsChoice, data: DataRoot) -> list[StudyInput]:

@@ -409,3 +409,24 @@ def test_a_data_set_whose_list_cannot_be_read_is_not_searched(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ManifestError, match=r"dataset.json:1: not JSON"):
         found([tmp_path])
+
+
+def test_images_that_a_list_leaves_out_are_counted(tmp_path, caplog):
+    dataset = {
+        "modality": {"0": "CT"},
+        "labels": {"1": "liver"},
+        "training": [{"image": "imagesTr/x.nii", "label": "labelsTr/x.nii"}],
+    }
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "dataset.json").write_text(json.dumps(dataset))
+    touch(*(tmp_path / "set" / each for each in ("imagesTr/x.nii", "labelsTr/x.nii")))
+    assert set(found([tmp_path / "set"])) == {"x"}
+    assert caplog.text == ""
+    touch(tmp_path / "set" / "imagesTs" / "y.nii")
+    save_series(make_series(voxels()), tmp_path / "list" / "p1")
+    touch(tmp_path / "list" / "p1" / "a.nii.gz", tmp_path / "list" / "p1" / "b.gipl")
+    (tmp_path / "list" / "cases.csv").write_text("case,image\na,p1\n")
+    found([tmp_path / "set"])
+    assert "1 images lie in folders of a list of cases and are not in it" in caplog.text
+    assert found([tmp_path / "list" / "cases.csv"])["a"].refusal is None
+    assert "2 images lie in folders of a list of cases and are not in it" in caplog.text
