@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.manifest import ChannelSchemes, Scheme
 
-SpacingMm = Annotated[float, Field(ge=1e-4, le=1000, allow_inf_nan=False)]
+SpacingMm = Annotated[float, Field(ge=1e-7, le=1000, allow_inf_nan=False)]
 Triple = tuple[SpacingMm, SpacingMm, SpacingMm]
 
 Intensity = Annotated[float, Field(ge=-1e15, le=1e15)]
