@@ -122,6 +122,7 @@ def dealt(many, kinds):
     return dict(zip(many[0], kinds, strict=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_what_stays_strange_is_that_study_s(many, go, question, caplog):
     """R02: every question of one study, every strange answer, a study each."""
@@ -146,6 +147,7 @@ def test_what_stays_strange_is_that_study_s(many, go, question, caplog):
         assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_what_is_strange_once_is_asked_for_again(many, go):
     """R05: each question of each study has one strange answer, of all studies and pushes too."""
     kinds = dealt(many, [kind for kind, (_, pattern) in STRANGE.items() if "HTTP 4" not in pattern])
@@ -351,6 +353,7 @@ def test_more_instances_than_there_can_be_are_not_taken(bent, go, sent):
     assert set(states_of(go(bent))) == {"pushed"}
 
 
+@pytest.mark.slow
 def test_application_entities_that_misbehave(many, go, caplog):
     """R02 over DIMSE: a study each; three are healthy, and one of them is sent twice."""
     kinds = dealt(many, dimse.STRANGE)

@@ -132,3 +132,26 @@ def test_a_run_that_ended_before_its_studies_did_is_not_well(out, ledger):
     ledger.mark_pushed("4.0", TARGET)
     ledger.mark_pushed("4.1", TARGET)
     assert read_trip(out).is_well
+
+
+def test_what_is_pushed_and_not_confirmed_is_shown_with_its_reason(out, ledger):
+    for study in range(5):
+        for number in "01":
+            ledger.mark_pushed(f"{study}.{number}", TARGET)
+    reason = "pushed, not confirmed: product 1 of 1 is not listed."
+    ledger.mark("3.1", "unconfirmed", reason)
+    ledger.note_trouble("4", "not looked up: HTTP 404")
+    ledger.end_run()
+    found = read_trip(out)
+    assert (found.counts["unconfirmed"], found.counts["failed"], found.counts["pushed"]) == (
+        1,
+        1,
+        3,
+    )
+    assert not found.is_well
+    text = text_of(found)
+    assert "5 studies (10 series)" in text
+    assert "pushed, not confirmed: product 1 of 1" in text
+    assert "not looked up: HTTP 404" in text
+    (line,) = [line for line in found.sources() if line.endswith("study 4")]
+    assert line.startswith(ledger.name_of("4"))
