@@ -24,9 +24,9 @@ from pipeline.cohort.search import is_volume, search_folder
 from pipeline.cohort.sorting import Kinds, refuse_folders, refuse_special, sort_files
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.unread import has_unread_name, is_no_image
-from pipeline.errors import ConfigError, ManifestError
+from pipeline.errors import ConfigError
 from pipeline.manifest import Case, is_manifest, load_manifest
-from pipeline.outside import read_json
+from pipeline.manifest.load import LIST, find_fault
 from pipeline.ownership import is_changed, is_ours
 from pipeline.spelling import spelled
 from pipeline.study import Source, case_name
@@ -215,16 +215,15 @@ def _in_bids(path: Path, bids: BidsChoice, data: DataRoot) -> list[StudyInput]:
 def _unreadable_descriptions(folder: Path) -> list[StudyInput]:
     """Stand for descriptions of data sets that say nothing, in a folder that has studies anyway."""
     found = []
-    for name in ("dataset.json", DESCRIPTION):
+    for name in (LIST, DESCRIPTION):
         path = folder / name
         if not path.exists() or path.is_dir():
             continue
-        try:
-            read_json(path, ManifestError)
-        except ManifestError as error:
-            place = error.where.removeprefix(str(path)).lstrip(":")
+        fault = find_fault(path, is_list=name == LIST)
+        if fault is not None:
+            place = fault.where.removeprefix(str(path)).lstrip(":")
             line = f"line {place}: " if place else ""
-            found.append(StudyInput(name, (path,), f"{line}{error.found}. {error.remedy}"))
+            found.append(StudyInput(name, (path,), f"{line}{fault.found}. {fault.remedy}"))
     return found
 
 

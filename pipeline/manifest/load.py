@@ -20,17 +20,24 @@ from pipeline.outside import read_json
 from pipeline.shipped import MANIFESTS, find_shipped
 from pipeline.study import VOLUME_SUFFIXES
 
+LIST = "dataset.json"
+"""How nnU-Net and the Decathlon call the description of a data set."""
+
+_KEYS = frozenset(("channel_names", "modality", "labels", "training", "file_ending"))
+"""Of the data sets that are known."""
+
 _SUFFIXES = (".json", ".yaml", ".yml", ".csv")
 
 
 def is_manifest(path: Path) -> bool:
     """Tell whether `path` describes a data set, as opposed to being a study or a folder of some.
 
-    A folder of studies stays one if it has a `dataset.json` that nobody can read.
+    A folder of studies stays one if it has a `dataset.json` that nobody can read, or that is
+    something else of the same name.
     """
     path = find_shipped(path, MANIFESTS)
     if path.is_dir():
-        return (path / "dataset.json").is_file() and not _has_studies_alone(path)
+        return (path / LIST).is_file() and not _has_studies_alone(path)
     return path.suffix.lower() in _SUFFIXES
 
 
@@ -71,17 +78,30 @@ def _has_studies_alone(folder: Path) -> bool:
         return False
     if not any(name.endswith(VOLUME_SUFFIXES) for name in names):
         return False
+    return find_fault(folder / LIST, is_list=True) is not None
+
+
+def find_fault(path: Path, *, is_list: bool) -> ManifestError | None:
+    """Return why a file in JSON describes no data set at all; None if it describes one.
+
+    Args:
+        path: A `dataset.json`, or another description.
+        is_list: Whether it must list a data set's channels, labels or cases.
+    """
     try:
-        read_json(folder / "dataset.json", ManifestError)
-    except ManifestError:
-        return True
-    return False
+        content = read_json(path, ManifestError)
+    except ManifestError as error:
+        return error
+    if is_list and _KEYS.isdisjoint(content):
+        found = "it describes no data set: it has neither channel_names nor modality"
+        return ManifestError(path, found, "Correct it, or call it something else.")
+    return None
 
 
 def _read_list(path: Path, folder: DataFolder, channels: tuple[Channel, ...] | None) -> Manifest:
     if path.is_dir():
         is_bids = (path / "dataset_description.json").is_file()
-        path = path / "dataset.json"
+        path = path / LIST
         if not path.is_file() and is_bids:
             raise ManifestError(
                 path.parent,

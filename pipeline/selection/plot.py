@@ -36,6 +36,7 @@ def draw_decision(
         reason: Stands above them.
         path: To write to.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     candidates = _that_change_most(candidates)
@@ -44,12 +45,14 @@ def draw_decision(
         key=lambda s: -abs(s.dice_after - s.dice_before) - abs(s.nsd_after - s.nsd_before),
     )[:MOST_STRUCTURES]
     rows = max(len(candidates), 2 * len(structures), _FEWEST_ROWS)
-    figure = Figure(figsize=(13, 1.8 + _ROW_INCHES * rows), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    _draw_candidates(left, candidates)
-    _draw_structures(right, structures)
-    figure.suptitle("\n".join(textwrap.wrap(reason, 130)), fontsize=10)
-    figure.savefig(path, format="png", dpi=110)
+    # A "$" in a name begins no formula.
+    with rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(13, 1.8 + _ROW_INCHES * rows), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+        _draw_candidates(left, candidates)
+        _draw_structures(right, structures)
+        figure.suptitle("\n".join(textwrap.wrap(reason, 130)), fontsize=10)
+        figure.savefig(path, format="png", dpi=110)
 
 
 def _that_change_most(candidates: Sequence[CandidateRecord]) -> list[CandidateRecord]:

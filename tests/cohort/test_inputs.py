@@ -404,6 +404,14 @@ def test_a_description_that_cannot_be_read_is_a_refused_study_beside_the_others(
     assert "line 2: not JSON" in found([tmp_path])[name].refusal
 
 
+def test_something_else_of_the_same_name_as_a_list_is_a_refused_study(tmp_path):
+    touch(tmp_path / "good.nii.gz")
+    (tmp_path / "dataset.json").write_text('{"x": 1}')
+    studies = found([tmp_path])
+    assert studies.keys() == {"good", "dataset.json"}
+    assert "it describes no data set" in studies["dataset.json"].refusal
+
+
 def test_a_data_set_whose_list_cannot_be_read_is_not_searched(tmp_path):
     touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
     (tmp_path / "dataset.json").write_text("{")

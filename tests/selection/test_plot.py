@@ -36,10 +36,8 @@ def structure(name):
 @pytest.mark.parametrize(("num_candidates", "num_structures"), [(1, 1), (20, 3), (300, 118)])
 def test_a_picture_of_bounded_size_comes_of_any_number(tmp_path, num_candidates, num_structures):
     candidates = [candidate(number, number / 1000) for number in range(num_candidates)]
-    structures = [
-        structure(f"{n}: <b>a long name $of$ a structure</b>") for n in range(num_structures)
-    ]
-    draw_decision(candidates, structures, "because " * 60, tmp_path / "a.png")
+    structures = [structure(f"{n}: <b>a $\\frac{{$ long name</b>") for n in range(num_structures)]
+    draw_decision(candidates, structures, "because $x_$ " * 60, tmp_path / "a.png")
     picture = imread(tmp_path / "a.png")
     assert max(picture.shape) < 3000
     assert (picture[..., :3] < 0.5).any()
