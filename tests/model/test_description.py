@@ -176,7 +176,7 @@ def test_a_distorted_description_segments_or_ends_in_one_line(distorted, data):
     top = data.draw(st.sampled_from(sorted({place[0] for place in found})))
     place = data.draw(st.sampled_from([place for place in found if place[0] == top]))
     folder = write(place, data.draw(st.sampled_from((*EXTREMES, "gone"))))
-    began = time.monotonic()
+    began = time.process_time()
     refusal = None
     try:
         model = load_model(folder, torch.device("cpu"))
@@ -187,7 +187,7 @@ def test_a_distorted_description_segments_or_ends_in_one_line(distorted, data):
         segment_study(study, Segmenter(model, torch.device("cpu")))
     except PipelineError as error:
         refusal = error
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     if refusal is not None:
         assert str(refusal).isprintable()
         assert len(str(refusal)) < 1000
