@@ -90,7 +90,7 @@ def test_the_row_tells_time_by_stage_and_volume_by_label(segment, out):
     row = read_table(out)["a"]
     assert list(row) == [
         "case", "status", "reason", "warnings", *(f"{stage}_s" for stage in STAGES), "total_s",
-        "volume_ml_liver", "volume_ml_lesion",
+        "volume_ml_liver", "volume_ml_lesion", "incomplete",
     ]  # fmt: skip
     assert (row["status"], row["reason"]) == ("done", "")
     stages = [float(row[column]) for column in row if column.endswith("_s")]
