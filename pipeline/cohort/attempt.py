@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput, one_line, without_folder
-from pipeline.disk import in_one_line, is_full, of_machine
+from pipeline.disk import in_one_line, is_full, is_time_out, of_machine
 from pipeline.errors import PipelineError, StudyError
 from pipeline.inference import NotEnoughMemory
 from pipeline.journal import Cause, Row, Status
@@ -68,7 +68,7 @@ def _reject(study: StudyInput, out: Path, reason: str) -> tuple[Status, str]:
 
 def _in_words(error: Exception) -> str:
     """Return what went wrong; an error that is not of our making is told by its kind too."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and (error.errno is not None or is_time_out(error)):
         return in_one_line(error)
     return str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
 
