@@ -10,7 +10,10 @@ from typing import Any
 from pydicom import Dataset, FileDataset, dcmread
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     CTImageStorage,
+    EnhancedSRStorage,
     SegmentationStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -106,6 +109,9 @@ def bent_peer(paths: Iterable[Path]) -> Iterator[BentPeer]:
         StudyRootQueryRetrieveInformationModelFind,
         StudyRootQueryRetrieveInformationModelGet,
         CTImageStorage,
+        Comprehensive3DSRStorage,
+        ComprehensiveSRStorage,
+        EnhancedSRStorage,
         SegmentationStorage,
     ):
         entity.add_supported_context(service, scu_role=True, scp_role=True)
