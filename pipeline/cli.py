@@ -91,7 +91,9 @@ def set_up_logging(*, verbose: bool) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+    # matplotlib says so each time that it keeps fonts in a new folder.
+    for name in ("ignite", "matplotlib.font_manager"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager

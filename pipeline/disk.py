@@ -83,6 +83,17 @@ def explain(error: OSError) -> Refusal:
     return Refusal(where, what, remedy, is_full=False)
 
 
+def remedy_of(error: OSError, otherwise: str) -> str:
+    """Return what helps against what the system refused, though the file itself may be good.
+
+    Args:
+        error: Of opening or reading a file.
+        otherwise: What helps where the file is not there, or is something else.
+    """
+    is_about_name = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+    return otherwise if is_about_name else _REMEDIES.get(error.errno or 0, otherwise)
+
+
 def in_one_line(error: OSError) -> str:
     """Return what an error of the system means as one line."""
     found = explain(error)

@@ -128,6 +128,7 @@ def _read(folder: Path) -> Hashes:
 
     Raises:
         ValueError: If it is damaged.
+        PermissionError: If this user may not read it.
     """
     path = folder / TABLE
     if not os.path.lexists(path):
@@ -137,6 +138,8 @@ def _read(folder: Path) -> Hashes:
         hashes: Hashes = content["files"]
         is_whole = content["sha256"] == _hash(hashes) and _is_table(hashes)
     except (PipelineError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise error.__cause__ from error
         raise ValueError(f"{path} is no table of hashes") from error
     if not is_whole:
         raise ValueError(f"{path} is damaged")

@@ -68,7 +68,8 @@ def test_a_setting_that_is_none_may_be_a_file(tmp_path, monkeypatch, capsys):
 
 def test_libraries_are_quiet_and_ours_is_heard(caplog):
     cli.set_up_logging(verbose=False)
-    assert not logging.getLogger("ignite.engine").isEnabledFor(logging.ERROR)
+    for name in ("ignite.engine", "matplotlib.font_manager"):
+        assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
     assert logging.getLogger("pipeline.cohort").isEnabledFor(logging.INFO)
     assert not logging.getLogger("pipeline.cohort").isEnabledFor(logging.DEBUG)
     cli.set_up_logging(verbose=True)

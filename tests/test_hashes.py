@@ -132,6 +132,16 @@ def test_a_table_that_is_no_ordinary_file_is_damaged_at_once(path, kind):
         check_whole(path, ModelError, "")
 
 
+def test_a_table_that_may_not_be_read_is_not_called_damaged(path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_noted(path, "text")
+    monkeypatch.setattr("pipeline.outside.text.open_ordinary", refuse)
+    with pytest.raises(PermissionError):
+        check_whole(path, ModelError, "Copy it.")
+
+
 def test_a_hash_that_is_known_is_not_computed_again(path):
     assert state_of(path, hashlib.sha256(path.read_bytes()).hexdigest()) == "whole"
     assert state_of(path, "0" * 64) == "damaged"

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "findings", "spelling",
-    "outside", "disk", "surroundings", "private", "ownership", "files", "tables", "hashes", "lock",
+    "disk", "outside", "surroundings", "private", "ownership", "files", "tables", "hashes", "lock",
     "progress", "main_memory", "processes", "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",

@@ -294,7 +294,7 @@ def _attributes(answer: Mapping[str, Any]) -> dict[str, str]:
                 if value is not None
             ]
             is_text = element.get("vr") != "SQ"
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         if keyword and values and is_text:
             texts[keyword] = "\\".join(values)

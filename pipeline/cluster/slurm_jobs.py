@@ -5,16 +5,34 @@ Source: jobqueue.dask.org; slurm.schedmd.com/sbatch.html.
 
 import copy
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from dask_jobqueue import SLURMCluster
-from dask_jobqueue.slurm import SLURMJob
 from distributed import Security
 
 from pipeline.cluster.config import SlurmConfig, TlsFiles
 from pipeline.cluster.keys import security_of
 from pipeline.cohort.line import LENGTH
+
+
+@contextmanager
+def _ctrl_c_kept() -> Iterator[None]:
+    """Keep what Ctrl-C does: dask-jobqueue, once imported, has it end the process with code 0."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+with _ctrl_c_kept():
+    from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.slurm import SLURMJob
 
 _WORKERS_SETTINGS = (
     "export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False",
@@ -22,8 +40,10 @@ _WORKERS_SETTINGS = (
     "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False",
     # Nothing that lies in the folder a job starts in is imported.
     "export PYTHONSAFEPATH=1",
+    # A node may have no name for the user, and libraries ask for one.
+    'export USER="${USER:-user$(id -u)}"',
 )
-"""As `pipeline.cluster.connect` and `pipeline.cli` have them; other jobs do not hear of those."""
+"""As `connect` and `pipeline.surroundings` have them; other jobs do not hear of those."""
 
 
 def start_slurm_cluster(config: SlurmConfig, private: Path, keys: TlsFiles) -> SLURMCluster:

@@ -74,9 +74,9 @@ def evaluate_folders(
 ) -> FolderScores:
     """Score each prediction against the reference of the same case.
 
-    A prediction without a reference, a reference without a prediction, an unreadable file and a
-    pair on different voxels are problems. Files named `<case>_probabilities` are not label maps and
-    are passed over.
+    A prediction without a reference, a reference without a prediction, an unreadable file (also the
+    JSON file of a mask) and a pair on different voxels are problems. Files named
+    `<case>_probabilities` are not label maps and are passed over.
 
     Args:
         predictions: Folder of label maps.
@@ -107,6 +107,9 @@ def evaluate_folders(
     num_sheared = 0
     passed_over = {rules.config.ignore_value, *(alone if undeclared == "background" else ())}
     for case in track(pairs.cases, "Evaluating", len(pairs.cases)):
+        if case in rules.unread:
+            problems.append(Problem(case, rules.unread[case]))
+            continue
         try:
             prediction, reference = pairs.read(case)
             found = (_values(prediction) | _values(reference)) - passed_over
@@ -137,7 +140,8 @@ def _find_alone(pairs: Pairs, rules: Rules) -> list[int]:
     """Return the values that references have, but that no label names and no prediction has."""
     settled = {rules.config.ignore_value, *rules.labels.values()}
     values_of: dict[str, set[int]] = {}
-    for case in track(pairs.whole, "Reading references", len(pairs.whole)):
+    whole = [case for case in pairs.whole if case not in rules.unread]
+    for case in track(whole, "Reading references", len(whole)):
         try:
             values = _values(pairs.reference(case))
             if not rules.labels:

@@ -8,7 +8,7 @@ before the files.
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,12 +74,14 @@ class Rules:
         config: Tolerance, ignored value, number of resamples.
         regions: Scored in place of the labels if there are any.
         annotated: Labels that the reference of a case annotates; None, or no entry, for all.
+        unread: Cases whose JSON file does not hold, and why: nothing says how to score them.
     """
 
     labels: Mapping[str, int]
     config: EvaluationConfig
     regions: tuple[Region, ...] = ()
     annotated: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def structures(self, case: str) -> Structures:
         """Return what is scored in a case."""
@@ -103,13 +105,10 @@ def find_rules(
             annotates.
 
     Raises:
-        ConfigError: If a file cannot be read, or files contradict each other.
+        ConfigError: If no file can be read, or files contradict each other.
         ManifestError: If regions or the ignored value do not fit the labels.
     """
-    records = {
-        case: (path, _read(path, is_bids=is_bids)) for case, (path, is_bids) in files.items()
-    }
-    found = {case: (path, each) for case, (path, each) in records.items() if each is not None}
+    found, unread = _read_all(files)
     _say_models(each for _, each in found.values())
     _say_training_cases({case: each for case, (_, each) in found.items()})
     named = manifest is not None and bool(manifest.labels)
@@ -128,7 +127,30 @@ def find_rules(
             merged, settled, regions or (), {c: a for c, a in parts.items() if a is not None}
         )
     _check(rules, manifest.path if manifest else "the masks' JSON files")
-    return rules
+    return replace(rules, unread=unread)
+
+
+def _read_all(
+    files: Mapping[str, tuple[Path, bool]],
+) -> tuple[dict[str, tuple[Path, MaskRecord]], dict[str, str]]:
+    """Return what the files of cases say, and why those that do not hold do not.
+
+    Raises:
+        ConfigError: If none of them holds.
+    """
+    found: dict[str, tuple[Path, MaskRecord]] = {}
+    unread: dict[str, ConfigError] = {}
+    for case, (path, is_bids) in files.items():
+        try:
+            record = _read(path, is_bids=is_bids)
+        except ConfigError as error:
+            unread[case] = error
+            continue
+        if record is not None:
+            found[case] = (path, record)
+    if unread and not found:
+        raise next(iter(unread.values()))
+    return found, {case: str(error) for case, error in unread.items()}
 
 
 def _of_manifest(

@@ -183,7 +183,7 @@ def parse_description(path: Path) -> ModelDescription:
     try:
         content = read_json(path, ModelError, "Copy the folder anew, or train again.")
     except ModelError as error:
-        found = f"the description cannot be read: {error.found}"
+        found = f"the description cannot be read: {error.found}".replace(": cannot be read", "")
         raise ModelError(error.where, found, error.remedy) from error
     if "trivox" not in content:
         is_bundle = "monai_version" in content

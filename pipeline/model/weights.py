@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import torch
 
+from pipeline.disk import remedy_of
 from pipeline.errors import ModelError
 from pipeline.outside import open_ordinary
 
@@ -122,7 +123,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise ModelError(path, "the weights are missing", remedy) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ModelError(path, f"the weights cannot be read: {reason}", COPY_AGAIN) from error
+        remedy = remedy_of(error, COPY_AGAIN)
+        raise ModelError(path, f"the weights cannot be read: {reason}", remedy) from error
 
 
 def _unreadable(path: Path, why: str) -> ModelError:

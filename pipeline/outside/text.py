@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pipeline.disk import remedy_of
 from pipeline.errors import PipelineError
 from pipeline.outside.ordinary import open_ordinary
 
@@ -44,7 +45,7 @@ def read_bytes(
     Args:
         path: An ordinary file.
         error: What to raise.
-        remedy: What to do where it cannot be read.
+        remedy: What to do where it is not there, or is something else.
         largest: Bytes that it may have.
 
     Raises:
@@ -55,7 +56,8 @@ def read_bytes(
             content = file.read(largest + 1)
     except OSError as problem:
         reason = problem.strerror or "unreadable"
-        raise error(path, f"cannot be read ({reason})", remedy) from problem
+        help_ = remedy_of(problem, remedy)
+        raise error(path, f"cannot be read ({reason})", help_) from problem
     except ValueError as problem:
         raise error(path, "this cannot be the name of a file", remedy) from problem
     if len(content) > largest:

@@ -32,6 +32,16 @@ def sbatch(tmp_path, monkeypatch):
     return tmp_path / "job.sh"
 
 
+def test_the_library_of_jobs_does_not_take_ctrl_c_for_itself():
+    look = (
+        "import signal, sys; before = signal.getsignal(signal.SIGINT);"
+        "import pipeline.cluster.slurm_jobs;"
+        "assert 'dask_jobqueue.runner' in sys.modules;"
+        "assert signal.getsignal(signal.SIGINT) is before"
+    )
+    subprocess.run([sys.executable, "-c", look], check=True, cwd=REPOSITORY)
+
+
 def test_a_job_is_one_process_with_keys_of_its_own(sbatch, tmp_path):
     private = tmp_path / "o'ut x"
     private.mkdir()
@@ -64,6 +74,14 @@ def test_a_job_is_one_process_with_keys_of_its_own(sbatch, tmp_path):
     }
     assert any(word.startswith("tls://") for word in words)
     assert "module load cuda" in lines
+    # Where a node knows no name for the user; `$USER` stays what it is where there is one.
+    (name,) = [line for line in lines if line.startswith("export USER=")]
+    for given, expected in ({}, f"user{os.getuid()}"), ({"USER": "ann"}, "ann"):
+        told = subprocess.run(
+            ["bash", "-c", f"{name}; printenv USER"],
+            env={"PATH": os.defpath, **given}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert told.stdout.strip() == expected
 
 
 @pytest.fixture

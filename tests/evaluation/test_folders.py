@@ -142,6 +142,22 @@ def test_provenance_that_disagrees_is_refused(folders, second):
         evaluate_folders(predictions, references)
 
 
+@pytest.mark.parametrize("text", ["", "[" * 10**5, '{"labels": 3}'])
+def test_provenance_that_does_not_hold_is_trouble_with_its_case(folders, text):
+    predictions, references = folders
+    for case in ("a", "b"):
+        write(predictions / f"{case}_seg.nii.gz", value=1)
+        # Were `b` looked at, this value of its reference would be asked about.
+        write(references / f"{case}.nii.gz", value=7 if case == "b" else 1)
+    write_provenance(predictions, "a", {"liver": 1})
+    (predictions / "b_seg.json").write_text(text)
+    result = evaluate_folders(predictions, references)
+    assert [(score.case, score.dice) for score in result.scores] == [("a", 1)]
+    assert [problem.case for problem in result.problems] == ["b"]
+    assert "b_seg.json" in result.problems[0].text
+    assert result.problems[0].text.endswith("Segment the case again, or remove the file.")
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"labels": {"liver": "one"}}', '{"labels": 3}'])
 def test_provenance_without_labels_is_refused(folders, text):
     predictions, references = folders

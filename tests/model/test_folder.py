@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -419,6 +420,16 @@ def test_an_absurd_description_is_refused_before_it_costs_anything(folder, key, 
             look()
         assert time.process_time() - began < 2
         assert "\n" not in str(raised.value)
+
+
+def test_a_description_that_may_not_be_read_says_so_once(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipeline.outside.text.open_ordinary", refuse)
+    found = r"the description cannot be read \(Permission denied\)\. Mend its permissions"
+    with pytest.raises(ModelError, match=found):
+        load_model(folder, CPU)
 
 
 def test_a_description_nested_without_end_is_refused(folder):

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -128,6 +129,15 @@ def test_a_hostile_header_ends_in_one_short_line(path, text):
     found = refused(path)
     assert found.isprintable()
     assert len(found) < 300
+
+
+def test_weights_that_may_not_be_read_are_not_copied_again(path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pipeline.model.weights.open_ordinary", refuse)
+    with pytest.raises(ModelError, match=r"read: Permission denied\. Mend its permissions"):
+        inspect_weights(path, {})
 
 
 def test_what_is_no_ordinary_file_is_named_at_once(tmp_path):

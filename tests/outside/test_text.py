@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -24,6 +25,26 @@ def test_what_cannot_be_read_is_told_by_its_reason(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ManifestError, match="a pipe, no ordinary file"):
         read_bytes(tmp_path / "pipe", ManifestError)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EACCES, "Mend its permissions"),
+        (errno.EIO, "Check its disk or share"),
+        (errno.ENOENT, r"Do this\."),
+        (errno.EINVAL, r"Do this\."),
+    ],
+)
+def test_what_the_system_refuses_has_the_remedy_of_its_number(
+    tmp_path, monkeypatch, number, remedy
+):
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("pipeline.outside.text.open_ordinary", refuse)
+    with pytest.raises(ManifestError, match=f"cannot be read .*{remedy}"):
+        read_text(tmp_path / "a", ManifestError, "Do this.")
 
 
 def test_what_is_larger_than_a_text_is_refused(tmp_path):
