@@ -20,17 +20,21 @@ logger = logging.getLogger(__name__)
 MAX_VOXELS = 2**29
 """Of a volume that is read to be compared."""
 
+NUM_SLICES = 5
+"""That are compared, the first and the last among them."""
+
 SAME_SHARE = 0.99
-"""Of the voxels of a slice that must be equal: conversions round, and fill what is outside."""
+"""Of their voxels that must be equal: conversions round, and fill what is outside."""
 
 ROUNDING = 1e-3
 
 
 def is_source(series: DicomSeries, volume: Path) -> bool:
-    """Tell whether a volume holds what a series holds: the same grid, and the same middle slice.
+    """Tell whether a volume holds what a series holds: the same grid, and the same voxels.
 
-    A label map that was drawn on the series has its grid, and other voxels. What cannot be read, or
-    has a slice of one value, is taken for another image.
+    Five slices from end to end are compared. A label map that was drawn on the series has its grid,
+    and other voxels, and so has an image of which something was masked. What cannot be read, or has
+    no slice of more than one value, is taken for another image.
     """
     if series.grid is None:
         return False
@@ -65,14 +69,16 @@ def _is_same(series: DicomSeries, grid: Grid, file: ImageFile) -> bool:
     alignment = file.grid.aligned_to(grid)
     if alignment is None or not alignment.is_same:
         return False
-    middle = grid.shape[2] // 2
-    first_IJ = _slice_of(series, grid, middle)
-    second_IJ = alignment.view(file.load())[:, :, middle, 0]
-    is_image = (first_IJ > first_IJ.min()) & (second_IJ > second_IJ.min())
-    if not is_image.any():
-        return False
-    same = np.isclose(first_IJ[is_image], second_IJ[is_image], rtol=ROUNDING, atol=ROUNDING)
-    return bool(same.mean() >= SAME_SHARE)
+    voxels_IJK = alignment.view(file.load())[..., 0]
+    last = grid.shape[2] - 1
+    num_all = num_same = 0
+    for index in sorted({last * part // (NUM_SLICES - 1) for part in range(NUM_SLICES)}):
+        first_IJ, second_IJ = _slice_of(series, grid, index), voxels_IJK[:, :, index]
+        is_image = first_IJ > first_IJ.min()
+        same = np.isclose(first_IJ[is_image], second_IJ[is_image], rtol=ROUNDING, atol=ROUNDING)
+        num_all += same.size
+        num_same += int(same.sum())
+    return num_all > 0 and num_same >= SAME_SHARE * num_all
 
 
 def _slice_of(series: DicomSeries, grid: Grid, index: int) -> npt.NDArray[np.float32]:

@@ -76,9 +76,15 @@ class Gathered:
         self.links |= set(search.links)
         if search.num_passed:
             logger.warning(
-                "%d volumes in output folders of earlier runs were passed over; name such a folder "
-                "itself to have it searched",
+                "%d results of earlier runs were passed over; name their folder itself to have them "
+                "looked at",
                 search.num_passed,
+            )
+        if search.num_skipped:
+            logger.warning(
+                "%d volumes lie in the output folder, which is not searched: to have them "
+                "segmented, choose another --out",
+                search.num_skipped,
             )
 
     def tell_links(self) -> None:
@@ -109,7 +115,7 @@ class Gathered:
             if self.out is not None and folder.resolve() == self.out.resolve():
                 remedy = "The output folder is not searched: choose another one with --out."
             elif search.num_passed:
-                remedy = "What is in output folders of earlier runs is passed over."
+                remedy = "Results of earlier runs are passed over."
             raise ConfigError(folder, "no studies found in this folder", remedy)
 
     def unreadable_studies(self, salt: bytes) -> Iterator[StudyInput]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from pipeline.study import VOLUME_SUFFIXES
 
 _OF_A_RUN = (JOURNAL, ARCHIVE_LOCK, f"{PRIVATE}/salt")
 """What a run of `segment` or `pacs` leaves in the folder that it writes to."""
+
+_RESULT = re.compile(r".*_(d?seg|probabilities|probseg|report)\.(nii\.gz|dcm)")
+"""What such a run calls its masks, probabilities and DICOM files."""
 
 _NOT_THERE = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
 
@@ -28,7 +32,9 @@ class Search:
         links: Links among the files, and to folders, that lead out of the folder.
         gone: Links of other names whose files are not there.
         special: Pipes, sockets and devices.
-        num_passed: Number of volumes in output folders of earlier runs, which are not searched.
+        num_passed: Number of masks and the like in output folders of earlier runs, which are not
+            among the files.
+        num_skipped: Number of other volumes in the folder that was to be left out.
     """
 
     files: Sequence[Path]
@@ -37,14 +43,15 @@ class Search:
     gone: Sequence[Path] = ()
     special: Sequence[Path] = ()
     num_passed: int = 0
+    num_skipped: int = 0
 
 
 def search_folder(folder: Path, skipped: Path | None = None, *, follow: bool = True) -> Search:
     """Search a folder and all below it, without hidden files and folders and earlier outputs.
 
     Links to folders elsewhere are followed, as cohorts are often made of such links; each folder is
-    searched once, whatever links lead to it. A folder below that a run of `segment` or `pacs` wrote
-    to holds masks, and is passed over.
+    searched once, whatever links lead to it. In a folder below that a run of `segment` or `pacs`
+    wrote to, what has the name of a result is passed over; images may lie beside it.
 
     Args:
         folder: Where to begin.
@@ -56,7 +63,8 @@ def search_folder(folder: Path, skipped: Path | None = None, *, follow: bool = T
     )
     files = sorted(walk.files(folder))
     links, gone, special = map(sorted, (walk.links, walk.gone, walk.special))
-    return Search(files, sorted(walk.unreadable), links, gone, special, walk.num_passed)
+    unreadable = sorted(walk.unreadable)
+    return Search(files, unreadable, links, gone, special, walk.num_passed, walk.num_skipped)
 
 
 def is_volume(path: Path) -> bool:
@@ -79,7 +87,9 @@ class _Walk:
     links: list[Path] = field(default_factory=list)
     gone: list[Path] = field(default_factory=list)
     special: list[Path] = field(default_factory=list)
+    outputs: set[Path] = field(default_factory=set)
     num_passed: int = 0
+    num_skipped: int = 0
 
     def files(self, folder: Path) -> Iterator[Path]:
         if self._is_skipped(self.root):
@@ -89,6 +99,10 @@ class _Walk:
             # What is pruned here is not walked into.
             below[:] = sorted(name for name in below if self._is_to_search(here / name))
             paths = [here / name for name in names if not name.startswith(".")]
+            if not self.outputs.isdisjoint((here, *here.parents)):
+                num_all = len(paths)
+                paths = [path for path in paths if not _RESULT.fullmatch(path.name)]
+                self.num_passed += num_all - len(paths)
             try:
                 yield from [path for path in paths if self._is_file(path)]
             except PermissionError:
@@ -124,6 +138,7 @@ class _Walk:
             return False
         real = Path(os.path.realpath(folder))
         if self._is_skipped(real):
+            self.num_skipped += _count_volumes(real)
             return False
         if folder.is_symlink() and (self._is_found_anyway(real) or self.root.is_relative_to(real)):
             # The second leads round in a circle.
@@ -137,8 +152,7 @@ class _Walk:
             if not self.follow:
                 return False
         if _is_output(real):
-            self.num_passed += _count_volumes(real)
-            return False
+            self.outputs.add(folder)
         return True
 
     def _is_found_anyway(self, real: Path) -> bool:
@@ -155,8 +169,10 @@ def _is_output(folder: Path) -> bool:
 
 
 def _count_volumes(folder: Path) -> int:
+    """Count volumes that are no results."""
     return sum(
-        is_volume(Path(name)) and not name.startswith(".")
-        for _, _, names in os.walk(folder)
+        is_volume(Path(name)) and not name.startswith(".") and not _RESULT.fullmatch(name)
+        for text, _, names in os.walk(folder)
         for name in names
+        if PRIVATE not in Path(text).parts
     )

@@ -49,6 +49,8 @@ def test_a_conversion_is_told_in_any_order_of_voxels(series, tmp_path):
         lambda values: values + 5,
         lambda values: np.zeros_like(values),
         lambda values: values[:, :, :4],
+        lambda values: values * (np.arange(values.shape[2]) == values.shape[2] // 2),
+        lambda values: values * (np.arange(len(values)) > 1)[:, None, None],
     ],
 )
 def test_other_voxels_on_the_same_grid_are_another_image(series, tmp_path, change):

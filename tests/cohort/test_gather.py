@@ -27,12 +27,21 @@ def test_volumes_of_earlier_outputs_are_told(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     touch(tmp_path / "x.nii", tmp_path / "old" / "x_seg.nii.gz", tmp_path / "old/.trivox/salt")
     Gathered(None, follow=True).add_folder(tmp_path)
-    assert "1 volumes in output folders of earlier runs were passed over" in caplog.text
+    assert "1 results of earlier runs were passed over" in caplog.text
 
 
 def test_a_folder_of_earlier_outputs_alone_says_so(tmp_path):
     touch(tmp_path / "old" / "x_seg.nii.gz", tmp_path / "old" / ".trivox" / "salt")
     gathered = Gathered(None, follow=True)
     gathered.add_folder(tmp_path)
-    with pytest.raises(ConfigError, match=r"no studies found .* earlier runs is passed over"):
+    with pytest.raises(ConfigError, match=r"no studies found .* earlier runs are passed over"):
         gathered.check_found(set())
+
+
+def test_volumes_in_the_output_folder_are_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    touch(tmp_path / "x.nii", tmp_path / "out" / "y.nii", tmp_path / "out" / "x_seg.nii.gz")
+    gathered = Gathered(tmp_path / "out", follow=True)
+    gathered.add_folder(tmp_path)
+    assert list(gathered.files) == [tmp_path / "x.nii"]
+    assert "1 volumes lie in the output folder, which is not searched" in caplog.text

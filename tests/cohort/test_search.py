@@ -86,13 +86,22 @@ def test_a_skipped_folder_is_not_searched_also_behind_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("trace", ["journal.sqlite", "salt", "archive.lock"])
-def test_output_folders_of_other_runs_are_passed_over_with_a_count(tmp_path, trace):
-    touch(tmp_path / "a.nii", tmp_path / "old" / "a_seg.nii.gz", tmp_path / "old" / "b" / "c.nrrd")
-    touch(tmp_path / "old" / "cohort.csv", tmp_path / "old" / ".trivox" / trace)
+def test_results_of_other_runs_are_passed_over_and_images_beside_them_are_not(tmp_path, trace):
+    """A refused command, too, leaves a trace in the folder that it was to write to."""
+    old = tmp_path / "old"
+    results = (
+        "a_seg.nii.gz",
+        "d/a_dseg.nii.gz",
+        "a_probabilities.nii.gz",
+        "a_seg.dcm",
+        "a_report.dcm",
+    )
+    touch(tmp_path / "a.nii", old / "b" / "c.nrrd", old / ".trivox" / trace)
+    touch(*(old / name for name in results))
     search = search_folder(tmp_path)
-    assert [path.name for path in search.files] == ["a.nii"]
-    assert search.num_passed == 2
-    assert names(tmp_path / "old") == ["a_seg.nii.gz", "b/c.nrrd", "cohort.csv"]
+    assert [path.name for path in search.files] == ["a.nii", "c.nrrd"]
+    assert search.num_passed == len(results)
+    assert len(names(old)) == len(results) + 1
 
 
 def test_a_folder_that_trivox_wrote_other_things_to_is_searched(tmp_path):

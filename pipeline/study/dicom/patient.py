@@ -54,14 +54,16 @@ def count_patients(patients: Iterable[Patient]) -> int:
     """Return how many patients there are at least.
 
     What is missing speaks for nobody. Names are spelled in many ways, so they count only where
-    nobody has a PatientID.
+    images without a PatientID have them.
     """
     each = set(patients)
     numbers = {patient.number for patient in each} - {""}
+    names = {patient.name for patient in each} - {""}
+    bare = {patient.name for patient in each if not patient.number} - {""}
     found = [
         numbers,
         {patient.issuer for patient in each if patient.number} - {""},
         {patient.birth for patient in each} - {""},
-        set() if numbers else {patient.name for patient in each} - {""},
+        names if bare else set(),
     ]
     return max(1, *map(len, found))

@@ -39,6 +39,8 @@ def patient(**values):
         ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": "unknown"}, 1),
         ({"PatientName": "Doe^Jane"}, {"PatientName": "DOE^JANE^^^"}, 1),
         ({"PatientName": "Doe^Jane"}, {"PatientName": "Roe^Jane"}, 2),
+        ({"PatientID": "1", "PatientName": "A^B"}, {"PatientName": "C^D"}, 2),
+        ({"PatientID": "1", "PatientName": "A^B"}, {"PatientName": "A^B"}, 1),
         ({}, {}, 1),
     ],
 )
