@@ -16,7 +16,7 @@ def check(options: argparse.Namespace) -> int:
     """Verify a data set, or single inputs, against a model if one is given; print the findings."""
     from pipeline import manifest as data_sets
     from pipeline.admission import check_data_set
-    from pipeline.cohort import BidsChoice, DataRoot, adopt_study, check_inputs
+    from pipeline.cohort import BidsChoice, DataRoot, adopt_study, check_inputs, tell_unlisted
     from pipeline.config import override_settings
     from pipeline.model import read_description
     from pipeline.study import SeriesRule
@@ -45,6 +45,7 @@ def check(options: argparse.Namespace) -> int:
         manifest = data_sets.load_manifest(
             inputs[0], reading.data.root, allow_outside=reading.data.allow_outside
         )
+        tell_unlisted(inputs[0], manifest.cases)
         manifest = data_sets.with_settings(manifest, reading.study, reading.preprocessing)
         findings, num_cases = check_data_set(manifest), len(manifest.cases)
     lines = [data_sets.format_findings(findings)] if findings else []

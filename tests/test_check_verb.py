@@ -104,3 +104,15 @@ def test_settings_in_the_manifest_are_those_of_every_verb(odd_data, capsys):
     assert adopt_reading(config).preprocessing.normalisation["ROI"] == "zscore"
     strict = adopt_study(description.model_copy(update={"study": StudyConfig()}), [manifest])
     assert strict.study == description.study
+
+
+def test_check_says_what_a_list_of_cases_leaves_out(tmp_path, capsys):
+    voxels = np.random.default_rng(0).normal(size=(4, 5, 6))
+    write(tmp_path / "a" / "a.nii.gz", voxels)
+    write(tmp_path / "a" / "b.nii.gz", voxels)
+    (tmp_path / "a" / "dataset.json").write_text(
+        '{"modality": {"0": "MRI"}, "labels": {"1": "x"}, '
+        '"training": [{"image": "a.nii.gz", "label": "a.nii.gz"}]}'
+    )
+    main(["check", str(tmp_path / "a")])
+    assert "1 images lie in folders of a list of cases" in "".join(capsys.readouterr())

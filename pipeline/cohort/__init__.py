@@ -11,7 +11,7 @@ from pipeline.cohort.check import check_inputs
 from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
 from pipeline.cohort.events import Event, Lost, Workers
 from pipeline.cohort.gate import adopt_study
-from pipeline.cohort.inputs import DataRoot, find_studies
+from pipeline.cohort.inputs import DataRoot, find_studies, tell_unlisted
 from pipeline.cohort.naming import load_salt, write_key
 from pipeline.cohort.options import Replace, SegmentOptions
 from pipeline.cohort.request import RemoteJob, Request
@@ -41,5 +41,6 @@ __all__ = [
     "load_salt",
     "run_cohort",
     "segment_cohort",
+    "tell_unlisted",
     "write_key",
 ]

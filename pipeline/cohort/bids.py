@@ -19,6 +19,9 @@ from pipeline.study import open_volume
 
 logger = logging.getLogger(__name__)
 
+RESERVED = ("code", "derivatives", "phenotype", "sourcedata", "stimuli")
+"""Folders of a data set that hold no images of subjects as they were taken."""
+
 DESCRIPTION = "dataset_description.json"
 
 _ANATOMICAL = ("anat", "ct")

@@ -76,8 +76,8 @@ class Gathered:
         self.links |= set(search.links)
         if search.num_passed:
             logger.warning(
-                "%d results of earlier runs were passed over; name their folder itself to have them "
-                "looked at",
+                "%d results of earlier runs were passed over; name their folder itself to have "
+                "them looked at",
                 search.num_passed,
             )
         if search.num_skipped:

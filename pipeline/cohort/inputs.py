@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.cohort.bids import (
     DESCRIPTION,
+    RESERVED,
     BidsChoice,
     find_bids_studies,
     is_bids,
@@ -20,7 +21,7 @@ from pipeline.cohort.gather import Gathered
 from pipeline.cohort.links import REMEDY, refuse_links, refuse_outside, refused_folders
 from pipeline.cohort.naming import name_around, with_unique_names
 from pipeline.cohort.outputs import NAME_BYTES, Outputs, too_long
-from pipeline.cohort.search import is_volume, search_folder
+from pipeline.cohort.search import is_output, is_volume, search_folder
 from pipeline.cohort.sorting import Kinds, refuse_folders, refuse_special, sort_files
 from pipeline.cohort.study_input import StudyInput
 from pipeline.cohort.unread import has_unread_name, is_no_image
@@ -107,7 +108,9 @@ def find_studies(
         if is_manifest(path):
             studies += _listed(path, data)
         elif is_bids(path):
-            searches = [gathered.look_into(each) for each in sorted(path.glob("sub-*"))]
+            subjects = sorted(path.glob("sub-*"))
+            searches = [gathered.look_into(each) for each in subjects]
+            _tell_outside(path, subjects, out)
             below = [file for search in searches for file in search.files]
             studies += _in_bids(path, bids, data)
             refused += odd_images(path, below, dicom.salt)
@@ -175,7 +178,7 @@ def _listed(path: Path, data: DataRoot) -> list[StudyInput]:
     """Return the studies of a manifest."""
     root = data.root or (path if path.is_dir() else path.parent)
     cases = load_manifest(path, data.root, allow_outside=data.allow_outside).cases
-    _tell_unlisted(path, cases)
+    tell_unlisted(path, cases)
     studies = []
     for case in cases:
         study = with_series(StudyInput(case.name, case.images))
@@ -185,7 +188,7 @@ def _listed(path: Path, data: DataRoot) -> list[StudyInput]:
     return studies
 
 
-def _tell_unlisted(path: Path, cases: Sequence[Case]) -> None:
+def tell_unlisted(path: Path, cases: Sequence[Case]) -> None:
     """Say how many images lie in folders that a list of cases describes, and are not in it."""
     folders = [each for case in cases for each in case.images if each.is_dir()]
     if path.is_dir():
@@ -203,6 +206,23 @@ def _tell_unlisted(path: Path, cases: Sequence[Case]) -> None:
         logger.warning(
             "%d images lie in folders of a list of cases and are not in it: left out",
             len(found - listed),
+        )
+
+
+def _tell_outside(folder: Path, subjects: Sequence[Path], out: Path | None) -> None:
+    """Say how many images lie in a BIDS data set, but in no folder of a subject."""
+    apart = {*subjects, *(folder / name for name in RESERVED)}
+    number = sum(
+        is_volume(file) or has_unread_name(file)
+        for path in folder.iterdir()
+        if path not in apart and not path.name.startswith(".") and not is_output(path)
+        for file in (search_folder(path, out).files if path.is_dir() else [path])
+    )
+    if number:
+        logger.warning(
+            "%d images lie in a BIDS data set, but in no folder of a subject (sub-LABEL): left "
+            "out. Segment them by themselves",
+            number,
         )
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -64,7 +65,7 @@ def with_unique_names(studies: Iterable[StudyInput], salt: bytes) -> list[StudyI
         salt: From `load_salt`; what is put after a name to tell it from others depends on it.
     """
     listed = list(studies)
-    homes = [(study.first_file.absolute().parent, study.case.casefold()) for study in listed]
+    homes = [(study.first_file.absolute().parent, _told_by(study.case)) for study in listed]
     num_at_home = Counter(homes)
     num_long_read = Counter(
         home for study, home in zip(listed, homes, strict=True) if _is_long_read(study)
@@ -75,8 +76,8 @@ def with_unique_names(studies: Iterable[StudyInput], salt: bytes) -> list[StudyI
         else replace(study, case=_name_with_suffix(study))
         for study, home in zip(listed, homes, strict=True)
     ]
-    counts = Counter(study.case.casefold() for study in named)
-    clashing = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
+    counts = Counter(_told_by(study.case) for study in named)
+    clashing = [i for i, study in enumerate(named) if counts[_told_by(study.case)] > 1]
     for index in clashing:
         folder = str(named[index].first_file.absolute().parent)
         case = f"{named[index].case}_{_digest(salt, folder)[:_FOLDER_DIGITS]}"
@@ -95,15 +96,23 @@ def _is_long_read(study: StudyInput) -> bool:
     return study.first_file.name.lower().endswith(_LONG_READ)
 
 
+def _told_by(case: str) -> str:
+    """Return what two names have in common that are the same to a person or to some file systems.
+
+    Letters of either case, and letters with marks however these are stored.
+    """
+    return unicodedata.normalize("NFC", case).casefold()
+
+
 def _told_apart(studies: Sequence[StudyInput], salt: bytes) -> list[StudyInput]:
     """Put a hash of the exact path after names that are still the same, until none is."""
-    counts = Counter(study.case.casefold() for study in studies)
+    counts = Counter(_told_by(study.case) for study in studies)
     taken = {case for case, number in counts.items() if number == 1}
     named = list(studies)
-    same = [i for i, study in enumerate(named) if counts[study.case.casefold()] > 1]
+    same = [i for i, study in enumerate(named) if counts[_told_by(study.case)] > 1]
     for index in sorted(same, key=lambda i: [str(path.absolute()) for path in named[i].files()]):
         named[index] = _name_by_path(named[index], taken, salt)
-        taken.add(named[index].case.casefold())
+        taken.add(_told_by(named[index].case))
     return named
 
 
@@ -113,7 +122,7 @@ def _name_by_path(study: StudyInput, taken: Collection[str], salt: bytes) -> Stu
     cases = (
         f"{study.case}_{_digest(salt, *paths, str(number))[:_FOLDER_DIGITS]}" for number in count()
     )
-    return replace(study, case=next(case for case in cases if case.casefold() not in taken))
+    return replace(study, case=next(case for case in cases if _told_by(case) not in taken))
 
 
 def name_around(
@@ -126,12 +135,12 @@ def name_around(
         named: Whose names stay.
         salt: From `load_salt`.
     """
-    taken = {study.case.casefold() for study in named}
+    taken = {_told_by(study.case) for study in named}
     found = []
     for study in sorted(studies, key=lambda one: [str(path.absolute()) for path in one.files()]):
-        is_free = study.case.casefold() not in taken
+        is_free = _told_by(study.case) not in taken
         found.append(study if is_free else _name_by_path(study, taken, salt))
-        taken.add(found[-1].case.casefold())
+        taken.add(_told_by(found[-1].case))
     return found
 
 

@@ -151,7 +151,7 @@ class _Walk:
             self.links.append(folder)
             if not self.follow:
                 return False
-        if _is_output(real):
+        if is_output(real):
             self.outputs.add(folder)
         return True
 
@@ -164,7 +164,8 @@ class _Walk:
         self.unreadable.append(Path(error.filename))
 
 
-def _is_output(folder: Path) -> bool:
+def is_output(folder: Path) -> bool:
+    """Tell whether a run of `segment` or `pacs` wrote to a folder."""
     return any(os.path.lexists(folder / trace) for trace in _OF_A_RUN)
 
 

@@ -7,6 +7,7 @@ pictures, programs) is left alone.
 
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,14 @@ _BEHIND = re.compile(
 )
 """What copies and downloads that are not whole have behind their names."""
 
+_ANYTHING_BEHIND = re.compile(r".*\.(nii(\.gz)?|nrrd|nhdr|mha|mhd|mgz|mgh|dcm|ima)[^a-z0-9].*")
+"""Names of images with something behind them that programs for copying think of: `a.nii.gz (1)`."""
+
+_BEHIND_IT = (
+    "it has the name of an image and something behind it, as copies have that are not whole. "
+    "Copy it again, rename it or remove it."
+)
+
 _HEADERS = {".rec": ".par", ".brik": ".head", ".img": ".hdr", ".v": ".hv", ".dat": ".mih"}
 """Of voxels in a file of their own, the ending of the header: the image is counted there."""
 
@@ -80,6 +89,8 @@ dicomdir lockfile bids_version
 _NO_IMAGE_NAMES = frozenset(_NAMES_OF_OTHERS.split())
 
 _START_BYTES = 352
+_PACKED_BYTES = 4096
+_GZIP = b"\x1f\x8b"
 _STARTS = (
     (b"NRRD000", "an NRRD file", ".nrrd"),
     (b"ObjectType", "a MetaImage", ".mha"),
@@ -170,15 +181,13 @@ def _reason_by_name(path: Path) -> str | None:
         return "what is in an archive is not looked at. Unpack it, or leave it out."
     longer = _BEHIND.fullmatch(name)
     if longer is None or not _is_image(longer[1]):
-        return None
+        is_one = _ANYTHING_BEHIND.fullmatch(name) and not is_no_image(path)
+        return _BEHIND_IT if is_one and not _is_image(name) else None
     whole = path.with_name(path.name[: len(longer[1])])
     if longer[3] in ("dvc", "aria2") and os.path.lexists(whole):
         # Notes about an image that is there.
         return None
-    return (
-        "it has the name of an image and something behind it, as copies have that are not whole. "
-        "Copy it again, rename it or remove it."
-    )
+    return _BEHIND_IT
 
 
 def _is_image(name: str) -> bool:
@@ -190,15 +199,24 @@ def _reason_by_content(path: Path) -> str | None:
     """Say what a file is whose name does not tell it; None if its first bytes do not, either."""
     try:
         with open_ordinary(path) as file:
-            start = file.read(_START_BYTES)
+            start = file.read(_PACKED_BYTES)
     except OSError:
         return None
+    packed = ""
+    if start.startswith(_GZIP):
+        try:
+            start, packed = zlib.decompressobj(31).decompress(start, _START_BYTES), ".gz"
+        except zlib.error:
+            return None
     found = next((each for each in _STARTS if start.startswith(each[0])), None)
     if start[344:347] == b"n+1" or start[4:7] == b"n+2":
         found = b"", "a NIfTI file", ".nii"
     if found is None:
         return None
-    return f"it is {found[1]} by its content, but not by its name. Rename it to end in {found[2]}."
+    text = f"it is {found[1]} by its content, but not by its name."
+    if packed and found[2] != ".nii":
+        return f"{text} Unpack it, and rename it to end in {found[2]}."
+    return f"{text} Rename it to end in {found[2]}{packed}."
 
 
 class _Voxels:

@@ -29,3 +29,14 @@ def test_each_odd_image_is_a_refused_study_called_by_a_hash(tmp_path):
     assert texts[0].startswith("5 DICOM file(s) of a folder lie in a BIDS data set")
     assert texts[1].startswith("an image packed as .bz2 is not read")
     assert all(text.startswith("it is not named or placed as BIDS says") for text in texts[2:])
+
+
+def test_images_outside_of_subjects_are_told(tmp_path, caplog):
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    touch(tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz", tmp_path / "loose_T1w.nii.gz")
+    touch(tmp_path / "subject2" / "x.mgz", tmp_path / "derivatives" / "y.nii.gz")
+    touch(tmp_path / "masks" / "a_dseg.nii.gz", tmp_path / "masks" / ".trivox" / "journal.sqlite")
+    bids = BidsChoice(("T1w",), ("image",))
+    studies = find_studies([tmp_path], num_channels=1, out=tmp_path / "out", bids=bids)
+    assert [study.case for study in studies] == ["sub-01_T1w"]
+    assert "2 images lie in a BIDS data set, but in no folder of a subject" in caplog.text

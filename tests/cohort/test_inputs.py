@@ -3,6 +3,7 @@ import hmac
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,13 @@ def test_names_that_differ_by_letter_case_only_are_told_apart(tmp_path):
     names = set(found([tmp_path]))
     assert "other" in names
     assert len({name.casefold() for name in names}) == 3
+
+
+def test_names_that_look_the_same_are_told_apart(tmp_path):
+    """An accent is one character or two; some file systems take both for one name."""
+    touch(tmp_path / "x" / "caf\u00e9.nii", tmp_path / "y" / "cafe\u0301.nii")
+    names = set(found([tmp_path]))
+    assert len({unicodedata.normalize("NFC", name) for name in names}) == 2
 
 
 def test_equal_names_in_one_folder_keep_their_suffix(tmp_path):

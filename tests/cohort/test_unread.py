@@ -1,5 +1,6 @@
 """What looks like an image and is not read is told by name, once for each image."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -51,6 +52,11 @@ def found(folder, *names):
         ("a.nii.gz~", "not whole"),
         ("a.nii.gz.2", "not whole"),
         ("a.nii.gz.dvc", "not whole"),
+        ("a.nii.gz (1)", "not whole"),
+        ("a.nii.gz_old", "not whole"),
+        ("a.nrrd - Kopie", "not whole"),
+        ("a.nii.gz.uploading", "not whole"),
+        ("#a.mha#", "not whole"),
     ],
 )
 def test_each_image_is_refused_by_name_with_a_remedy(tmp_path, name, text):
@@ -133,3 +139,25 @@ def test_notes_about_an_image_that_is_there_are_none(tmp_path):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x")
     assert sort_unread([tmp_path / "x"], b"").num_unknown == 1
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz.md5", "a.nii.gz.json", "a.niix", "a.dcm.txt", "mha"])
+def test_what_lies_beside_an_image_under_its_name_is_none(tmp_path, name):
+    assert found(tmp_path, name).unread == ()
+    assert not has_unread_name(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)).to_bytes(), "end in .nii.gz."),
+        (b"NRRD0004\ntype: uint8\n", "Unpack it, and rename it to end in .nrrd."),
+    ],
+)
+def test_packed_images_are_told_by_their_content(tmp_path, content, remedy):
+    path = tmp_path / "a.bin"
+    path.write_bytes(gzip.compress(content))
+    (study,) = sort_unread([path], b"").unread
+    assert study.refusal.endswith(remedy)
+    path.write_bytes(gzip.compress(content)[:10] + b"\xff" * 400)
+    assert sort_unread([path], b"").unread == ()

@@ -73,7 +73,7 @@ def test_paths_that_are_no_volume(tmp_path):
     for name in ("slice.dcm", "photo.jpg", "empty.nii.gz", "empty.mha"):
         (tmp_path / name).touch()
     for name, found in {
-        "series": "the folder: there is no DICOM image and no other volume",
+        "series": "the folder: there is no DICOM image",
         "slice.dcm": r"slice\.dcm: 1 file\(s\) cannot be read as DICOM: they are",
         "photo.jpg": r"'.jpg' is no file type that can be read\. Give one of \.nii\.gz",
         "empty.nii.gz": "file is empty",

@@ -6,6 +6,7 @@ data element, with which files without a preamble begin).
 
 import errno
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,13 @@ _POINTERS = (b"version https://git-lfs", b"version https://hawser", b"/annex/", 
 _NEVER = ("desktop.ini", "thumbs.db", "icon\r")
 """What systems leave in folders."""
 
+_NOTES = (".txt", ".log", ".csv", ".json", ".xml", ".md", ".err", ".out", ".lock")
+"""Of files that are no slices when they are empty, either."""
+
+_FEW = 3
+"""Files with nothing in them that are named like slices, and with no slice beside them, may be a
+series if they are as many."""
+
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _DIGITS = re.compile(r"\d+")
 
@@ -48,7 +56,8 @@ def dicom_among(paths: Iterable[Path]) -> list[Path]:
 
     In a folder of which most files are DICOM, the latter are all that hold nothing to tell them by,
     whatever their names: empty files, links that lead nowhere, pointers to files that were not
-    fetched, pipes; and files of another content that are named like the slices beside them.
+    fetched, pipes; and files of another content that are named like the slices beside them. A
+    folder of such alone, named alike but for numbers, may be a series of which all is missing.
 
     Args:
         paths: Those of a folder belong together.
@@ -64,12 +73,21 @@ def dicom_among(paths: Iterable[Path]) -> list[Path]:
 
 def _among(members: Sequence[Path], looks: Mapping[Path, Look]) -> list[Path]:
     told = [path for path in members if looks[path] == "dicom"]
+    if not told:
+        return _numbered([path for path in members if looks[path] == "nothing"], len(members))
     if len(told) <= sum(looks[path] == "other" for path in members):
         return told
     shapes = {_DIGITS.sub("0", path.name) for path in told if _DIGITS.search(path.name)}
     return [
         path for path in members if looks[path] != "other" or _DIGITS.sub("0", path.name) in shapes
     ]
+
+
+def _numbered(empty: Sequence[Path], num_members: int) -> list[Path]:
+    """Return files without content that are named alike, if a folder holds little else."""
+    counts = Counter(_DIGITS.sub("0", path.name) for path in empty if _DIGITS.search(path.name))
+    shapes = {shape for shape, count in counts.items() if count >= max(_FEW, num_members / 2)}
+    return [path for path in empty if _DIGITS.sub("0", path.name) in shapes]
 
 
 def _look(path: Path) -> Look:
@@ -87,7 +105,7 @@ def _look(path: Path) -> Look:
         return "dicom"
     if start[_PREAMBLE_BYTES:] == b"DICM" or _starts_with_element(start):
         return "dicom"
-    if path.name.lower() in _NEVER:
+    if path.name.lower() in _NEVER or (start == b"" and path.suffix.lower() in _NOTES):
         return "other"
     is_short = len(start) < _PREAMBLE_BYTES + 4 and start.translate(None, _TEXT) != b""
     is_blank = start.count(0) == len(start)

@@ -69,7 +69,8 @@ def find_volume(path: Path) -> DicomSeries:
     if scan.damaged:
         raise StudyError(where, scan.damage(scan.damaged), UNREADABLE_REMEDY)
     if not scan.series:
-        raise StudyError(where, "there is no DICOM image and no other volume", _FOLDER_REMEDY)
+        remedy = f"{_FOLDER_REMEDY} Of another volume, name the file."
+        raise StudyError(where, "there is no DICOM image", remedy)
     studies = {one.study_uid for one in scan.series}
     if len(studies) > 1:
         found = f"there are images of {len(studies)} DICOM studies"

@@ -115,3 +115,19 @@ def test_folders_are_looked_at_one_by_one(tmp_path):
     for path in texts:
         path.write_bytes(b"")
     assert dicom_among([*texts, *slices]) == slices
+
+
+def test_a_series_of_which_all_is_missing_is_told_by_its_names(tmp_path):
+    paths = [tmp_path / f"IM{index:04d}" for index in range(4)]
+    paths[0].symlink_to("nowhere")
+    paths[1].write_bytes(b"")
+    paths[2].write_text("version https://git-lfs.github.com/spec/v1\n")
+    paths[3].write_bytes(bytes(500))
+    (tmp_path / "done").write_bytes(b"")
+    assert dicom_among(sorted(tmp_path.iterdir())) == paths
+    assert dicom_among(paths[:2]) == []
+
+
+def test_empty_notes_beside_slices_are_none(tmp_path):
+    paths = folder_of(tmp_path, {"run.log": b"", "notes.txt": b""})
+    assert [path.name for path in dicom_among(paths)] == ["IM0000", "IM0001", "IM0002"]
