@@ -25,7 +25,7 @@ SOME_FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
-        with _signals_like_ctrl_c():
+        with _signals_like_ctrl_c(is_command=arguments is None):
             return _run(arguments)
     except KeyboardInterrupt:
         return _report("stopped; run the same command again to go on", INTERRUPTED)
@@ -97,8 +97,12 @@ def set_up_logging(*, verbose: bool) -> None:
 
 
 @contextmanager
-def _signals_like_ctrl_c() -> Iterator[None]:
-    """Schedulers end a job by SIGTERM, terminals by SIGHUP: they leave as little as Ctrl-C does."""
+def _signals_like_ctrl_c(*, is_command: bool) -> Iterator[None]:
+    """Schedulers end a job by SIGTERM, terminals by SIGHUP: they leave as little as Ctrl-C does.
+
+    Args:
+        is_command: Whether the process ends with the block: told once more, it then does at once.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,6 +113,12 @@ def _signals_like_ctrl_c() -> Iterator[None]:
             previous[number] = signal.signal(number, signal.default_int_handler)
     try:
         yield
+    except KeyboardInterrupt:
+        if is_command:
+            for number in (signal.SIGINT, *previous):
+                signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+            previous.clear()
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

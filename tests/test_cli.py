@@ -2,6 +2,8 @@ import errno
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,20 @@ def test_a_command_that_is_to_outlive_its_terminal_does(run_with):
         assert run_with(lambda options: signal.raise_signal(signal.SIGHUP) or 0) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_told_again_while_it_ends_a_command_has_the_same_code(number):
+    command = (
+        "import signal, pipeline.cli as cli, pipeline.surroundings as s;"
+        f"s.prepare = lambda _: signal.raise_signal({int(number)});"
+        f"code = cli.main(); signal.raise_signal({int(number)})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 130
+    assert ended.stderr == "trivox: stopped; run the same command again to go on\n"
 
 
 def test_a_signal_before_the_words_are_read_is_one_line_too(monkeypatch, capsys):

@@ -222,3 +222,14 @@ def test_errors_name_no_uid_and_no_value(status):
             with pytest.raises(ArchiveError) as raised:
                 ask()
             assert [text for text in (*IDENTIFIERS, UID) if text in str(raised.value)] == []
+
+
+def test_what_is_nested_too_deeply_to_be_text_is_left_out():
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    answer = {
+        "00100020": {"vr": "LO", "Value": [deep]},
+        "00080060": {"vr": "CS", "Value": ["CT"]},
+    }
+    assert web_module._attributes(answer) == {"Modality": "CT"}

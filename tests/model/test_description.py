@@ -169,7 +169,7 @@ def distorted(tmp_path_factory):
     return write, list(places(content["trivox"]))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_distorted_description_segments_or_ends_in_one_line(distorted, data):
     write, found = distorted

@@ -65,7 +65,7 @@ class Watch:
             self.seen.append((event, arguments[0]))
 
 
-EXAMPLES = settings().max_examples // 3
+EXAMPLES = settings().max_examples // 5
 """Of each format; for more: `pytest --hypothesis-profile=many tests/study/test_hostile.py`."""
 
 
