@@ -42,6 +42,8 @@ _FEW = 3
 """Files with nothing in them that are named like slices, and with no slice beside them, may be a
 series if they are as many."""
 
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _DIGITS = re.compile(r"\d+")
 
@@ -56,7 +58,8 @@ def dicom_among(paths: Iterable[Path]) -> list[Path]:
 
     In a folder of which most files are DICOM, the latter are all that hold nothing to tell them by,
     whatever their names: empty files, links that lead nowhere, pointers to files that were not
-    fetched, pipes; and files of another content that are named like the slices beside them. A
+    fetched, pipes; and files of another content that are named like the slices beside them,
+    packed ones without their unpacked slice among them. A
     folder of such alone, named alike but for numbers, may be a series of which all is missing.
 
     Args:
@@ -78,9 +81,18 @@ def _among(members: Sequence[Path], looks: Mapping[Path, Look]) -> list[Path]:
     if len(told) <= sum(looks[path] == "other" for path in members):
         return told
     shapes = {_DIGITS.sub("0", path.name) for path in told if _DIGITS.search(path.name)}
+    names = {path.name for path in members}
     return [
-        path for path in members if looks[path] != "other" or _DIGITS.sub("0", path.name) in shapes
+        path
+        for path in members
+        if looks[path] != "other"
+        or _DIGITS.sub("0", path.name) in shapes
+        or (_is_packed(path) and path.stem not in names and _DIGITS.sub("0", path.stem) in shapes)
     ]
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() in _PACKED
 
 
 def _numbered(empty: Sequence[Path], num_members: int) -> list[Path]:

@@ -34,10 +34,10 @@ from pipeline.study.dicom.series import DicomSeries
 from pipeline.study.unchanged import stamp
 
 _CAUSES = (
-    "they are empty, cut, damaged, not permitted or were never fetched, or lack SeriesInstanceUID "
-    "or Rows"
+    "they are empty, cut, damaged, packed, not permitted or were never fetched, or lack "
+    "SeriesInstanceUID or Rows"
 )
-UNREADABLE_REMEDY = "Copy, fetch or export them again, or remove them."
+UNREADABLE_REMEDY = "Copy, fetch, unpack or export them again, or remove them."
 
 _IMAGE = (
     "PixelData", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",

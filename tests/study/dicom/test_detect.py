@@ -131,3 +131,10 @@ def test_a_series_of_which_all_is_missing_is_told_by_its_names(tmp_path):
 def test_empty_notes_beside_slices_are_none(tmp_path):
     paths = folder_of(tmp_path, {"run.log": b"", "notes.txt": b""})
     assert [path.name for path in dicom_among(paths)] == ["IM0000", "IM0001", "IM0002"]
+
+
+def test_a_packed_slice_counts_unless_it_lies_unpacked_beside(tmp_path):
+    others = {"IM0007.gz": b"\x1f\x8b" + SLICE, "IM0001.gz": b"\x1f\x8b" + SLICE}
+    paths = folder_of(tmp_path, others | {"notes.gz": b"\x1f\x8b" + SLICE}, count=4)
+    found = [path.name for path in dicom_among(paths)]
+    assert found == ["IM0000", "IM0001", "IM0002", "IM0003", "IM0007.gz"]
