@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.aggregate import LabelScores, Summary
 from pipeline.files import write_text
 from pipeline.outside import read_csv
+from pipeline.spelling import spelled
 from pipeline.tables import csv_text, plain_text
 
 COLUMNS = {
@@ -32,7 +33,8 @@ HD95 = "HD95: the larger of both directions' 95th percentiles (as MONAI), betwee
 def write_scores(scores: Sequence[LabelScores], summaries: Sequence[Summary], folder: Path) -> None:
     """Write `scores.csv` (a row a case and label) and `summary.csv` (a row a label and metric).
 
-    Columns are the fields of `LabelScores` and `Summary`; an undefined value is an empty cell.
+    Columns are the fields of `LabelScores` and `Summary`; an undefined value is an empty cell, and
+    characters that a terminal would obey are spelled out.
     Each file appears whole or not at all.
 
     Args:
@@ -109,4 +111,5 @@ def _write_csv(
 def _format_value(value: object) -> object:
     if isinstance(value, float):
         return "" if isnan(value) else round(value, 6)
-    return value
+    # Names of cases and labels come from others' files.
+    return spelled(value) if isinstance(value, str) else value

@@ -56,6 +56,15 @@ def test_summary_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.csv", "summary.csv"]
 
 
+def test_what_a_terminal_would_obey_is_spelled_out_in_files(tmp_path):
+    scores = [row("a\x1b[31m", "liver\u202e", 0.5)]
+    write_scores(scores, summarise(scores), tmp_path)
+    text = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "a\\x1b[31m,liver\\u202e," in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
 def test_table_shows_mean_interval_and_count():
     summaries = [Summary("liver", metric, 0.9, 0.85, 0.95, 12) for metric in METRICS]
     text = render(summaries)
