@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config import build_config
 from pipeline.errors import ConfigError
@@ -91,6 +91,12 @@ class AddressConfig(_Settings):
         if not _ADDRESS.fullmatch(value):
             raise ValueError("this is no address of a Dask scheduler such as tcp://10.0.0.5:8786")
         return value
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "AddressConfig":
+        if self.address.startswith("tls://") != (self.tls is not None):
+            raise ValueError("an address tls://... and files of keys under `tls:` go together")
+        return self
 
 
 class LocalConfig(_OwnWorkers):

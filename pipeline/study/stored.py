@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.disk import remedy_of
 from pipeline.errors import StudyError
 from pipeline.outside import open_ordinary
 from pipeline.study.checks import COPY_REMEDY, check_stored_bytes
@@ -119,7 +120,8 @@ def bytes_named(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise StudyError(name, f"cannot be opened ({reason})", "Check the file.") from error
+        remedy = remedy_of(error, "Check the file.")
+        raise StudyError(name, f"cannot be opened ({reason})", remedy) from error
     except _Damage as error:
         raise StudyError(name, str(error), COPY_REMEDY) from error
 

@@ -46,6 +46,9 @@ def test_files_of_each_kind(write):
         ("kind: slurm\nmemory: 1GB\naccount: a b", "account: "),
         ("kind: ssh\nhosts: []", "hosts: "),
         ("kind: address\naddress: somewhere", "tcp://10.0.0.5:8786"),
+        ("kind: address\naddress: tls://h:1", "go together"),
+        ("kind: address\naddress: tcp://h:1\ntls: {ca: a, cert: b, key: c}", "go together"),
+        ("kind: address\naddress: h:1\ntls: {ca: a, cert: b, key: c}", "go together"),
         ("kind: [", "not YAML"),
     ],
 )

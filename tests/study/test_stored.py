@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StudyError
-from pipeline.study.stored import SPARE_BYTES, Stored, read_start
+from pipeline.study.stored import SPARE_BYTES, Stored, bytes_named, read_start
 
 BYTES = np.random.default_rng(0).integers(0, 4, 300_000).astype(np.uint8).tobytes()
 
@@ -131,3 +131,9 @@ def test_a_pipe_is_named_at_once(tmp_path):
     ):
         with pytest.raises(StudyError, match=r"a\.nii: cannot be opened \(a pipe, no ordinary"):
             read()
+
+
+def test_what_may_not_be_read_has_the_remedy_of_that():
+    found = r"a\.nii: cannot be opened \(Permission denied\)\. Mend its permissions"
+    with pytest.raises(StudyError, match=found), bytes_named("a.nii"):
+        raise PermissionError(13, "Permission denied", "/folder/a.nii")
