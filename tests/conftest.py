@@ -1,6 +1,7 @@
 """What tests share."""
 
 import logging
+import signal
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ training:
 def one_thread():
     """Tests run side by side, so each takes one core."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal():
+    """What tests start obeys signals, also where the tests are a background job, or of `nohup`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
