@@ -16,7 +16,7 @@ from pipeline.cohort.study_input import StudyInput
 
 _ODD = (
     "it is not named or placed as BIDS says (sub-LABEL/[ses-LABEL/]DATATYPE/sub-LABEL_..._SUFFIX"
-    ".nii.gz). Rename it, or segment it by itself."
+    ".nii.gz). Name or convert it so, or segment it by itself."
 )
 _DICOM = "{} DICOM file(s) of a folder lie in a BIDS data set. Segment that folder by itself."
 

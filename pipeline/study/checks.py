@@ -40,6 +40,24 @@ LABEL_MIN_EQUAL_PAIRS = 0.75
 CONVERT_REMEDY = "Make the file anew from its source."
 COPY_REMEDY = "Copy or convert the file again."
 
+POINTERS = (b"version https://git-lfs", b"version https://hawser", b"/annex/", b"../", b".git/")
+"""What stands in place of a file that was not fetched: Git LFS, git-annex, links as text."""
+
+
+def other_content(path: Path, start: bytes, wanted: str) -> StudyError:
+    """Return the error of a file whose content is not what its name says.
+
+    Args:
+        path: The file.
+        start: Its first bytes.
+        wanted: What its content is not, in words.
+    """
+    if start.startswith(POINTERS):
+        found = "the file was not fetched: a pointer stands in its place"
+        return StudyError(path.name, found, "Fetch it (git lfs pull, git annex get).")
+    remedy = "Check what the file is; convert it to .nii.gz."
+    return StudyError(path.name, f"content is {wanted}", remedy)
+
 
 def volume_shape(path: Path, sizes: Sequence[int]) -> tuple[int, int, int, int]:
     """Return `sizes` as `(I, J, K, N)`; trailing axes of length 1 are dropped.

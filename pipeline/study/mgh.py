@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.errors import StudyError
-from pipeline.study.checks import check_affine, check_num_voxels, volume_shape
+from pipeline.study.checks import check_affine, check_num_voxels, other_content, volume_shape
 from pipeline.study.header import header_from_grid
 from pipeline.study.place import ORIENTATION_UNKNOWN
 from pipeline.study.statements import compare_spacing
@@ -35,9 +35,7 @@ def open_mgh(path: Path, config: StudyConfig) -> ImageFile:
     """
     block, deflated = read_start(path, _HEADER_BYTES)
     if len(block) < _HEADER_BYTES or int.from_bytes(block[:4], "big") != 1:
-        raise StudyError(
-            path.name, "content is not MGH", "Check what the file is; convert it to .nii.gz."
-        )
+        raise other_content(path, block, "not MGH")
     fields = nib.freesurfer.MGHImage.header_class(block[:_FIELD_BYTES], check=False)
     shape_IJKN = volume_shape(path, [int(length) for length in fields["dims"]])
     code = int(fields["type"])

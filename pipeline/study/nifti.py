@@ -24,6 +24,7 @@ from pipeline.study.checks import (
     CONVERT_REMEDY,
     check_affine,
     check_num_voxels,
+    other_content,
     volume_shape,
 )
 from pipeline.study.header import PLACE_TOLERANCE_MM, SPATIAL_UNITS_MASK, geometry_header
@@ -127,11 +128,8 @@ def _read_header(path: Path) -> tuple[GeometryHeader, bool, list[str]]:
             if may_be_pair and kind is nib.Nifti1Header and not magic.startswith((b"n+", b"ni")):
                 header, odd = as_nifti(path, block[:size], endianness)
                 return header, compressed, odd
-    raise StudyError(
-        path.name,
-        "content is not NIfTI (no NIfTI-1 or NIfTI-2 header at its start)",
-        "Check what the file is; convert it to .nii.gz.",
-    )
+    wanted = "not NIfTI (no NIfTI-1 or NIfTI-2 header at its start)"
+    raise other_content(path, block, wanted)
 
 
 def _is_paired(header: GeometryHeader) -> bool:

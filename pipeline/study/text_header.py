@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.errors import StudyError
 from pipeline.outside import open_ordinary
-from pipeline.study.checks import CONVERT_REMEDY
+from pipeline.study.checks import CONVERT_REMEDY, other_content
 from pipeline.study.stored import Stored, bytes_named
 from pipeline.volume import Affine
 
@@ -169,11 +169,7 @@ def read_text_header(path: Path) -> TextHeader:
     is_nrrd = _MAGIC.match(start) is not None
     end = (_NRRD_END if is_nrrd else _META_END).search(start)
     if end is None and not (is_nrrd and len(start) < _MAX_HEADER_BYTES):
-        raise StudyError(
-            path.name,
-            "content is neither NRRD nor MetaImage",
-            "Check what the file is; convert it to .nii.gz.",
-        )
+        raise other_content(path, start, "neither NRRD nor MetaImage")
     num_bytes = end.end() if end else len(start)
     text = start[:num_bytes]
     if b"\0" in text or (is_nrrd and _LONE_RETURN.search(text)):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.study import StudyConfig
+from pipeline.study import StudyConfig, open_volume
 from pipeline.study.checks import check_affine, check_intensities, check_stored_bytes
 
 PATH = Path("case.nii.gz")
@@ -94,3 +94,19 @@ def test_stored_bytes_bound_is_that_of_deflate():
 
 def test_tiny_voxels_are_not_singular():
     assert check_affine(PATH, np.diag([1e-4, 1e-4, 1e-4, 1.0])) == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "was not fetched.* Fetch it"),
+        (b"/annex/objects/MD5E-s1--0.nii.gz\n", "was not fetched.* Fetch it"),
+        (b"", "file is empty. Copy"),
+        (b"Dear colleague", "content is n.* convert it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.mha", "a.nrrd"])
+def test_what_stands_in_place_of_a_volume_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StudyError, match=f"{name}: .*{words}"):
+        open_volume(tmp_path / name, StudyConfig())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pipeline.outside import open_ordinary
+from pipeline.study.checks import POINTERS
 
 NUM_READERS = 4
 """Files that are opened at a time: on network storage, a header is mostly waited for."""
@@ -28,9 +29,6 @@ _MAX_FIRST_ELEMENT = 0x0018
 _MAX_FIRST_LENGTH = 64
 NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.ENXIO)
 """Of files that are gone, folders, pipes, sockets and devices."""
-
-_POINTERS = (b"version https://git-lfs", b"version https://hawser", b"/annex/", b"../", b".git/")
-"""What stands in place of a file that was not fetched: Git LFS, git-annex, links as text."""
 
 _NEVER = ("desktop.ini", "thumbs.db", "icon\r")
 """What systems leave in folders."""
@@ -121,7 +119,7 @@ def _look(path: Path) -> Look:
         return "other"
     is_short = len(start) < _PREAMBLE_BYTES + 4 and start.translate(None, _TEXT) != b""
     is_blank = start.count(0) == len(start)
-    return "nothing" if is_short or is_blank or start.startswith(_POINTERS) else "other"
+    return "nothing" if is_short or is_blank or start.startswith(POINTERS) else "other"
 
 
 def _starts_with_element(start: bytes) -> bool:
