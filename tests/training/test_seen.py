@@ -64,15 +64,16 @@ def configure(make_config, manifest, tmp_path_factory):
         "channels": names,
         "labels": dict(manifest.labels),
         "cases": "cases.csv",
-        "allow_outside": True,
     }
     (folder / "m.yaml").write_text(json.dumps(content))
 
     def make(name, fold):
         words = (f"name={name}", f"data.manifest={folder / 'm.yaml'}", "data.phantom=")
         budget = ("training.max_iterations=1", "training.num_validation_cases=0")
+        outside = "data.allow_outside=true"
         root = f"data.root={folder}"
-        return make_config(folder, *words, *budget, root, "data.folds=2", f"data.fold={fold}")
+        fold_words = ("data.folds=2", f"data.fold={fold}")
+        return make_config(folder, *words, *budget, outside, root, *fold_words)
 
     return make
 
