@@ -1,6 +1,7 @@
 """Look at studies before segmenting them: would they be read and admitted, and what is odd."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -90,7 +91,9 @@ def _check(
 ) -> Iterator[Finding]:
     case = _name_with_place(study_input)
     if study_input.refusal is not None:
-        yield Finding(case, "error", study_input.refusal, "Mend it, or leave it out.")
+        # What was found is its first sentence, what to do the others.
+        found, *remedy = re.split(r"\. (?=[A-Z])", study_input.refusal, maxsplit=1)
+        yield Finding(case, "error", found, *(remedy or ["Mend it, or leave it out."]))
         return
     sources = study_input.sources
     try:

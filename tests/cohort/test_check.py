@@ -101,3 +101,11 @@ def test_trouble_of_the_system_with_one_study_is_its_finding(tmp_path, voxels):
     (finding,) = findings
     assert (finding.case, finding.severity) == ("evil", "error")
     assert len(str(finding)) < 600
+
+
+def test_a_study_refused_by_its_name_has_its_remedy_where_remedies_stand(tmp_path):
+    (tmp_path / "scan.gipl").write_bytes(b"a format that is not read")
+    (finding,), _ = check_inputs([tmp_path])
+    assert "GIPL" in finding.found.upper()
+    assert "Convert" in finding.remedy
+    assert "Convert" not in finding.found
