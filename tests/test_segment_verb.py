@@ -20,7 +20,7 @@ from pipeline.model import save_model
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parent.parent
-NUM_GOOD, NUM_BROKEN, NUM_KILLS = 18, 4, 3
+NUM_GOOD, NUM_BROKEN, NUM_KILLS = 18, 4, 2
 
 
 @pytest.fixture(scope="module")
