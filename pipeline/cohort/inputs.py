@@ -101,24 +101,7 @@ def find_studies(
         ManifestError: If a manifest does not hold.
     """
     gathered = Gathered(out, follow=not data.no_links)
-    studies: list[StudyInput] = []
-    refused: list[StudyInput] = []
-    for path in inputs:
-        _check_exists(path)
-        if is_manifest(path):
-            studies += _listed(path, data)
-        elif is_bids(path):
-            subjects = sorted(path.glob("sub-*"))
-            searches = [gathered.look_into(each) for each in subjects]
-            _tell_outside(path, subjects, out)
-            below = [file for search in searches for file in search.files]
-            studies += _in_bids(path, bids, data)
-            refused += odd_images(path, below, dicom.salt)
-        elif path.is_dir():
-            gathered.add_folder(path)
-            refused += _unreadable_descriptions(path)
-        else:
-            gathered.add_file(path)
+    studies, refused = _look_into(inputs, gathered, out, data, bids, dicom.salt)
     gathered.tell_links()
     links = frozenset[Path]() if gathered.follow else frozenset(gathered.links)
     special = refuse_special(gathered.special, gathered.named)
@@ -153,6 +136,36 @@ def find_studies(
     named += name_around(refused, named, dicom.salt)
     named = refuse_shared_places([_refuse_name(study) for study in named])
     return named if out is None else list(_refuse_overwriting(named, out))
+
+
+def _look_into(
+    inputs: Sequence[Path],
+    gathered: Gathered,
+    out: Path | None,
+    data: DataRoot,
+    bids: BidsChoice,
+    salt: bytes,
+) -> tuple[list[StudyInput], list[StudyInput]]:
+    """Return the studies that manifests and BIDS list, and those refused; gather other files."""
+    studies: list[StudyInput] = []
+    refused: list[StudyInput] = []
+    for path in inputs:
+        _check_exists(path)
+        if is_manifest(path):
+            studies += _listed(path, data)
+        elif is_bids(path):
+            subjects = sorted(path.glob("sub-*"))
+            searches = [gathered.look_into(each) for each in subjects]
+            _tell_outside(path, subjects, out)
+            below = [file for search in searches for file in search.files]
+            studies += _in_bids(path, bids, data)
+            refused += odd_images(path, below, salt)
+        elif path.is_dir():
+            gathered.add_folder(path)
+            refused += _unreadable_descriptions(path)
+        else:
+            gathered.add_file(path)
+    return studies, refused
 
 
 def _check_exists(path: Path) -> None:
