@@ -9,6 +9,10 @@ import torch
 from hypothesis import settings
 from rich.logging import RichHandler
 
+# Where torch, built without CUDA, believes in a GPU, the pretended one is meant.
+if torch.version.cuda is not None or not torch.accelerator.is_available():
+    collect_ignore = ["pretended"]
+
 settings.register_profile("many", max_examples=10_000)
 
 REPOSITORY = Path(__file__).parent.parent
