@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 
 def machine() -> str:
     """Say what the figures were measured on."""
+    import torch
+
     units = {
         "AMX": torch.cpu._is_amx_tile_supported(),
         "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),

@@ -1,0 +1,1 @@
+"""What Trivox does on a GPU, proven and measured in nine minutes: `python -m benchmarks.gpu`."""
