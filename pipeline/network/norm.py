@@ -5,6 +5,9 @@ normalisation with one channel a group is the same function and keeps the layout
 pass is slow on channels-last tensors: 130 ms where the forward pass takes 2. So that pass is
 written here, as sums and multiplications over rows long enough for vector instructions.
 
+On a GPU autocast computes group normalisation in float32 and with copies, which is several times
+the memory traffic of batch normalisation over the channels of all cases, the same function again.
+
 Axes: B = batch, C = channels, I, J, K = voxels; R rows of W voxels side by side.
 """
 
@@ -35,7 +38,9 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_BCIJK: torch.Tensor) -> torch.Tensor:
-        """Normalise; the result has the layout of the input."""
+        """Normalise; the result has the layout of the input, on a GPU it is contiguous."""
+        if x_BCIJK.device.type == "cuda":
+            return _as_batch_norm(x_BCIJK, self.weight, self.bias, self.eps)
         is_channels_last = x_BCIJK.is_contiguous(memory_format=torch.channels_last_3d)
         if torch.is_grad_enabled() and is_channels_last and x_BCIJK.device.type == "cpu":
             y_BCIJK: torch.Tensor = _ChannelsLast.apply(  # type: ignore[no-untyped-call]
@@ -43,6 +48,19 @@ class InstanceNorm(nn.Module):
             )
             return y_BCIJK
         return functional.group_norm(x_BCIJK, x_BCIJK.shape[1], self.weight, self.bias, self.eps)
+
+
+def _as_batch_norm(
+    x_BCIJK: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """Normalise every channel of every case as a channel of one case; statistics in float32."""
+    num_cases = len(x_BCIJK)
+    one_case = x_BCIJK.reshape(1, -1, *x_BCIJK.shape[2:])
+    weights = weight_C.repeat(num_cases), bias_C.repeat(num_cases)
+    y, _, _ = torch.native_batch_norm(
+        one_case, *weights, None, None, training=True, momentum=0.0, eps=eps
+    )
+    return y.view(x_BCIJK.shape)
 
 
 class _ChannelsLast(torch.autograd.Function):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.network.norm import InstanceNorm
+from pipeline.network.norm import InstanceNorm, _as_batch_norm
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last_3d)
 
@@ -67,3 +67,26 @@ def test_bfloat16_loses_no_more_than_its_rounding():
 
 def test_weights_are_named_as_torchs():
     assert InstanceNorm(3).state_dict().keys() == pair(3)[1].state_dict().keys()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_gpu_computes_is_the_same_function(layout):
+    ours, theirs = pair(6)
+    x = torch.randn(3, 6, 5, 7, 3, dtype=torch.float64).to(memory_format=layout) + 2
+    inputs = [x.clone(memory_format=torch.preserve_format).requires_grad_() for _ in "ab"]
+    outputs = _as_batch_norm(inputs[0], ours.weight, ours.bias, ours.eps), theirs(inputs[1])
+    for output in outputs:
+        output.square().sum().backward()
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+    torch.testing.assert_close(ours.bias.grad, theirs.bias.grad)
+
+
+def test_half_precision_is_not_turned_into_float32_on_a_gpu():
+    norm, _ = pair(4, torch.float32)
+    x = torch.randn(2, 4, 4, 4, 4).bfloat16()
+    found = _as_batch_norm(x, norm.weight, norm.bias, norm.eps)
+    assert found.dtype == torch.bfloat16
+    exact = _as_batch_norm(x.float(), norm.weight, norm.bias, norm.eps)
+    torch.testing.assert_close(found.float(), exact, rtol=2**-7, atol=2**-7)
