@@ -10,15 +10,16 @@ MINUTES ?= 3
 PEER ?=
 CRF_PEER ?=
 HIPPOCAMPUS ?= runs/msd_hippocampus/model
+PYTHON_VERSION ?= 3.12
 
 BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train segment test quick lint bench compare clean
+.PHONY: help setup train segment test quick lint bench compare gpu-bundle clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## Set up .venv with the pinned packages (the other targets do it when needed)
 
@@ -62,6 +63,10 @@ bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_
 
 compare: $(READY)  ## Train every network for MINUTES=3 each, on the phantom and on hippocampus (DATA=...); goes on where it was stopped
 	$(BIN)/python -m benchmarks.compare --minutes $(MINUTES) $(if $(DATA),--data '$(DATA)')
+
+gpu-bundle: $(READY)  ## One folder to carry to a GPU without a network (OUT=build/gpu-bundle, DATA=hippocampus, PYTHON_VERSION=3.12)
+	$(BIN)/python -m benchmarks.gpu.bundle --python-version $(PYTHON_VERSION) $(if $(DATA),--data '$(DATA)') \
+		$(if $(filter file,$(origin OUT)),,--out '$(OUT)')
 
 clean:  ## Remove caches and the environment; runs/ and data/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -19,10 +19,7 @@ from benchmarks.gpu.page import default_folder, is_right, write_page
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.run import Order, run_parts
-from benchmarks.gpu.where import ROOT
-
-PLACES = (ROOT.parent / "data" / "hippocampus", ROOT.parent / "shared/data/Task04_Hippocampus")
-"""Where the data are in a bundle, and beside a checkout."""
+from benchmarks.gpu.where import PLACES, ROOT
 
 
 def main() -> None:

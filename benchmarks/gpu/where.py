@@ -14,6 +14,9 @@ ROOT = Path(__file__).parent.parent.parent
 COMMIT = "COMMIT"
 """The file that says in a bundle what `git` says in a checkout."""
 
+PLACES = (ROOT.parent / "data" / "hippocampus", ROOT.parent / "shared/data/Task04_Hippocampus")
+"""Where the data are in a bundle, and beside a checkout."""
+
 
 def main() -> None:
     """Print device, versions, date and commit as JSON, or say in a line why the device won't do."""
