@@ -122,7 +122,12 @@ def add_replace(parser: argparse.ArgumentParser) -> None:
 
 def pacs(options: argparse.Namespace) -> int:
     """Pull, segment and push; print what became of it."""
-    from pipeline.archive import RoundTrip, count_work, parse_query, run_round_trip
+    try:
+        from pipeline.archive import RoundTrip, count_work, parse_query, run_round_trip
+    except ModuleNotFoundError as error:
+        found = f"the package {error.name} is missing"
+        remedy = f"Install it: pip install {error.name}."
+        raise ConfigError("trivox pacs", found, remedy) from error
     from pipeline.processes import warm_up
 
     # DICOM keywords begin with a capital; a mistyped one looks like a setting without its group.

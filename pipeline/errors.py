@@ -75,6 +75,24 @@ class ArchiveError(PipelineError):
 
 
 @contextmanager
+def packages_needed(where: object) -> Iterator[None]:
+    """Say of an import in the block which package is missing: not all formats need all of them.
+
+    Args:
+        where: What needs it.
+
+    Raises:
+        StudyError: In the place of the import's own error.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        remedy = f"Install it: pip install {package}."
+        raise StudyError(where, f"the package {package} is missing", remedy) from error
+
+
+@contextmanager
 def work_begun() -> Iterator[None]:
     """Give errors that leave the block the exit code of work that was begun and broken off."""
     try:

@@ -1,4 +1,5 @@
 import pickle
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.errors import (
     PipelineError,
     StudyError,
     TrainingError,
+    packages_needed,
 )
 
 KINDS = [ConfigError, ManifestError, ModelError, StudyError, TrainingError]
@@ -49,3 +51,10 @@ def test_errors_pass_between_processes(kind, tmp_path):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is kind
     assert str(copy) == str(error)
+
+
+def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    remedy = r"^here: the package highdicom is missing\. Install it: pip install highdicom\.$"
+    with pytest.raises(StudyError, match=remedy), packages_needed("here"):
+        import highdicom.seg  # noqa: F401

@@ -36,8 +36,9 @@ def attempt(
         if lacking is not None:
             # What reads a file takes each failure for the file's.
             status, cause, reason = "failed", cause_of(lacking), in_one_line(lacking)
-        # No mask of ours stays beside a rejection; but a share that went away takes none with it.
-        elif not isinstance(error.__cause__, OSError):
+        # No mask of ours stays beside a rejection; but a share that went away takes none with it,
+        # nor does a package.
+        elif not cause:
             status, reason = _reject(study, out, reason)
     except Exception as error:
         # Whatever it is, the other studies go on; the one line in the table must do for most users.
@@ -54,7 +55,8 @@ def cause_of(error: BaseException | None) -> Cause:
     """Tell whether the same files might do another time, and whether no others will do now."""
     if is_full(error):
         return "disk_full"
-    return "transient" if isinstance(error, OSError | NotEnoughMemory) else ""
+    is_transient = isinstance(error, OSError | NotEnoughMemory | ModuleNotFoundError)
+    return "transient" if is_transient else ""
 
 
 def _reject(study: StudyInput, out: Path, reason: str) -> tuple[Status, str]:

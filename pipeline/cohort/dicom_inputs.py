@@ -1,7 +1,7 @@
 """Make studies of DICOM files: grouped by study and series, chosen by rule, named by hash."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -73,9 +73,9 @@ def dicom_studies(
     """Return the studies in DICOM files.
 
     What cannot be segmented is a refused study: a DICOM study without a series to choose, and a
-    folder's files that are too damaged to tell their series. Objects without an image (reports,
-    segmentations) are left out, and so are series that a volume beside them was made from, unless
-    they were asked for.
+    folder's files that are too damaged to tell their series, or that no package here can read.
+    Objects without an image (reports, segmentations) are left out, and so are series that a volume
+    beside them was made from, unless they were asked for.
 
     Args:
         files: All that may belong together; what is no DICOM is skipped.
@@ -86,7 +86,12 @@ def dicom_studies(
     Raises:
         ConfigError: If no study has the series that `options.rule` names.
     """
-    scan = scan_dicom(files)
+    files = list(files)
+    try:
+        scan = scan_dicom(files)
+    except StudyError as error:
+        refusal = str(error)
+        return _refused(files, options.salt, lambda _: refusal)
     if scan.left_out:
         counts = ", ".join(f"{number} {what}" for what, number in sorted(scan.left_out.items()))
         logger.info("DICOM objects without an image were left out: %s", counts)
@@ -184,14 +189,17 @@ def _refusal(series: DicomSeries) -> str | None:
 
 
 def _damaged(scan: DicomScan, salt: bytes) -> list[StudyInput]:
+    return _refused(scan.damaged, salt, lambda files: f"{scan.damage(files)}. {UNREADABLE_REMEDY}")
+
+
+def _refused(
+    files: Iterable[Path], salt: bytes, why: Callable[[Sequence[Path]], str]
+) -> list[StudyInput]:
+    """Return a refused study for each folder of some files."""
     by_folder: dict[Path, list[Path]] = {}
-    for path in scan.damaged:
+    for path in files:
         by_folder.setdefault(path.absolute().parent, []).append(path)
     return [
-        StudyInput(
-            hashed_name(salt, str(folder)),
-            (members[0],),
-            f"{scan.damage(members)}. {UNREADABLE_REMEDY}",
-        )
+        StudyInput(hashed_name(salt, str(folder)), (members[0],), why(members))
         for folder, members in by_folder.items()
     ]

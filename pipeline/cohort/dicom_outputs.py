@@ -6,20 +6,10 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-
 from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.study_input import StudyInput
-from pipeline.dicom_out import (
-    Algorithm,
-    DicomOutputConfig,
-    Measured,
-    check_source,
-    segmentation_uid,
-    write_report,
-    write_segmentation,
-)
+from pipeline.dicom_out import Algorithm, DicomOutputConfig
+from pipeline.errors import packages_needed
 from pipeline.ownership import set_aside
 from pipeline.report import incomplete_labels, volumes_ml
 from pipeline.study import DicomSeries
@@ -30,10 +20,13 @@ def check_dicom(study: StudyInput) -> None:
     """Make sure that `write_dicom` can write a study, before any time is spent on it.
 
     Raises:
-        StudyError: If its series is none that outputs can refer to.
+        StudyError: If its series is none that outputs can refer to, or a package is missing.
     """
     series = study.sources[0]
     if isinstance(series, DicomSeries) and series.grid is not None:
+        from pipeline.dicom_out.source import check_source
+
+        _need_writer()
         check_source(series.files, series.grid, _frames_of(series))
 
 
@@ -63,6 +56,9 @@ def write_dicom(
     series = study.sources[0]
     if not isinstance(series, DicomSeries):
         return
+    from pipeline.dicom_out.report import Measured, write_report
+    from pipeline.dicom_out.segmentation import write_segmentation
+
     path = outputs.dicom_segmentation
     write_segmentation(label_map, series.files, algorithm, path, config, _frames_of(series))
     volumes = volumes_ml(label_map.labels_IJK, label_map.grid, algorithm.labels)
@@ -101,6 +97,9 @@ def write_corrected_dicom(
     series = study.sources[0]
     if not isinstance(series, DicomSeries):
         return
+    from pipeline.dicom_out.segmentation import segmentation_uid
+
+    _need_writer()
     by_hand = replace(algorithm, maker="person" if is_drawn else "person with model")
     uid = segmentation_uid(label_map, series.files, by_hand, config, _frames_of(series))
     paths = outputs.dicom_segmentation, outputs.dicom_report
@@ -119,8 +118,16 @@ def config_of(path: Path) -> DicomOutputConfig:
     )
 
 
+def _need_writer() -> None:
+    with packages_needed("--dicom-seg"):
+        import highdicom  # noqa: F401
+
+
 def _value(path: Path, keyword: str) -> str:
     """Return one value of a file; empty if it is no DICOM file that can be read."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
     with suppress(OSError, InvalidDicomError, ValueError, NotImplementedError):
         return str(dcmread(path, specific_tags=[keyword]).get(keyword, ""))
     return ""

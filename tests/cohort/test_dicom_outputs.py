@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import highdicom
 import nibabel as nib
@@ -207,3 +208,18 @@ def test_each_volume_of_a_multi_frame_file_has_its_segmentation(tmp_path):
             for groups in segmentation.PerFrameFunctionalGroupsSequence
         ]
         assert sorted(frames) == [number + 1, number + 3, number + 5, number + 7]
+
+
+def test_the_package_that_writes_them_is_missed_before_the_network_runs(
+    dicom, segment, tmp_path, monkeypatch
+):
+    expected = "--dicom-seg: the package highdicom is missing. Install it: pip install highdicom."
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "highdicom", None)
+        (row,) = segment(dicom).rows
+    assert (row.status, row.reason) == ("rejected", expected)
+    assert not list((tmp_path / "out").glob("*_seg.*"))
+    segment(dicom)
+    draw(tmp_path / "out" / f"{dicom.case}_seg.nii.gz", 24)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    assert segment(dicom).rows[0].reason == expected

@@ -3,8 +3,10 @@
 import pytest
 from pydicom import dcmread
 
-from pipeline.dicom_out import DicomOutputConfig, Measured, write_report, write_segmentation
+from pipeline.dicom_out import DicomOutputConfig
 from pipeline.dicom_out.read_back import check_report, check_segmentation
+from pipeline.dicom_out.report import Measured, write_report
+from pipeline.dicom_out.segmentation import write_segmentation
 from pipeline.errors import PipelineError
 from tests.dicom_out.series import read_by_itk
 

@@ -5,14 +5,10 @@ import highdicom
 import pytest
 from pydicom import dcmread
 
-from pipeline.dicom_out import (
-    Algorithm,
-    DicomOutputConfig,
-    Measured,
-    write_report,
-    write_segmentation,
-)
+from pipeline.dicom_out import Algorithm, DicomOutputConfig
 from pipeline.dicom_out import report as module
+from pipeline.dicom_out.report import Measured, write_report
+from pipeline.dicom_out.segmentation import write_segmentation
 from pipeline.errors import PipelineError
 from tests.dicom_out.series import SECRET, read_by_itk
 

@@ -13,8 +13,9 @@ from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from pipeline.dicom_out import Algorithm, DicomOutputConfig, segmentation_uid, write_segmentation
+from pipeline.dicom_out import Algorithm, DicomOutputConfig
 from pipeline.dicom_out import segmentation as module
+from pipeline.dicom_out.segmentation import segmentation_uid, write_segmentation
 from pipeline.errors import PipelineError, StudyError
 from pipeline.volume import LabelMap
 from tests.dicom_out.series import OBLIQUE, SECRET, image_by_itk, read_by_itk

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,6 +107,15 @@ class TestCloseGaps:
         found = apply(close_gaps, mask.astype(np.uint8), radius, spacing=spacing)
         ball = ellipsoid(radius, spacing)
         expected = ndimage.binary_closing(np.pad(mask, 8), ball)[8:-8, 8:-8, 8:-8]
+        np.testing.assert_array_equal(found, expected)
+
+    @settings(deadline=None)
+    @given(masks, spacings, st.sampled_from([0.4, 1.0, 1.5, 2.1]))
+    def test_is_the_same_without_simpleitk(self, mask, spacing, radius):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "SimpleITK", None)
+            found = apply(close_gaps, mask.astype(np.uint8), radius, spacing=spacing)
+        expected = apply(close_gaps, mask.astype(np.uint8), radius, spacing=spacing)
         np.testing.assert_array_equal(found, expected)
 
     @pytest.mark.parametrize("seed", range(2))

@@ -5,10 +5,12 @@ Source: DICOM PS3.3, C.7.1.1 (patient) and C.2.2 (patient identification).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from pipeline.study.dicom.values import as_text
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 PATIENT_TAGS = ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName")
 
@@ -34,7 +36,7 @@ class Patient:
     name: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "Patient":
+    def of(cls, dataset: "Dataset") -> "Patient":
         """Return the patient that a data set names."""
         number, issuer, birth, name = (as_text(dataset.get(tag)) for tag in PATIENT_TAGS)
         words = name.replace("^", " ").replace("=", " ").casefold().split()

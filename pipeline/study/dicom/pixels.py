@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from pipeline.disk import errors_named, explain
-from pipeline.errors import StudyError
+from pipeline.errors import StudyError, packages_needed
 from pipeline.outside import open_ordinary
 from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.codestream import check_frame
@@ -185,7 +185,8 @@ def _frames_of(dataset: Dataset, num_frames: int) -> list[bytes]:
 
 def _decoded(dataset: Dataset, label: str) -> npt.NDArray[Any]:
     """Let GDCM decode a copy of the pixel data, which names nobody."""
-    import SimpleITK
+    with packages_needed(label):
+        import SimpleITK
 
     bare = Dataset()
     for name in _PIXEL_MODULE:

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from pipeline.study.dicom.patient import NOBODY, Patient
-from pipeline.study.dicom.stack import plane_of
 from pipeline.volume import Grid
+
+_PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,9 @@ class DicomSeries:
 
 Source: TypeAlias = Path | DicomSeries
 """Where one channel of a study is read from: a volume's file, a DICOM folder, or a series of it."""
+
+
+def plane_of(grid: Grid) -> str:
+    """Return the plane that slices lie closest to: `"axial"`, `"coronal"` or `"sagittal"`."""
+    normal = np.cross(grid.affine[:3, 0], grid.affine[:3, 1])
+    return _PLANES[int(np.abs(normal).argmax())]

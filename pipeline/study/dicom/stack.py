@@ -53,7 +53,6 @@ _MOST_SPACINGS, _FEWEST_STEPS = 3, 2
 """Parts of a stack with distances of their own, and distances in each; a lost slice makes one."""
 
 _GAP_REMEDY = "Export the series again with all of its images."
-_PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,6 @@ def stack_slices(slices: Sequence[Slice]) -> Stack | Problem:
     if problem is not None:
         return problem
     return Stack(tuple(slices[index] for index in order), _grid(slices[order[0]], positions))
-
-
-def plane_of(grid: Grid) -> str:
-    """Return the plane that slices lie closest to: `"axial"`, `"coronal"` or `"sagittal"`."""
-    normal = np.cross(grid.affine[:3, 0], grid.affine[:3, 1])
-    return _PLANES[int(np.abs(normal).argmax())]
 
 
 def _unlike(slices: Sequence[Slice]) -> Problem | None:

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pipeline.errors import StudyError
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StudyError, packages_needed
 from pipeline.study.checks import check_affine, check_num_voxels
 from pipeline.study.dicom.choice import SeriesRule, choose_series
 from pipeline.study.dicom.patient import REMEDY, count_patients
-from pipeline.study.dicom.pixels import load_voxels
 from pipeline.study.dicom.scan import UNREADABLE_REMEDY, files_in, scan_dicom
 from pipeline.study.dicom.series import DicomSeries, Source
 from pipeline.study.header import header_from_grid
@@ -41,9 +43,15 @@ def open_dicom(series: DicomSeries, config: StudyConfig) -> ImageFile:
         affine=header.get_sform(),
         header=header,
         warnings=(*series.warnings, *derived, *tilt),
-        load=partial(load_voxels, series),
+        load=partial(_load, series),
         modality=series.modality,
     )
+
+
+def _load(series: DicomSeries) -> npt.NDArray[np.float32]:
+    with packages_needed(series.label):
+        from pipeline.study.dicom.pixels import load_voxels
+    return load_voxels(series)
 
 
 def check_one_patient(case: str, sources: Sequence[Source]) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -388,3 +389,13 @@ def test_a_frame_larger_than_its_header_says_is_not_decoded(tmp_path):
     save_series(slices, tmp_path)
     with pytest.raises(StudyError, match="the pixels of an image file are damaged"):
         load(tmp_path)
+
+
+def test_what_decodes_pixels_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    slices = make_series(voxels())
+    for one in slices:
+        one.compress(uid.RLELossless)
+    save_series(slices, tmp_path)
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(StudyError, match=r"^series 1: the package SimpleITK is missing\. Install"):
+        read_study([tmp_path], case="a", num_channels=1)

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.study.dicom.instance import Slice
 from pipeline.study.dicom.problems import Problem
-from pipeline.study.dicom.stack import Stack, plane_of, stack_slices
+from pipeline.study.dicom.series import plane_of
+from pipeline.study.dicom.stack import Stack, stack_slices
 from tests.dicom_files import AXIAL, positions_along
 
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
