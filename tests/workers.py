@@ -7,12 +7,12 @@ from pipeline.cohort.outputs import make_output_folder
 from pipeline.model import hash_model, read_description
 
 
-def make_remote(model_folder, out):
+def make_remote(model_folder, out, device="cpu"):
     """Return a job for another process, into an output folder that is made."""
     make_output_folder(out)
     description, sha256 = read_description(model_folder), hash_model(model_folder)
     request = Request(description, sha256, out, SegmentOptions(), model_folder)
-    return RemoteJob(request, "cpu")
+    return RemoteJob(request, device)
 
 
 def gather(workers, until):

@@ -93,5 +93,6 @@ def _record_input(study: StudyInput, index: int) -> FileRecord:
 def device_name(device: torch.device) -> str:
     """Return the device with the GPU's model, since masks can differ in the last bit by it."""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
+        # Which of several it was makes no difference.
+        return f"cuda ({torch.cuda.get_device_name(device)})"
     return str(device)

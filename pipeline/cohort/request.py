@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.cohort.job import Job
 from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.recipe import settings_of
 from pipeline.errors import ModelError
-from pipeline.inference import choose_device
+from pipeline.inference import NotEnoughMemory, choose_device
 from pipeline.model import ModelDescription, load_model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,38 @@ class RemoteJob:
     def make(self) -> Job:
         """Load the model and return the job ready to be done.
 
+        Where `auto` takes a GPU that the model does not fit on, it goes on with the CPU.
+
         Raises:
-            ModelError: If the folder is no model, or holds another one by now.
+            ModelError: If the folder is no model, or holds another one by now, or if the device has
+                not the memory for it.
             ConfigError: If there is no such device.
         """
+        device = choose_device(self.device)
+        try:
+            return self._make_on(device)
+        except ModelError as error:
+            is_small = isinstance(error.__cause__, NotEnoughMemory | torch.OutOfMemoryError)
+            if not is_small or device.type == "cpu" or self.device != "auto":
+                raise
+            logger.warning("%s The CPU is used.", error)
+        return self._make_on(torch.device("cpu"))
+
+    def _make_on(self, device: torch.device) -> Job:
+        try:
+            return self._load_on(device)
+        except torch.OutOfMemoryError as error:
+            found = f"the model {self.request.description.name!r} does not fit on {device}: "
+            found += str(error).partition("\n")[0]
+            remedy = (
+                "End what takes its memory (`nvidia-smi` shows it), or choose another --device."
+            )
+            raise ModelError("device", found, remedy) from error
+
+    def _load_on(self, device: torch.device) -> Job:
         folder = self.request.folder
         if folder is None:
             raise ValueError("a job for another process needs the model's folder")
-        device = choose_device(self.device)
         model = load_model(folder, device)
         if model.sha256 != self.request.sha256:
             remedy = "Leave the model's folder alone while a run uses it, and run again."

@@ -2,6 +2,14 @@
 
 from pipeline.inference.budget import MemoryBudget
 from pipeline.inference.config import Activation, FlipAxis, InferenceConfig, WindowSize
+from pipeline.inference.device import (
+    check_device_name,
+    choose_device,
+    choose_kind,
+    failure_of,
+    short_of_memory,
+    split_devices,
+)
 from pipeline.inference.live_bytes import LiveBytes, least_bytes
 from pipeline.inference.memory import (
     CellStorage,
@@ -11,8 +19,6 @@ from pipeline.inference.memory import (
 from pipeline.inference.precision import (
     Precision,
     autocast_type,
-    check_device_name,
-    choose_device,
     native_precision,
     proven_precision,
 )
@@ -34,8 +40,12 @@ __all__ = [
     "autocast_type",
     "check_device_name",
     "choose_device",
+    "choose_kind",
+    "failure_of",
     "is_out_of_memory",
     "least_bytes",
     "native_precision",
     "proven_precision",
+    "short_of_memory",
+    "split_devices",
 ]

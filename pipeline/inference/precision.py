@@ -1,12 +1,9 @@
 """Which arithmetic to use on the device at hand."""
 
-import re
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-
-from pipeline.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -50,30 +47,3 @@ def native_precision(device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return "bf16"
     return "fp32"
-
-
-def check_device_name(name: str) -> None:
-    """Make sure that a name is one that a device can have, here or on another machine.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise ConfigError("device", f"{name!r} is no device", "Use auto, cpu, cuda or cuda:N.")
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first GPU, or the CPU where there is none.
-
-    Raises:
-        ConfigError: If there is no such device.
-    """
-    check_device_name(name)
-    num_gpus = torch.cuda.device_count()
-    if name == "auto":
-        name = "cuda" if num_gpus else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        found = f"{name!r}, but torch finds {num_gpus} GPUs here"
-        raise ConfigError("device", found, "Use auto or cpu.")
-    return device

@@ -10,8 +10,9 @@ from functools import partial
 
 import torch
 
+from pipeline.disk import in_words
 from pipeline.errors import ModelError, StudyError
-from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream
+from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream, short_of_memory
 from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.model import Model, ModelDescription
 from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
@@ -66,7 +67,7 @@ class Segmenter:
         try:
             self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
         except NotEnoughMemory as error:
-            raise _window_too_large(description, error) from error
+            raise _window_too_large(description, device, error) from error
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
@@ -235,12 +236,15 @@ class Segmenter:
         return Stream(storage, study.working.shadows), peak
 
 
-def _window_too_large(description: ModelDescription, error: NotEnoughMemory) -> ModelError:
-    needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
+def _window_too_large(
+    description: ModelDescription, device: torch.device, error: NotEnoughMemory
+) -> ModelError:
+    lack, remedy = short_of_memory(device, error.needed_bytes, error.limit_bytes)
     found = f"one window of {list(description.inference.window or ())} voxels takes at least "
-    found += f"{needed:.1f} GB of memory with the model {description.name!r}, but only "
-    found += f"{limit:.1f} GB are free"
-    return ModelError("inference.window", found, "Set a smaller inference.window, or free memory.")
+    found += f"{in_words(error.needed_bytes)} of memory with the model {description.name!r}, but "
+    return ModelError(
+        "inference.window", found + lack, f"Set a smaller inference.window, {remedy}."
+    )
 
 
 def _too_large(case: str, what: str, error: NotEnoughMemory, remedy: str) -> StudyError:

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.inference import choose_device
+from pipeline.inference import choose_device, choose_kind
 from pipeline.progress import CONSOLE
 
 JOIN_TIMEOUT = timedelta(minutes=30)
@@ -175,13 +175,14 @@ def distributed(device: str) -> Iterator[Ranks]:
         ConfigError: If there is no such device.
         TrainingError: If the processes cannot join.
     """
-    chosen = choose_device(device)
     if not _is_launched():
-        yield Ranks(chosen)
+        yield Ranks(choose_device(device))
         return
-    if chosen.index is not None:
+    if device.startswith("cuda:"):
         found = f"{device!r} is one GPU, but several processes were started"
         raise ConfigError("device", found, "Use auto or cuda: each process takes its own GPU.")
+    # Each rank looks at its own GPU only: a look takes memory there.
+    chosen = choose_kind(device)
     try:
         idist.initialize("nccl" if chosen.type == "cuda" else "gloo", timeout=JOIN_TIMEOUT)
         ranks = _meet(chosen)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.disk import free_bytes, in_words
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.inference import least_bytes
+from pipeline.inference import least_bytes, short_of_memory
 from pipeline.main_memory import available_bytes
 from pipeline.model import ModelDescription
 from pipeline.network import build_network
@@ -75,8 +75,9 @@ def check_memory(
     needed = least_bytes(network, shape, free) // 2
     if needed > free:
         found = f"a step on {training.batch_size} patches of {list(training.patch_size)} voxels "
-        found += f"takes at least {in_words(needed)} of memory, {in_words(free)} are free"
-        remedy = "Set a smaller training.patch_size or training.batch_size."
+        lack, remedy = short_of_memory(device, needed, free)
+        found += f"takes at least {in_words(needed)} of memory, but {lack}"
+        remedy = f"Set a smaller training.patch_size or training.batch_size, {remedy}."
         raise ConfigError("training.patch_size", found, remedy)
 
 

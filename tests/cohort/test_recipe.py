@@ -59,8 +59,11 @@ def test_a_missing_input_is_refused(tmp_path, model):
         make_recipe(StudyInput("a", (tmp_path / "a.nii",)), model)
 
 
-def test_the_cpu_is_named():
+def test_a_device_is_named_whichever_of_several_it_is(monkeypatch):
     assert device_name(torch.device("cpu")) == "cpu"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
+    for device in ("cuda", "cuda:0", "cuda:3"):
+        assert device_name(torch.device(device)) == "cuda (NVIDIA A100)"
 
 
 def test_a_study_that_lacked_memory_for_post_processing_is_done_again(tmp_path, model):

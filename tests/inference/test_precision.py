@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
-from pipeline.inference import autocast_type, choose_device, precision, proven_precision
+from pipeline.inference import autocast_type, precision, proven_precision
 from pipeline.inference.precision import MAX_LABEL_CHANGE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -29,39 +28,6 @@ def test_auto_on_gpu(monkeypatch, is_native, dtype):
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert autocast_type("auto", CUDA) is dtype
-
-
-@pytest.mark.parametrize(("num_gpus", "device"), [(0, CPU), (1, CUDA), (4, CUDA)])
-def test_auto_device(monkeypatch, num_gpus, device):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
-    assert choose_device("auto") == device
-    assert choose_device("cpu") == CPU
-
-
-def test_one_of_several_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(
-        ConfigError,
-        match=r"^device: 'cuda:2', but torch finds 2 GPUs here\. Use auto or cpu\.$",
-    ):
-        choose_device("cuda:2")
-
-
-def test_no_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match="'cuda', but torch finds 0 GPUs here"):
-        choose_device("cuda")
-
-
-@pytest.mark.parametrize(
-    "name", ["", "gpu", "cuda:", "cuda:x", "cpu:0", "CPU", "meta", "cuda:99999"]
-)
-def test_unknown_device(name):
-    with pytest.raises(
-        ConfigError, match=rf"^device: '{name}' is no device\. Use auto, cpu, cuda or cuda:N\.$"
-    ):
-        choose_device(name)
 
 
 # --- What is proven on validation cases ---

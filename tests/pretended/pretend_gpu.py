@@ -136,7 +136,7 @@ class PretendGpu(TorchDispatchMode):
             each.held
             if isinstance(each, _Pretended)
             else torch.device("cpu")
-            if isinstance(each, torch.device)
+            if isinstance(each, torch.device) and each.type == "cuda"
             else each
             for each in flat
         ]
@@ -244,6 +244,8 @@ def _of_cuda(mode: PretendGpu) -> dict[str, Any]:
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "set_device": lambda _: None,
+        "get_arch_list": lambda: ["sm_90"],
         "is_initialized": lambda: True,
         "init": lambda: None,
         "_lazy_init": lambda: None,

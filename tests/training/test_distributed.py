@@ -195,8 +195,6 @@ def test_processes_that_cannot_meet_are_explained(monkeypatch):
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch):
-    module = sys.modules[Ranks.__module__]
-    monkeypatch.setattr(module, "choose_device", torch.device)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     with (
         pytest.raises(ConfigError, match=r"'cuda:0' is one GPU.*auto or cuda"),

@@ -73,7 +73,9 @@ def test_a_step_that_no_memory_holds_is_refused_before_it_is_computed(monkeypatc
     training = TrainingConfig(max_iterations=1, patch_size=(512, 512, 512), batch_size=2)
     before = torch.get_rng_state()
     monkeypatch.setattr(room, "available_bytes", lambda: 10**9)
-    with pytest.raises(ConfigError, match=r"training.patch_size: .*\[512, 512, 512\].*1\.0 GB are"):
+    monkeypatch.setattr("pipeline.inference.device.total_bytes", lambda: 8 * 10**9)
+    text = r"training.patch_size: .*\[512, 512, 512\].*, but of 8\.0 GB of main memory 1\.0 GB are"
+    with pytest.raises(ConfigError, match=text):
         check_memory(describe(), training, torch.device("cpu"))
     monkeypatch.setattr(room, "available_bytes", lambda: 10**11)
     check_memory(describe(), training, torch.device("cpu"))
