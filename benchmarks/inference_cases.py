@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from pipeline.inference import InferenceConfig
+from pipeline.inference import InferenceConfig, Precision
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig
@@ -23,35 +23,67 @@ WORKING_MM = 1.5
 def make_large_ct(source: Path, target: Path) -> None:
     """Make a real CT as large as a scan of a whole trunk, with noise."""
     image = torch.from_numpy(nib.load(source).get_fdata(dtype=np.float32))
+    write_large(image, target, NATIVE_SHAPE, NATIVE_SPACING_MM)
+
+
+def write_large(
+    image: torch.Tensor,
+    target: Path,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    """Write an image as a file of another size, with noise."""
     torch.manual_seed(0)
-    large = torch.nn.functional.interpolate(image[None, None], size=NATIVE_SHAPE, mode="trilinear")[
-        0, 0
-    ]
-    large += 10 * torch.randn(NATIVE_SHAPE)
-    affine = np.diag([-NATIVE_SPACING_MM[0], -NATIVE_SPACING_MM[1], NATIVE_SPACING_MM[2], 1.0])
+    large = stretch(image, shape)
+    large += 10 * torch.randn(shape)
+    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
     target.parent.mkdir(parents=True, exist_ok=True)
     volume = nib.Nifti1Image(large.round().short().numpy(), affine)
     volume.set_sform(affine, 1)
     nib.save(volume, target)
 
 
-def random_model(name: str, num_classes: int, precision: str) -> Model:
+def stretch(image: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Interpolate an image to another size."""
+    return torch.nn.functional.interpolate(image[None, None], size=shape, mode="trilinear")[0, 0]
+
+
+def random_model(
+    name: str,
+    num_classes: int,
+    precision: Precision,
+    features: tuple[int, ...] = FEATURES,
+    window: tuple[int, int, int] = WINDOW,
+) -> Model:
     """Return a model of a CT network with random weights."""
     torch.manual_seed(0)
-    features = FEATURES if name == "unet" else FEATURES[:4]
-    network = NetworkConfig(name=name, features=features, deep_supervision=False)
+    features = features if name == "unet" else features[:4]
+    config = NetworkConfig(name=name, features=features, deep_supervision=False)
+    network = build_network(config, 1, num_classes)
+    labels = {f"organ_{value}": value for value in range(1, num_classes)}
+    return ct_model(network, config, window, labels, precision)
+
+
+def ct_model(
+    network: torch.nn.Module,
+    config: NetworkConfig,
+    window: tuple[int, int, int],
+    labels: dict[str, int],
+    precision: Precision,
+) -> Model:
+    """Return a model of a CT network."""
     description = ModelDescription(
         name="random",
         channels=(ChannelDescription(name="CT", modality="CT"),),
-        labels={f"organ_{value}": value for value in range(1, num_classes)},
+        labels=labels,
         study=StudyConfig(),
         preprocessing=Preprocessing(
             spacing_mm=(WORKING_MM,) * 3,
             crop_margin_mm=10.0,
             channels=(ChannelNormalisation(kind="ct", low=-1000, high=1000, std=500),),
         ),
-        network=network,
-        inference=InferenceConfig(window=WINDOW, precision=precision),
+        network=config,
+        inference=InferenceConfig(window=window, precision=precision),
         postprocessing=PostprocessingConfig(),
         fingerprint=Fingerprint(
             num_cases=1,
@@ -62,4 +94,4 @@ def random_model(name: str, num_classes: int, precision: str) -> Model:
         ),
         training={},
     )
-    return Model(description, (build_network(network, 1, num_classes).eval(),), "0" * 64)
+    return Model(description, (network.eval(),), "0" * 64)

@@ -4,20 +4,23 @@ python -m benchmarks.inference_worker windows --side monai|ours --precision fp32
 python -m benchmarks.inference_worker agreement --model MODEL --images FOLDER --precision bf16
 python -m benchmarks.inference_worker way_back --classes 118 --logits labels|random --data DATA
 python -m benchmarks.inference_worker study --classes 118 --network unet --folder FOLDER
+    [--device cuda --free-bytes BYTES]
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
-from monai.networks.nets import DynUNet
 
 from benchmarks.inference_cases import (
     FEATURES,
@@ -28,8 +31,10 @@ from benchmarks.inference_cases import (
     random_model,
 )
 from benchmarks.inference_ours import own_peak_bytes
+from benchmarks.monai_peer import monai_unet
 from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-from pipeline.inference import CellStorage, InferenceConfig, Predictor, Stream
+from pipeline.inference import CellStorage, InferenceConfig, Predictor, Stream, choose_device
+from pipeline.inference.cells import Cells
 from pipeline.main_memory import PeakMeter, reuse_freed
 from pipeline.model import load_model
 from pipeline.network import NetworkConfig, build_network
@@ -59,7 +64,11 @@ def main() -> None:
     parser.add_argument("--network", choices=("unet", "light_unet"), default="unet")
     parser.add_argument("--max-bytes", type=int)
     parser.add_argument("--batch", type=int, default=4, help="windows at once, of MONAI's call")
-    for name in ("data", "model", "images", "folder"):
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--free-bytes", type=int, help="of the GPU: the rest is filled before")
+    parser.add_argument("--features", type=int, nargs="+", default=FEATURES)
+    parser.add_argument("--edge", type=int, default=WINDOW[0], help="of the windows")
+    for name in ("data", "model", "images", "folder", "out"):
         parser.add_argument(f"--{name}", type=Path)
     options = parser.parse_args()
     print(json.dumps(MEASUREMENTS[options.what](options)))
@@ -72,7 +81,7 @@ def windows(options: argparse.Namespace) -> Found:
     network = build_network(config, 1, 3).eval()
     data_CIJK = torch.randn(1, *VOLUME)
     if options.side == "monai":
-        theirs = monai_unet(network)
+        theirs = monai_unet(network, config, 1, 3).eval()
 
         def run() -> None:
             with torch.no_grad():
@@ -94,18 +103,6 @@ def windows(options: argparse.Namespace) -> Found:
     start = time.perf_counter()
     run()
     return {"windows_per_s": number.num_windows / (time.perf_counter() - start)}
-
-
-def monai_unet(network: torch.nn.Module) -> torch.nn.Module:
-    """Return MONAI's own network with the weights of ours."""
-    theirs = DynUNet(
-        3, 1, 3, [3] * len(FEATURES), [1] + [2] * (len(FEATURES) - 1), [2] * (len(FEATURES) - 1),
-        filters=FEATURES, norm_name=("instance", {"affine": True}),
-    ).eval()  # fmt: skip
-    missing = theirs.load_state_dict(dict(network.named_parameters()), strict=False)
-    if missing.unexpected_keys:
-        raise RuntimeError(f"other names: {missing.unexpected_keys}")
-    return theirs
 
 
 def agreement(options: argparse.Namespace) -> Found:
@@ -195,19 +192,50 @@ def way_back(options: argparse.Namespace) -> Found:
 
 def study(options: argparse.Namespace) -> Found:
     """Segment the study of a folder with random weights, files in, masks out."""
-    model = random_model(options.network, options.classes, options.precision)
-    images, out = options.folder / "images", options.folder / f"out_{options.classes}"
+    device = choose_device(options.device)
+    size = tuple(options.features), (options.edge,) * 3
+    model = random_model(options.network, options.classes, options.precision, *size)
+    images = options.folder / "images"
+    out = options.out or options.folder / f"out_{options.classes}"
     studies = find_studies([images], num_channels=1, out=out)
     wanted = SegmentOptions(max_bytes=options.max_bytes)
-    result = segment_cohort(studies, model, out, wanted, CPU)
+    filling = fill(device, options.free_bytes)
+    with watched_cells() as cells:
+        result = segment_cohort(studies, model, out, wanted, device)
     if not result.all_done:
         raise RuntimeError([row.reason for row in result.rows])
     provenance = json.loads(next(out.glob("*_seg.json")).read_text("utf-8"))
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
         "seconds": provenance["timing"]["seconds"],
         "memory_gb": provenance["memory_gb"],
         "peak_bytes": own_peak_bytes(),
+        "gpu_bytes": None if on_gpu is None else on_gpu - filling.nbytes,
+        "cells": cells[-1].device.type if cells else "",
     }
+
+
+def fill(device: torch.device, free_bytes: int | None) -> torch.Tensor:
+    """Take all memory of a GPU but some, as another program would; return what takes it."""
+    number = 0
+    if device.type == "cuda" and free_bytes is not None:
+        free, _ = torch.cuda.mem_get_info(device)
+        number = max(0, free - free_bytes)
+    return torch.empty(number, dtype=torch.uint8, device=device)
+
+
+@contextmanager
+def watched_cells() -> Iterator[list[Cells]]:
+    """Yield a list that takes each set of cells that is made while the block runs."""
+    made: list[Cells] = []
+    init = Cells.__init__
+
+    def note(cells: Cells, *words: Any, **named: Any) -> None:  # noqa: ANN401
+        init(cells, *words, **named)
+        made.append(cells)
+
+    with mock.patch.object(Cells, "__init__", note):
+        yield made
 
 
 MEASUREMENTS = {

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine
 
+from benchmarks.gpu.timing import busy, synchronize
 from benchmarks.training_operations import Operations, time_operations
 from pipeline.inference import autocast_type, choose_device
 from pipeline.losses import build_loss
@@ -32,6 +33,7 @@ ENDLESS = 10**9
 NUM_FIXED = 4
 """Batches that the steps without loading take turns at."""
 AS_CHOSEN = "as chosen"
+WARM_UPS = 5
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Side:
         self.setup = setup
         self._batches: Iterator[Any] | None = None
         self._steps: dict[str, Callable[[Any], float]] = {}
+        self._runs: dict[str, Callable[[int], None]] = {}
 
     def variants(self) -> list[str]:
         """Return the ways in which this loop can compute."""
@@ -88,6 +91,14 @@ class Side:
 
     def load(self) -> Iterator[Any]:
         """Return an endless stream of this loop's batches."""
+        raise NotImplementedError
+
+    def ways(self) -> list[str]:
+        """Return the ways in which this loop can train with loading."""
+        return [AS_CHOSEN]
+
+    def make_run(self, way: str) -> Callable[[int], None]:
+        """Return what trains with loading for a number of iterations, which nothing interrupts."""
         raise NotImplementedError
 
     def take(self, batch: Batch) -> Any:  # noqa: ANN401
@@ -112,6 +123,34 @@ class Side:
         device = self.setup.ranks.device
         on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         return {"seconds": seconds, "gpu_bytes": on_gpu}
+
+    def throughput(self, way: str, least_s: float) -> dict[str, Any]:
+        """Train with loading for about `least_s`, then half as long with the GPU traced.
+
+        Returns:
+            Seconds of an iteration, how busy the GPU was (see `Busy`), and its peak of memory.
+        """
+        device = self.setup.ranks.device
+        if way not in self._runs:
+            self._runs[way] = self.make_run(way)
+        run = self._runs[way]
+        run(WARM_UPS)
+        synchronize(device)
+        start = time.perf_counter()
+        run(WARM_UPS)
+        synchronize(device)
+        count = max(2, round(WARM_UPS * least_s / (time.perf_counter() - start)))
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        start = time.perf_counter()
+        run(count)
+        synchronize(device)
+        seconds = (time.perf_counter() - start) / count
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        with busy(device) as found:
+            run(max(1, count // 2))
+        traced = {"share": found.share, "sampled": found.sampled, "note": found.note}
+        return {"seconds": seconds, "count": count, "busy": traced, "gpu_bytes": peak}
 
     def time_steps(self, variant: str, count: int) -> list[float]:
         """Train on a few batches that lie in memory; return the seconds of each step."""
@@ -174,13 +213,25 @@ class Ours(Side):
 
     def make_step(self, variant: str) -> Callable[[Any], float]:
         """Return what an iteration of `trivox train` does."""
+        trainer = self._trainer(variant)
+        return lambda batch: _run(trainer, batch)
+
+    def _trainer(self, variant: str) -> Engine:
         setup, config = self.setup, self._config(variant)
         network = setup.network().to(setup.ranks.device)
         network.to(memory_format=memory_format(config.layout))
         state = build_state(network, config, setup.ranks.device, setup.config.seed)
         loss = build_loss(setup.config.loss, setup.num_classes, spacing_mm=setup.spacing_mm)
-        trainer = build_trainer(state, config, setup.ranks, loss)
-        return lambda batch: _run(trainer, batch)
+        return build_trainer(state, config, setup.ranks, loss)
+
+    def make_run(self, way: str) -> Callable[[int], None]:
+        """Return what the engine of `trivox train` does, without what happens at its events."""
+        trainer, batches = self._trainer(way), self.load()
+
+        def run(count: int) -> None:
+            trainer.run(batches, max_epochs=1, epoch_length=count)
+
+        return run
 
     def load(self) -> Iterator[Batch]:
         """Load as `trivox train` does."""

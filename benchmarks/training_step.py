@@ -7,17 +7,16 @@ run by turns, a few iterations each, so that a machine's drift meets both.
 """
 
 import argparse
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.timing import gpu_sampled
 from benchmarks.training_operations import Operations, operations_section
 from benchmarks.training_page import (
     Figures,
@@ -30,6 +29,8 @@ from benchmarks.training_sides import AS_CHOSEN, Setup
 from benchmarks.training_worker import Worker
 from pipeline.config import load_config
 from pipeline.files import write_text
+from pipeline.inference import choose_device
+from pipeline.manifest import Manifest
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import cache_cases
 from pipeline.training.prepare import describe_run, prepare_run
@@ -88,13 +89,18 @@ def load(data: Path | None) -> RunConfig:
 
 def prepare(config: RunConfig) -> Setup:
     """Read and preprocess the training cases."""
+    return prepare_with_manifest(config)[0]
+
+
+def prepare_with_manifest(config: RunConfig) -> tuple[Setup, Manifest]:
+    """Read and preprocess the training cases; return their manifest, too."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare_run(config, RunFolder(Path(folder)))
     description, manifest = describe_run(config, prepared), prepared.manifest
     settings, values = description.preprocessing, description.label_values
     cases = cache_cases(prepared.split.train, manifest, settings, values, config)
     sizes = len(description.channels), len(values)
-    return Setup(config, tuple(cases), settings.spacing_mm, *sizes)
+    return Setup(config, tuple(cases), settings.spacing_mm, *sizes), manifest
 
 
 def measure_loading(workers: Mapping[str, Worker]) -> dict[str, Figures]:
@@ -103,7 +109,7 @@ def measure_loading(workers: Mapping[str, Worker]) -> dict[str, Figures]:
     figures = {name: Figures() for name in workers}
     for number in range(ROUNDS + 1):
         for name, worker in workers.items():
-            with gpu_busy(figures[name].busy if number else []):
+            with gpu_sampled(figures[name].busy if number else [], choose_device("auto")):
                 found = worker.call("iterate", count)
             if number:
                 figures[name].waits += [wait for wait, _ in found["seconds"]]
@@ -147,29 +153,6 @@ def measure_losses(plain: Worker, ours: Worker) -> dict[str, float]:
         "ours, as chosen": ours.call("losses", AS_CHOSEN, LOSS_STEPS),
     }
     return {name: statistics.mean(losses[-AVERAGED:]) for name, losses in runs.items()}
-
-
-@contextmanager
-def gpu_busy(shares: list[float]) -> Iterator[None]:
-    """Append to `shares` how busy the first GPU is while the block runs, if that can be asked."""
-    if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
-        yield
-        return
-    query = [
-        "--query-gpu=utilization.gpu",
-        "--format=csv,noheader,nounits",
-        "-lms",
-        "200",
-        "-i",
-        "0",
-    ]
-    with subprocess.Popen(["nvidia-smi", *query], stdout=subprocess.PIPE, text=True) as asking:
-        try:
-            yield
-        finally:
-            asking.terminate()
-            told, _ = asking.communicate()
-            shares += [float(word) / 100 for word in told.split() if word.isdigit()]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import psutil
+import torch
 
 from benchmarks.training_plain import Plain
 from benchmarks.training_sides import Ours, Setup
@@ -26,18 +27,19 @@ class Worker:
     Args:
         side: Its name.
         setup: What it learns from.
+        cores: That it may use, with its loader's processes; 0: all.
 
     Attributes:
         peak_bytes: Most memory seen while it worked: its own, and what its loader's processes do
             not share with it.
     """
 
-    def __init__(self, side: str, setup: Setup) -> None:
+    def __init__(self, side: str, setup: Setup, cores: int = 0) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         # Its loader's processes start as they do in training, not as it does itself.
         start = multiprocessing.get_start_method()
-        self._process = context.Process(target=_serve, args=(theirs, side, setup, start))
+        self._process = context.Process(target=_serve, args=(theirs, side, setup, start, cores))
         self._process.start()
         theirs.close()
         self._tree = psutil.Process(self._process.pid)
@@ -94,10 +96,13 @@ class Worker:
         self.peak_bytes = max(self.peak_bytes, held)
 
 
-def _serve(connection: Connection, name: str, setup: Setup, start: str) -> None:
+def _serve(connection: Connection, name: str, setup: Setup, start: str, cores: int) -> None:
     multiprocessing.set_start_method(start, force=True)
     # Else the end of the shell that started all this would hang up on it, since some stand still.
     os.setsid()
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        torch.set_num_threads(cores)
     try:
         side = SIDES[name](setup)
         while (request := connection.recv()) is not None:

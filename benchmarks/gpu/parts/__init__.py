@@ -16,7 +16,10 @@ from typing import Protocol
 
 from benchmarks.gpu.figure import Context, Figure, Measured
 
-PARTS: Mapping[str, tuple[str, float]] = {}
+PARTS: Mapping[str, tuple[str, float]] = {
+    "inference": ("benchmarks.gpu.parts.inference", 190),
+    "training": ("benchmarks.gpu.parts.training", 110),
+}
 """Each with its module and its share of the time; what one leaves goes to those after it."""
 
 
