@@ -31,11 +31,17 @@ def boundary_loss(comparison: Comparison, spacing_mm: Spacing) -> torch.Tensor:
     """
     first = int(comparison.has_background)
     probability_BCIJK = comparison.probability_BCIJK[:, first:]
-    masks_BCIJK = comparison.is_true_BCIJK[:, first:].cpu().numpy()
-    distance_BCIJK = np.stack(
-        [[signed_distance_mm(mask, spacing_mm) for mask in masks] for masks in masks_BCIJK]
-    )
-    distance = torch.from_numpy(distance_BCIJK).to(probability_BCIJK)
+    masks_BCIJK = comparison.is_true_BCIJK[:, first:]
+    if masks_BCIJK.is_cuda:
+        distance = signed_distances_mm(masks_BCIJK, spacing_mm)
+    else:
+        distance_BCIJK = np.stack(
+            [
+                [signed_distance_mm(mask_IJK.numpy(), spacing_mm) for mask_IJK in masks_CIJK]
+                for masks_CIJK in masks_BCIJK
+            ]
+        )
+        distance = torch.from_numpy(distance_BCIJK).to(probability_BCIJK)
     counts_BCIJK = comparison.counts_BXIJK.expand_as(probability_BCIJK)
     return (probability_BCIJK * distance).sum() / counts_BCIJK.sum().clamp(min=1)
 
@@ -52,3 +58,28 @@ def signed_distance_mm(
     outside = ndimage.distance_transform_edt(~mask_IJK, spacing_mm)
     inside = ndimage.distance_transform_edt(mask_IJK, spacing_mm)
     return np.asarray(outside - inside, dtype=np.float64)
+
+
+def signed_distances_mm(masks_BCIJK: torch.Tensor, spacing_mm: Spacing) -> torch.Tensor:
+    """Do what `signed_distance_mm` does for many masks, where they are; for GPUs, float32.
+
+    Exact to the rounding of float32. One axis after the other: the least, over all voxels of a
+    row, of what they have so far plus the square of their distance along the row. That is far more
+    arithmetic than on a CPU, which a GPU does in less time than it takes to bring the masks there.
+
+    Source:
+        Felzenszwalb and Huttenlocher, Distance Transforms of Sampled Functions, Theory of Computing
+        8, 2012, doi:10.4086/toc.2012.v008a019; the sums over rows without their lower envelopes.
+    """
+    # Distances to what is inside, then to what is outside.
+    sides_2BCIJK = torch.stack([masks_BCIJK, ~masks_BCIJK])
+    squared = torch.where(sides_2BCIJK, 0.0, torch.inf)
+    for axis, mm in enumerate(spacing_mm, start=-3):
+        number = squared.shape[axis]
+        along = torch.arange(number, dtype=torch.float32, device=squared.device)
+        along = along.reshape(-1, *[1] * (-axis - 1))
+        nearest = [(squared + ((along - n) * mm) ** 2).amin(axis) for n in range(number)]
+        squared = torch.stack(nearest, dim=axis)
+    outside, inside = squared.sqrt()
+    is_mixed = sides_2BCIJK.flatten(3).any(dim=3).all(dim=0)[..., None, None, None]
+    return torch.where(is_mixed, outside - inside, 0.0)

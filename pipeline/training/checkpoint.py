@@ -86,6 +86,10 @@ class TrainingState:
                 self.averaged.load_state_dict(content["averaged"])
             if self.crf is not None:
                 self.crf.load_state_dict(content["crf"])
+            groups = content["optimizer"]["param_groups"]
+            for saved, own in zip(groups, self.optimizer.param_groups, strict=True):
+                # That of this device, where the run moves from another kind.
+                saved["fused"] = own["fused"]
             self.optimizer.load_state_dict(content["optimizer"])
             # Empty where the loss was not scaled: the run moves from a device without float16.
             if content["scaler"]:

@@ -2,8 +2,8 @@
 
 Each process (rank) learns from its slice of every batch; gradients are averaged, so all ranks hold
 the same weights at all times. Rank 0, the main one, writes the files. Whatever steers a run (the
-loss, the time used, a request to stop) is agreed between the ranks after each iteration, so that no
-rank runs ahead or waits for one that has left.
+loss, the time used, a request to stop) is agreed between the ranks after each iteration, on GPUs
+after every few, so that no rank runs ahead or waits for one that has left.
 
 Batch Dice of a slice is not quite the slice's part of the Dice of the batch: several ranks minimise
 the mean of their Dice losses, as every framework's data-parallel training does.
@@ -115,7 +115,9 @@ class Ranks:
         """Replace each gradient by its mean over the ranks.
 
         One buffer for all, not DistributedDataParallel: parameters may be frozen and thawed while
-        training, and a lost rank shows here and not somewhere within backward.
+        training, and a lost rank shows here and not somewhere within backward. A GPU does this
+        later, without the process waiting; there a lost rank shows when the ranks next meet on the
+        CPU (`sum_over_ranks`), which they do before they wait for their GPUs.
 
         Raises:
             RankLostError: If a rank ended.
@@ -123,11 +125,6 @@ class Ranks:
         if self.group is None:
             return
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        if self.device.type == "cuda":
-            # A GPU waits for a lost rank where no signal reaches the process. So the ranks first
-            # meet on the CPU, where a lost one is noticed.
-            torch.cuda.synchronize(self.device)
-            self.sum_over_ranks(0.0)
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         with self._readable():
             dist.all_reduce(flat)
@@ -193,14 +190,20 @@ def distributed(device: str) -> Iterator[Ranks]:
         )
         lines = str(error).splitlines() or [type(error).__name__]
         raise TrainingError("distributed training", f"cannot start: {lines[0]}", remedy) from error
+    can_leave = True
     try:
         if not ranks.is_main:
             _be_quiet()
         yield ranks
         # A launcher ends all processes as soon as one has gone with an exit code that is not 0.
         ranks.sum_over_ranks(0.0)
+    except RankLostError:
+        # Its GPU may wait for the lost rank for ever; to take leave would be to wait for the GPU.
+        can_leave = chosen.type != "cuda"
+        raise
     finally:
-        idist.finalize()
+        if can_leave:
+            idist.finalize()
 
 
 def _is_launched() -> bool:

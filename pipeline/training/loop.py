@@ -28,6 +28,14 @@ logger = logging.getLogger(__name__)
 ENDLESS_EPOCHS = 10**9
 """The budget ends a run, not a number of epochs."""
 
+READ_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps from one look at the losses to the next, by kind of device.
+
+Looking makes the process wait until a GPU has done all that it was given, which then idles until it
+is given more: a few ms, of a step that takes tens to hundreds. Every tenth time that is below 1 %,
+and a loss that is no number, or another rank's wish to stop, is seen within seconds.
+"""
+
 
 class Loop:
     """What happens around the steps of one run.
@@ -60,6 +68,7 @@ class Loop:
         self._validate = validate
         self._waited_s = self._wait_started = 0.0
         self._stop_requested = self._is_stopping = False
+        self._unread: list[float | torch.Tensor] = []
         self._dice: float | None = None
         self._progress = make_progress()
 
@@ -79,9 +88,11 @@ class Loop:
 
         Raises:
             TrainingError: If training cannot go on. The last checkpoint is left as it is, unless
-                another rank was lost: then this one saves the state, which is the same on all.
+                another rank was lost: then this one saves the state, which is the same on all. Not
+                from a GPU, which may wait for that rank for ever.
         """
         self._ranks = ranks
+        self._read_every = READ_EVERY.get(ranks.device.type, 1)
         self._start = time.monotonic() - self._state.elapsed_s
         self._epoch_start = self._last_save = time.monotonic()
         self._attach()
@@ -123,8 +134,9 @@ class Loop:
         except RankLostError as error:
             # At once, since the launcher is about to end this process too; and on whichever ranks
             # are left, since each may be the only one.
-            self._state.save(self._checkpoint)
-            logger.error("%s; saved iteration %d", error.found, self._state.iteration)
+            if self._ranks.device.type != "cuda":
+                self._state.save(self._checkpoint)
+                logger.error("%s; saved iteration %d", error.found, self._state.iteration)
             raise
         except RuntimeError as error:
             why = explain(error)
@@ -169,28 +181,45 @@ class Loop:
         state = self._state
         # First of all, what holds for this rank even if another one is lost now.
         state.iteration = trainer.state.iteration
-        state.elapsed_s = time.monotonic() - self._start
-        state.epoch_losses.append(trainer.state.output)
-        loss = self._agree()
-        if not math.isfinite(loss):
-            remedy = (
-                "Lower training.learning_rate or set training.precision=fp32, under another "
-                "name=..., and check the intensities of the images with `trivox check`."
-            )
-            raise self._failure(f"the loss became {loss}", remedy, state.iteration)
-        self._show(loss)
+        self._unread.append(trainer.state.output)
+        if not self._is_time_to_read():
+            return
+        losses = self._agree()
+        for iteration, loss in enumerate(losses, state.iteration + 1 - len(losses)):
+            if not math.isfinite(loss):
+                remedy = (
+                    "Lower training.learning_rate or set training.precision=fp32, under another "
+                    "name=..., and check the intensities of the images with `trivox check`."
+                )
+                raise self._failure(f"the loss became {loss}", remedy, iteration)
+        self._show(losses[-1])
 
-    def _agree(self) -> float:
-        """Settle with the other ranks what steers the run, and return the mean loss."""
+    def _is_time_to_read(self) -> bool:
+        """Tell whether the run is steered after this step; the same on all ranks."""
+        iteration, config = self._state.iteration, self._config
+        if iteration % self._read_every == 0 or iteration % config.iterations_per_epoch == 0:
+            return True
+        return self.is_finished or (self._stop_requested and self._ranks.world_size == 1)
+
+    def _agree(self) -> list[float]:
+        """Settle with the other ranks what steers the run; return the mean losses since then."""
         state, ranks = self._state, self._ranks
-        loss, state.elapsed_s, num_stops = ranks.sum_over_ranks(
-            state.epoch_losses[-1] / ranks.world_size,
+        if ranks.device.type == "cuda":
+            # A GPU would wait for a lost rank for ever, and this process for the GPU.
+            ranks.sum_over_ranks(0.0)
+        unread = [torch.as_tensor(loss, dtype=torch.float64) for loss in self._unread]
+        losses: list[float] = torch.stack(unread).tolist()
+        state.elapsed_s = time.monotonic() - self._start
+        state.epoch_losses += losses
+        self._unread = []
+        *losses, state.elapsed_s, num_stops = ranks.sum_over_ranks(
+            *(loss / ranks.world_size for loss in losses),
             state.elapsed_s if ranks.is_main else 0.0,
             float(self._stop_requested),
         )
-        state.epoch_losses[-1] = loss
+        state.epoch_losses[-len(losses) :] = losses
         self._is_stopping = num_stops > 0
-        return loss
+        return losses
 
     def _finish_epoch(self) -> None:
         state, config = self._state, self._config
@@ -223,7 +252,10 @@ class Loop:
         return None if math.isnan(found) else found
 
     def _save_or_end(self) -> None:
-        # Only what all ranks know: a signal since then counts after the next step.
+        # Only what all ranks know: a signal since then counts when they next agree; and nothing is
+        # saved whose loss was not seen.
+        if self._unread:
+            return
         if self.is_finished or self._is_stopping:
             self._trainer.terminate()
         elif time.monotonic() - self._last_save > 60 * self._config.checkpoint_minutes:

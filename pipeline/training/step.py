@@ -1,11 +1,11 @@
 """What is optimised, and one step of it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from ignite.engine import Engine
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from pipeline.inference import autocast_type
 from pipeline.losses import Logits, Loss
@@ -15,8 +15,6 @@ from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import Ranks
 from pipeline.transforms import Batch
-
-Weights = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 HEAD_FEATURES = 512
 """Features that a head takes at which its weights learn at the rate of all others.
@@ -54,9 +52,7 @@ def build_state(
         crf: The layer to train through, if so; is moved to `device`.
     """
     network.to(device)
-    averaged = None
-    if config.ema_decay > 0:
-        averaged = AveragedModel(network, multi_avg_fn=_averaging(config.ema_decay))
+    averaged = AveragedModel(network) if config.ema_decay > 0 else None
     is_adam = config.optimizer == "adamw"
     groups = _parameter_groups(network, head if is_adam else ())
     if crf is not None:
@@ -64,10 +60,13 @@ def build_state(
         # Decay would not make its weights small but draw them to 1, and its costs to each other.
         group = {"params": list(crf.parameters()), "weight_decay": 0.0}
         groups.append(group | {"lr_factor": float(CRF_LR_FACTOR if is_adam else 1)})
+    # One kernel for all weights, in which a GPU also leaves out a step whose scaled gradient is not
+    # finite; else the host would have to ask.
+    is_fused = True if device.type == "cuda" else None
     optimizer: torch.optim.Optimizer
     if is_adam:
         optimizer = torch.optim.AdamW(
-            groups, config.learning_rate, weight_decay=config.weight_decay
+            groups, config.learning_rate, weight_decay=config.weight_decay, fused=is_fused
         )
     else:
         optimizer = torch.optim.SGD(
@@ -76,6 +75,7 @@ def build_state(
             momentum=0.99,
             nesterov=True,
             weight_decay=config.weight_decay,
+            fused=is_fused,
         )
     is_half = autocast_type(config.precision, device) is torch.float16
     scaler = torch.amp.GradScaler(device.type, enabled=is_half)
@@ -102,22 +102,26 @@ def _parameter_groups(network: torch.nn.Module, head: Collection[str]) -> list[d
     return [{"params": some, "lr_factor": factor} for factor, some in groups.items()]
 
 
-def _averaging(decay: float) -> Callable[[Weights, Weights, int | torch.Tensor], None]:
-    """Return a running mean of weights that forgets the first steps faster.
+@torch.no_grad()
+def average_weights(averaged: AveragedModel, network: torch.nn.Module, decay: float) -> None:
+    """Bring a running mean of weights, which forgets the first steps faster, up to this step.
 
     After n steps it spans about a ninth of them, until that is as many as `decay` spans. Without
     this a short run would keep weights from before it had learnt anything.
 
+    torch's own way of doing it waits for a GPU, to read back how many steps there were.
+
     Source:
         The default of TensorFlow's `ExponentialMovingAverage` with `num_updates`.
     """
-
-    def average(averaged: Weights, current: Weights, num_steps: int | torch.Tensor) -> None:
-        n = int(num_steps)
-        now = min(decay, (1 + n) / (10 + n))
-        get_ema_multi_avg_fn(now)(averaged, current, num_steps)  # type: ignore[no-untyped-call]
-
-    return average
+    # Counted on the CPU, wherever the weights are.
+    n = int(averaged.n_averaged)
+    kept, current = (list(each.parameters()) for each in (averaged.module, network))
+    now = min(decay, (1 + n) / (10 + n)) if n else 0.0
+    torch._foreach_lerp_(kept, current, 1 - now)
+    for buffer, value in zip(averaged.module.buffers(), network.buffers(), strict=True):
+        buffer.copy_(value)
+    averaged.n_averaged += 1
 
 
 def build_trainer(
@@ -125,7 +129,8 @@ def build_trainer(
 ) -> Engine:
     """Return an ignite engine whose process function is one optimisation step.
 
-    It takes a `Batch`; its output is the loss, as `loss_of` computes it in float32.
+    It takes a `Batch`; its output is the loss, as `loss_of` computes it in float32, on the device.
+    On a GPU nothing in a step waits for it.
     """
     device = ranks.device
     dtype = autocast_type(config.precision, device)
@@ -133,7 +138,7 @@ def build_trainer(
     loss_of.to(device)
     learners = state.learners
 
-    def step(_: Engine, batch: Batch) -> float:
+    def step(_: Engine, batch: Batch) -> torch.Tensor:
         image_BCIJK = batch.image.to(device, non_blocking=True, memory_format=layout)
         label_BIJK = batch.label.to(device, non_blocking=True)
         state.network.train()
@@ -149,8 +154,9 @@ def build_trainer(
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.averaged is not None:
-            state.averaged.update_parameters(state.network)
-        return float(loss.detach())
+            average_weights(state.averaged, state.network, config.ema_decay)
+        # Stays where it is: whoever reads it waits for the step.
+        return loss.detach()
 
     return Engine(step)
 

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from pipeline.main_memory import to_device
+
 Matrix = npt.NDArray[np.float64]
 
 
@@ -89,10 +91,14 @@ def move(
         grid = torch.stack(
             [sampling_places(movements[n], size, region, image.device) for n in interpolated]
         ).permute(0, 2, 3, 4, 1)
-        image[interpolated] = _sample(image_BCIJK[interpolated], grid, "bilinear")
+        # Part by part, not by a list of indices, which a GPU would have to be sent.
+        regions = torch.stack([image_BCIJK[n] for n in interpolated])
         # Whole numbers up to 2^24 are exact in float32.
-        nearest = _sample(label_BIJK[interpolated][:, None].float(), grid, "nearest")
-        label[interpolated] = nearest[:, 0].long()
+        labels = torch.stack([label_BIJK[n] for n in interpolated])[:, None].float()
+        sampled = _sample(regions, grid, "bilinear"), _sample(labels, grid, "nearest")[:, 0]
+        for n, patch_CIJK, nearest_IJK in zip(interpolated, *sampled, strict=True):
+            image[n] = patch_CIJK
+            label[n] = nearest_IJK
     return image, label
 
 
@@ -125,9 +131,9 @@ def displacements(
     bending: Bending, size: Sequence[int], device: torch.device
 ) -> tuple[torch.Tensor, ...]:
     """Return how far each voxel moves along I, J, K: three tensors of `size`, in voxels."""
-    field = torch.from_numpy(bending.controls).float().to(device)
+    field = to_device(torch.from_numpy(bending.controls).float(), device)
     for n, spacing in zip(size, bending.spacing, strict=True):
-        basis = torch.from_numpy(spline_basis(n, spacing)).float().to(device)
+        basis = to_device(torch.from_numpy(spline_basis(n, spacing)).float(), device)
         # Takes the first axis behind the 3 away and appends the new one: after three, I, J, K.
         field = torch.tensordot(field, basis, dims=([1], [1]))
     return field.unbind()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.losses.boundary import boundary_loss, signed_distance_mm
+from pipeline.losses.boundary import boundary_loss, signed_distance_mm, signed_distances_mm
 from pipeline.losses.comparison import compare_classes, compare_regions
 from pipeline.volume import IGNORE_INDEX
 
@@ -71,3 +71,15 @@ def test_regions_count_from_the_first():
     logits = torch.full((1, 1, 4, 1, 1), SURE).double()
     compared = compare_regions(logits, line([0, 0, 1, 1]), table)
     assert boundary_loss(compared, (1.0, 1.0, 1.0)).item() == pytest.approx((2 + 1 - 1 - 2) / 4)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.7, 1.3, 5.0)])
+def test_distances_of_many_masks_at_once_are_scipys(spacing_mm):
+    """One mask is empty, one is full, one has a single voxel; the others are scattered."""
+    masks = np.random.default_rng(0).random((2, 3, 7, 9, 5)) < 0.1
+    masks[0, 0], masks[0, 1], masks[0, 2] = False, True, False
+    masks[0, 2, 1, 8, 0] = True
+    found = signed_distances_mm(torch.from_numpy(masks), spacing_mm)
+    expected = [[signed_distance_mm(mask, spacing_mm) for mask in each] for each in masks]
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, np.array(expected), rtol=1e-6)

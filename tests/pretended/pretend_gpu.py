@@ -85,6 +85,9 @@ class _Pretended(torch.Tensor):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         return self.detach().cpu().numpy()
 
+    def tolist(self) -> Any:
+        return self.detach().cpu().tolist()
+
     def __repr__(self, *, tensor_contents=None) -> str:
         return f"pretended({self.held!r})"
 
