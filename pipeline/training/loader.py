@@ -1,7 +1,8 @@
 """An endless stream of batches from cached cases: patches are cut by workers, then augmented.
 
 On a CPU the workers augment too, each on one thread. For a GPU they only cut the regions, and the
-GPU augments whole batches, so that a few workers keep up with it.
+GPU augments whole batches, so that a few workers keep up with it; or there are none, since the GPU
+holds all cases. It brings and augments each batch while it learns from the one before.
 """
 
 import itertools
@@ -16,7 +17,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.errors import PipelineError
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks
-from pipeline.transforms import Augmentation, Batch, CachedCase, PatchDataset, Regions
+from pipeline.transforms import (
+    Augmentation,
+    Batch,
+    CachedCase,
+    PatchDataset,
+    Regions,
+    ResidentPatches,
+)
 
 PREFETCH = 8
 """Batches that a worker prepares ahead, so that a step need not wait for a slow patch."""
@@ -90,10 +98,14 @@ class BatchLoader:
             num_workers=num_workers,
             worker_init_fn=_leave_signals_to_the_parent,
             prefetch_factor=PREFETCH if num_workers else None,
-            pin_memory=device.type == "cuda",
+            pin_memory=device.type == "cuda" and not isinstance(patches, ResidentPatches),
         )
 
     def __iter__(self) -> Iterator[Batch]:
+        batches = self._batches()
+        return one_ahead(batches, self._device) if self._device.type == "cuda" else batches
+
+    def _batches(self) -> Iterator[Batch]:
         self._running = iter(self._loader)
         for found in self._running:
             if isinstance(found, PipelineError):
@@ -124,12 +136,37 @@ class BatchLoader:
             return joined.augmented(self._augmentation)
 
 
+def one_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield endless batches of a GPU, each of which was made while the one before is learned from.
+
+    What makes them is queued on a stream of its own, beside the steps.
+    """
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def make() -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.stream(side):
+            return next(batches), side.record_event()
+
+    made = make()
+    while True:
+        batch, is_made = made
+        made = make()
+        learning = torch.cuda.current_stream(device)
+        learning.wait_event(is_made)
+        for part in (batch.image, batch.label):
+            # Its memory is not used again before the step is through with it.
+            part.record_stream(learning)
+        yield batch
+
+
 def build_loader(
     cases: Sequence[CachedCase],
     config: RunConfig,
     spacing_mm: tuple[float, float, float],
     ranks: Ranks,
     first_iteration: int,
+    *,
+    is_resident: bool = False,
 ) -> BatchLoader:
     """Return an endless loader of batches, starting with that of iteration `first_iteration`.
 
@@ -139,17 +176,23 @@ def build_loader(
         spacing_mm: Of the cases' working grid along I, J, K.
         ranks: The batches are this rank's part, and go to its device.
         first_iteration: 0, or where a resumed run goes on.
+        is_resident: Whether the device shall hold the cases, so that it neither waits for a disk
+            nor for workers; it gives the same patches.
 
     Raises:
         ConfigError: If the ranks cannot share a batch evenly.
     """
     training = config.training
     augmentation = Augmentation(config.augmentation, training.patch_size, spacing_mm)
-    patches = PatchDataset(
-        cases, augmentation, foreground_share=training.foreground_share, seed=config.seed
-    )
     sampler = SliceSampler(training.batch_size, ranks, first_iteration)
-    return BatchLoader(patches, sampler, augmentation, ranks.device, training.num_workers)
+    share, seed, num_workers = training.foreground_share, config.seed, training.num_workers
+    patches = PatchDataset(cases, augmentation, foreground_share=share, seed=seed)
+    if is_resident:
+        patches = ResidentPatches(
+            cases, augmentation, ranks.device, foreground_share=share, seed=seed
+        )
+        num_workers = 0
+    return BatchLoader(patches, sampler, augmentation, ranks.device, num_workers)
 
 
 @contextmanager

@@ -71,6 +71,8 @@ class Loop:
         self._unread: list[float | torch.Tensor] = []
         self._dice: float | None = None
         self._progress = make_progress()
+        # Before what measures the steps: that some wait for a GPU is part of what all of them take.
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._finish_step)
 
     @property
     def is_finished(self) -> bool:
@@ -119,7 +121,6 @@ class Loop:
         on(Events.GET_BATCH_STARTED, self._start_waiting)
         on(Events.GET_BATCH_COMPLETED, self._stop_waiting)
         on(Events.ITERATION_STARTED, self._prepare_step)
-        on(Events.ITERATION_COMPLETED, self._finish_step)
         on(Events.ITERATION_COMPLETED(every=self._config.iterations_per_epoch), self._finish_epoch)
         on(Events.ITERATION_COMPLETED, self._save_or_end)
 

@@ -1,26 +1,33 @@
-"""Whether there is room: on disk for the training cache, in memory for a step of training."""
+"""Whether there is room: on disk for the training cache, in memory for a step of training.
+
+And on a GPU, for all cases beside it.
+"""
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from pipeline.disk import free_bytes, in_words
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.inference import least_bytes, short_of_memory
+from pipeline.inference import LiveBytes, least_bytes, short_of_memory
 from pipeline.main_memory import available_bytes
 from pipeline.model import ModelDescription
 from pipeline.network import build_network
 from pipeline.training.config import TrainingConfig
-from pipeline.transforms import Fingerprint, Preprocessing
+from pipeline.training.distributed import Ranks
+from pipeline.transforms import CachedCase, Fingerprint, Preprocessing, resident_bytes_of
+from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
 
 logger = logging.getLogger(__name__)
 
-BYTES_PER_VALUE = 4
-"""Of an image, which is float32."""
+STEP_SLACK = 1.3
+"""For workspaces of convolutions and gaps between tensors on a GPU; an estimate, not measured."""
 
-BYTES_PER_LABEL = 2
+LOSS_TENSORS = 8
+"""Of the size of the finest logits, that a loss holds until its gradient is taken; an estimate."""
 
 
 def check_room(
@@ -66,12 +73,8 @@ def check_memory(
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = available_bytes()
-    num_channels = len(description.channels)
-    with torch.device("meta"):
-        network = build_network(
-            description.network, num_channels, description.num_outputs, description.patch_size
-        )
-    shape = (training.batch_size, num_channels, *training.patch_size)
+    network = _without_memory(description)
+    shape = (training.batch_size, len(description.channels), *training.patch_size)
     needed = least_bytes(network, shape, free) // 2
     if needed > free:
         found = f"a step on {training.batch_size} patches of {list(training.patch_size)} voxels "
@@ -79,6 +82,71 @@ def check_memory(
         found += f"takes at least {in_words(needed)} of memory, but {lack}"
         remedy = f"Set a smaller training.patch_size or training.batch_size, {remedy}."
         raise ConfigError("training.patch_size", found, remedy)
+
+
+def holds_all_cases(
+    cases: Sequence[CachedCase],
+    description: ModelDescription,
+    training: TrainingConfig,
+    ranks: Ranks,
+) -> bool:
+    """Tell, and log, whether the device is to hold all training cases while it trains.
+
+    A GPU does if they take at most half of what a step leaves free of it; the other half is for
+    validation. On a CPU the system's own cache of files serves as well.
+
+    Args:
+        cases: Preprocessed.
+        description: Of the model that is trained.
+        training: Says how large a step is.
+        ranks: Each has its part of a batch, and its own GPU.
+    """
+    device = ranks.device
+    if device.type != "cuda":
+        return False
+    step, needed = step_bytes(description, training, ranks), sum(map(resident_bytes_of, cases))
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for tensors to come is as good as free.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fits = needed <= (free - step) / 2
+    logger.info(
+        "%s: the training set (%s) %s; %s are free, of which a step takes about %s",
+        device,
+        in_words(needed),
+        "stays there" if fits else "is read from the cache as it is needed",
+        in_words(free),
+        in_words(step),
+    )
+    return fits
+
+
+def step_bytes(description: ModelDescription, training: TrainingConfig, ranks: Ranks) -> int:
+    """Return about what a step takes on a GPU beside the weights, in bytes, without computing it.
+
+    Counted in float32; bfloat16 and float16 take about half. An estimate: never measured on a GPU.
+    """
+    batch_size = ranks.share_of(training.batch_size)
+    shape = (batch_size, len(description.channels), *training.patch_size)
+    network = _without_memory(description).train()
+    with LiveBytes() as live:
+        output = network(torch.empty(shape, device="meta"))
+        logits = [output] if isinstance(output, torch.Tensor) else output
+        torch.stack([level_BCIJK.mean() for level_BCIJK in logits]).sum().backward()  # type: ignore[no-untyped-call]
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    # AdamW keeps two numbers for each weight.
+    values = LOSS_TENSORS * logits[0].numel() + 2 * parameters
+    return int(STEP_SLACK * (max(live.forward_peak, live.backward_peak) + BYTES_PER_VALUE * values))
+
+
+def _without_memory(description: ModelDescription) -> torch.nn.Module:
+    """Build a model's network on torch's device that computes nothing."""
+    with torch.device("meta"):
+        return build_network(
+            description.network,
+            len(description.channels),
+            description.num_outputs,
+            description.patch_size,
+        )
 
 
 def expected_bytes(

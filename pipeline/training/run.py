@@ -36,7 +36,7 @@ from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
-from pipeline.training.room import check_memory
+from pipeline.training.room import check_memory, holds_all_cases
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
@@ -152,7 +152,14 @@ def train_fold(
             with ranks.main_first():
                 manifest, looks = begun.prepared.manifest, description.fingerprint
                 cases = cache_cases(split.train, manifest, settings, values, config, looks)
-            loader = build_loader(cases, config, settings.spacing_mm, ranks, state.iteration)
+            loader = build_loader(
+                cases,
+                config,
+                settings.spacing_mm,
+                ranks,
+                state.iteration,
+                is_resident=holds_all_cases(cases, description, config.training, ranks),
+            )
             meter = ResourceMeter(ranks.device)
             meter.attach(trainer)
             with closing(loader) as batches, meter.sampling():

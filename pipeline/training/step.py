@@ -116,9 +116,9 @@ def average_weights(averaged: AveragedModel, network: torch.nn.Module, decay: fl
     """
     # Counted on the CPU, wherever the weights are.
     n = int(averaged.n_averaged)
-    kept, current = (list(each.parameters()) for each in (averaged.module, network))
+    kept = tuple(averaged.module.parameters())
     now = min(decay, (1 + n) / (10 + n)) if n else 0.0
-    torch._foreach_lerp_(kept, current, 1 - now)
+    torch._foreach_lerp_(kept, tuple(network.parameters()), 1 - now)
     for buffer, value in zip(averaged.module.buffers(), network.buffers(), strict=True):
         buffer.copy_(value)
     averaged.n_averaged += 1
@@ -156,7 +156,8 @@ def build_trainer(
         if state.averaged is not None:
             average_weights(state.averaged, state.network, config.ema_decay)
         # Stays where it is: whoever reads it waits for the step.
-        return loss.detach()
+        detached: torch.Tensor = loss.detach()
+        return detached
 
     return Engine(step)
 

@@ -40,6 +40,7 @@ from pipeline.transforms.preprocess import (
     preprocess_labels,
 )
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
+from pipeline.transforms.resident import ResidentPatches, resident_bytes_of
 from pipeline.transforms.restore import Restorer
 from pipeline.transforms.spread import Spread
 from pipeline.transforms.template import RIGHT, Template
@@ -72,6 +73,7 @@ __all__ = [
     "ProbabilityBlock",
     "ProbabilitySink",
     "Regions",
+    "ResidentPatches",
     "Restorer",
     "Shadows",
     "SliceFault",
@@ -88,6 +90,7 @@ __all__ = [
     "preprocess",
     "preprocess_labels",
     "ras_view",
+    "resident_bytes_of",
     "settle_preprocessing",
     "take_fingerprint",
     "write_case",

@@ -5,7 +5,8 @@ very patches that the interrupted one would have drawn, however many workers loa
 random state has to be saved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -105,23 +106,23 @@ class PatchDataset(Dataset[Regions]):
             StudyError: If the case cannot be read any more.
         """
         case = self._case_of(index)
-        try:
+        with readable(case):
             return self._read(case, np.random.default_rng([self._seed, index]))
-        except (OSError, ValueError) as error:
-            found = f"case {case.name!r} of the cache cannot be read any more"
-            remedy = "Go on with --resume: what is damaged or gone in the cache is made again."
-            raise StudyError(case.folder, found, remedy) from error
 
     def _read(self, case: CachedCase, rng: np.random.Generator) -> Regions:
         start = self._choose_start(case, rng)
         first = [s - m for s, m in zip(start, self._augmentation.margin, strict=True)]
         size = self._augmentation.region_size
-        return Regions(
-            torch.from_numpy(cut(case.image, first, size))[None],
-            torch.from_numpy(cut(case.label, first, size)),
-            torch.tensor([case.annotated]),
-            (self._augmentation.draw(rng),),
-        )
+        image_CIJK, label_1IJK = self._cut(case, first, size)
+        annotated_1C = torch.tensor([case.annotated])
+        return Regions(image_CIJK[None], label_1IJK, annotated_1C, (self._augmentation.draw(rng),))
+
+    def _cut(
+        self, case: CachedCase, first: Sequence[int], size: Size
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return image `(C, I, J, K)` and label `(1, I, J, K)` of a region, as `cut` does."""
+        image_CIJK, label_1IJK = (cut(part, first, size) for part in (case.image, case.label))
+        return torch.from_numpy(image_CIJK), torch.from_numpy(label_1IJK)
 
     def _case_of(self, index: int) -> CachedCase:
         """Every case once, in an order shuffled anew for each round."""
@@ -145,6 +146,21 @@ class PatchDataset(Dataset[Regions]):
             min(max(int(s), 0), n - p) if n > p else -((p - n) // 2)
             for s, n, p in zip(start, shape, size.tolist(), strict=True)
         ]
+
+
+@contextmanager
+def readable(case: CachedCase) -> Iterator[None]:
+    """Say of a case that cannot be read in the block which one it is, and what to do.
+
+    Raises:
+        StudyError: If so.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        found = f"case {case.name!r} of the cache cannot be read any more"
+        remedy = "Go on with --resume: what is damaged or gone in the cache is made again."
+        raise StudyError(case.folder, found, remedy) from error
 
 
 def cut(volume: Blocks, first: Sequence[int], size: Size) -> npt.NDArray[np.generic]:

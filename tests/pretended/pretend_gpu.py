@@ -88,6 +88,9 @@ class _Pretended(torch.Tensor):
     def tolist(self) -> Any:
         return self.detach().cpu().tolist()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.held.__reduce_ex__(protocol)
+
     def __repr__(self, *, tensor_contents=None) -> str:
         return f"pretended({self.held!r})"
 

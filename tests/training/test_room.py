@@ -5,13 +5,24 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.inference import LiveBytes
+from pipeline.losses import LossConfig, build_loss
+from pipeline.network import build_network
 from pipeline.training import room
 from pipeline.training.config import TrainingConfig
-from pipeline.training.room import check_memory, check_room, expected_bytes
+from pipeline.training.distributed import Ranks
+from pipeline.training.room import (
+    check_memory,
+    check_room,
+    expected_bytes,
+    holds_all_cases,
+    step_bytes,
+)
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 from pipeline.transforms.fingerprint import ChannelStatistics, Percentiles
 from tests.tiny import describe
 
+GPU = torch.device("cuda")
 MR = ChannelNormalisation(kind="mr")
 SETTINGS = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), crop_margin_mm=0, channels=(MR, MR))
 FLAT = ChannelStatistics(percentile_00_5=0, percentile_99_5=1, mean=0, std=1)
@@ -80,3 +91,48 @@ def test_a_step_that_no_memory_holds_is_refused_before_it_is_computed(monkeypatc
     monkeypatch.setattr(room, "available_bytes", lambda: 10**11)
     check_memory(describe(), training, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_a_step_takes_is_about_what_it_takes():
+    """Counted while a step with the usual loss and optimiser is really computed, on the CPU."""
+    training = TrainingConfig(max_iterations=1, patch_size=(16, 16, 16), batch_size=4)
+    description = describe()
+    network = build_network(description.network, 1, description.num_outputs, (16, 16, 16))
+    optimizer = torch.optim.AdamW(network.parameters())
+    loss_of = build_loss(LossConfig(), description.num_outputs)
+    with LiveBytes() as live:
+        target_BIJK = torch.zeros(4, 16, 16, 16, dtype=torch.int64)
+        loss_of(network.train()(torch.randn(4, 1, 16, 16, 16)), target_BIJK).backward()
+        optimizer.step()
+    taken = max(live.forward_peak, live.backward_peak)
+    assert taken < step_bytes(description, training, Ranks(GPU)) < 2 * taken
+    half = step_bytes(description, training, Ranks(GPU, 0, 2))
+    assert half == pytest.approx(step_bytes(description, training, Ranks(GPU)) / 2, rel=0.1)
+
+
+@pytest.fixture
+def gpu_memory(monkeypatch):
+    """2 GB free, and 1 GB that torch keeps for tensors to come."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2 * 10**9, 8 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("num_cases", "fits", "words"),
+    [
+        (15, True, "cuda: the training set (900.0 MB) stays there; 3.0 GB are free, of"),
+        (17, False, "cuda: the training set (1.0 GB) is read from the cache as it is needed; 3.0"),
+    ],
+)
+def test_cases_stay_on_a_gpu_in_half_of_what_a_step_leaves(
+    gpu_memory, monkeypatch, caplog, num_cases, fits, words
+):
+    """A step takes 1 GB; each case has 10^7 voxels of a float32 and an int16."""
+    monkeypatch.setattr(room, "step_bytes", lambda *_: 10**9)
+    case = SimpleNamespace(facts=SimpleNamespace(shape=(100, 100, 1000), num_channels=1))
+    caplog.set_level(logging.INFO, logger="pipeline")
+    training = TrainingConfig(max_iterations=1)
+    assert holds_all_cases([case] * num_cases, describe(), training, Ranks(GPU)) == fits
+    assert words in caplog.text
+    assert not holds_all_cases([case], describe(), training, Ranks(torch.device("cpu")))

@@ -48,7 +48,8 @@ def train_on(network, batches, settings, loss=None, crf=None):
     state = build_state(network, settings, CPU, seed=0, crf=crf)
     trainer = build_trainer(state, settings, Ranks(CPU), loss or build_loss(LossConfig(), 2))
     losses = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(float(e.state.output)))
+    keep = lambda engine: losses.append(engine.state.output.item())  # noqa: E731
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, keep)
     trainer.run(batches, epoch_length=len(batches))
     return state, losses
 
