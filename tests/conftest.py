@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ training:
   validate_every_epochs: 1
   num_validation_cases: 1
 """
+
+
+def pytest_addoption(parser):
+    parser.addoption("--gpu-device", help="what tests marked gpu compute on; cpu to try them")
+    parser.addoption("--gpu-tiny", action="store_true", help="the same with tiny data")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,3 +85,11 @@ def tiny_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.yaml").write_text(TINY_RUN.format(folder=folder), encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """The number of a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

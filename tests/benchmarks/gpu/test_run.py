@@ -209,7 +209,7 @@ def test_figures_have_names_of_their_own():
         figures = parts.find_part(name).FIGURES
         assert len({figure.name for figure in figures}) == len(figures)
         assert all(figure.what[0] != " " and figure.what[-1] != "." for figure in figures)
-    assert sum(share for _, share in parts.PARTS.values()) <= 1.0 + 1e-9
+    assert sum(seconds for _, seconds in parts.PARTS.values()) <= 9 * 60
 
 
 def test_the_page_needs_nothing_that_is_heavy():
