@@ -31,14 +31,17 @@ def prepare(environment: Environment) -> None:
 
     Nothing that lies in the current folder is imported: Python puts that folder first for `-c` and
     `-m`, which is how processes start each other, and would run a user's own `pipeline.py` there in
-    place of ours. And threads that wait for each other wait a shorter while before they give their
-    core away, since where others want it, that while is lost.
+    place of ours. Threads that wait for each other wait a shorter while before they give their core
+    away, since where others want it, that while is lost. And cuBLAS, on a GPU, works in as much
+    memory as it needs to add up in a fixed order, which it must know before it is first used.
 
     Raises:
         ConfigError: If there is no folder for temporary files.
     """
     environment["PYTHONSAFEPATH"] = "1"
     environment.setdefault("GOMP_SPINCOUNT", "1000")
+    # Source: cuBLAS documentation, Results Reproducibility.
+    environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     _name_user(environment)
     _find_temporary(environment)
     _find_home(environment)

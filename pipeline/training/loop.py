@@ -140,7 +140,7 @@ class Loop:
                 logger.error("%s; saved iteration %d", error.found, self._state.iteration)
             raise
         except RuntimeError as error:
-            why = explain(error)
+            why = explain(error, self._ranks.device)
             if why is None:
                 raise
             raise self._failure(*why, self._state.iteration + 1) from error

@@ -73,7 +73,7 @@ def check_memory(
         free, _ = torch.cuda.mem_get_info(device)
     else:
         free = available_bytes()
-    network = _without_memory(description)
+    network = without_memory(description)
     shape = (training.batch_size, len(description.channels), *training.patch_size)
     needed = least_bytes(network, shape, free) // 2
     if needed > free:
@@ -127,7 +127,7 @@ def step_bytes(description: ModelDescription, training: TrainingConfig, ranks: R
     """
     batch_size = ranks.share_of(training.batch_size)
     shape = (batch_size, len(description.channels), *training.patch_size)
-    network = _without_memory(description).train()
+    network = without_memory(description).train()
     with LiveBytes() as live:
         output = network(torch.empty(shape, device="meta"))
         logits = [output] if isinstance(output, torch.Tensor) else output
@@ -138,7 +138,7 @@ def step_bytes(description: ModelDescription, training: TrainingConfig, ranks: R
     return int(STEP_SLACK * (max(live.forward_peak, live.backward_peak) + BYTES_PER_VALUE * values))
 
 
-def _without_memory(description: ModelDescription) -> torch.nn.Module:
+def without_memory(description: ModelDescription) -> torch.nn.Module:
     """Build a model's network on torch's device that computes nothing."""
     with torch.device("meta"):
         return build_network(

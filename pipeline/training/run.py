@@ -15,7 +15,7 @@ from pipeline.model import Model, ModelDescription, load_model, save_model
 from pipeline.network import build_network
 from pipeline.ownership import claim
 from pipeline.training.arithmetic import settle_arithmetic
-from pipeline.training.backend import torch_settings
+from pipeline.training.backend import check_repeatable, torch_settings
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import RunConfig
 from pipeline.training.data import cache_cases, log_unseen
@@ -36,7 +36,7 @@ from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
 from pipeline.training.resources import ResourceMeter, report_resources
-from pipeline.training.room import check_memory, holds_all_cases
+from pipeline.training.room import check_memory, holds_all_cases, without_memory
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
@@ -208,6 +208,9 @@ def _begin(
         prepared = prepare_run(config, folder)
     description = describe_run(config, prepared, source)
     check_memory(description, config.training, ranks.device)
+    if config.training.deterministic and ranks.device.type == "cuda":
+        shape = (1, len(description.channels), *config.training.patch_size)
+        check_repeatable(without_memory(description), shape, config.network.name)
     if ranks.is_main:
         log_unseen(prepared.unseen)
     claim(folder.path)

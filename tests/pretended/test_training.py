@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import time
 from collections import Counter
 from typing import get_args
 
@@ -20,6 +21,7 @@ from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import READ_EVERY, Loop
 from pipeline.training.recorder import Recorder, read_metrics
+from pipeline.training.resources import ResourceMeter
 from pipeline.training.step import build_state, build_trainer
 from pipeline.transforms import CachedCase
 from pipeline.transforms.cache import write_arrays
@@ -249,3 +251,31 @@ def test_ranks_meet_before_they_wait_for_their_gpus(gpu, cases, tmp_path):
     assert run.state.iteration == 20
     assert gpu.num_waits == 1
     assert not run.checkpoint.exists()
+
+
+def test_out_of_memory_tells_who_holds_it(gpu, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 50 * 10**9)
+    gpu.free_bytes = 10**9
+    run = Run(cases, configure(tmp_path, max_iterations=2), Ranks(GPU))
+
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    run.trainer.add_event_handler(Events.ITERATION_STARTED, fail)
+    text = (
+        r"iteration 1: .* of 80\.0 GB of cuda:0 .* 50\.0 GB .* 29\.0 GB are others', 1\.0 GB are f"
+    )
+    with pytest.raises(TrainingError, match=text):
+        run()
+
+
+def test_seconds_of_a_step_have_the_wait_for_the_gpu(gpu, cases, tmp_path, monkeypatch):
+    """Which only comes when losses are read: the steps before are only queued."""
+    run = Run(cases, configure(tmp_path, max_iterations=20), Ranks(GPU))
+    agree = Loop._agree
+    monkeypatch.setattr(Loop, "_agree", lambda loop: time.sleep(1) or agree(loop))
+    meter = ResourceMeter(GPU)
+    meter.attach(run.trainer)
+    run()
+    assert meter.measured.seconds_per_iteration > 2 / 17
+    assert meter.measured.memory_gb == 1.0

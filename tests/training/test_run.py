@@ -21,6 +21,7 @@ from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
 from pipeline.training import RunFolder, arithmetic, cross_validate, prepare, run, train
+from pipeline.training.distributed import Ranks
 from pipeline.training.recorder import read_metrics
 
 CPU = torch.device("cpu")
@@ -383,3 +384,14 @@ def test_overlapping_regions_with_ignored_voxels_and_partial_cases(
     assert model.description.activation == "sigmoid"
     losses = [row.loss for row in read_metrics(result.folder.path / "metrics.csv")]
     assert losses[-1] < losses[0]
+
+
+def test_a_network_that_a_gpu_cannot_repeat_is_refused_before_anything_is_written(
+    make_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "check_memory", lambda *_: None)
+    words = ["network.name=attention_unet", "training.deterministic=true"]
+    config = make_config(tmp_path, *words)
+    with pytest.raises(ConfigError, match=r"max-pooling in pools\.0 of attention_unet"):
+        run.train_fold(config, Ranks(torch.device("cuda")), resume=False)
+    assert not config.folder.exists()
