@@ -28,6 +28,10 @@ since freed memory is in pieces."""
 GPU_SHARE = 0.9
 """Of the free memory of a GPU; the rest is for fragments."""
 
+WAY_BACK_BYTES = 2**29
+"""Of a GPU, for sums that are being made probabilities and for tiles that are being interpolated: a
+few copies of 64 MiB each, reckoned and not measured."""
+
 
 class MemoryBudget:
     """What a predictor takes, measured once, and what it may take.
@@ -54,6 +58,9 @@ class MemoryBudget:
             reuse_freed()
         give_back_freed()
         self.at_rest = resident_bytes()
+        self._gpu_at_rest = 0
+        if predictor.device.type == "cuda":
+            self._gpu_at_rest = torch.cuda.memory_allocated(predictor.device)
         self._check_window(num_channels)
         began = time.monotonic()
         self._of_window = predictor.measure_memory(num_channels)
@@ -65,7 +72,7 @@ class MemoryBudget:
     def _check_window(self, num_channels: int) -> None:
         """Look before a window is computed whether there can be memory for it at all."""
         device = self._predictor.device
-        room = available_bytes() if device.type == "cpu" else _free_on(device)
+        room = available_bytes() if device.type == "cpu" else self._gpu_room()
         needed = self._predictor.least_memory(num_channels, room)
         if needed > room:
             raise NotEnoughMemory(needed, room)
@@ -95,13 +102,16 @@ class MemoryBudget:
         room = available_bytes() if self.max_bytes is None else self.max_bytes - self.at_rest
         return max(0, room // (3 * 4 * num_channels))
 
-    def plan(self, size: Size, held_bytes: int, volume_bytes: int = 0) -> tuple[CellStorage, int]:
+    def plan(
+        self, size: Size, held_bytes: int, volume_bytes: int = 0, *, spares_gpu: bool = False
+    ) -> tuple[CellStorage, int]:
         """Choose how to keep sums of logits.
 
         Args:
             size: Of the working volume.
             held_bytes: That the working volume, the labels and other studies take.
             volume_bytes: Of the working volume, which goes to the GPU if the networks are there.
+            spares_gpu: Whether sums are kept in main memory in any case.
 
         Returns:
             The storage, and the peak of main memory to expect, in bytes.
@@ -116,6 +126,9 @@ class MemoryBudget:
         limit = self.limit()
         if fixed > USABLE * limit:
             give_back_freed()
+        gpu_room = 0
+        if on_gpu and not spares_gpu:
+            gpu_room = self._gpu_room() - of_batch - volume_bytes - WAY_BACK_BYTES
         try:
             storage = settle_storage(
                 predictor.lay(size),
@@ -123,7 +136,7 @@ class MemoryBudget:
                 predictor.device,
                 batch_size=predictor.batch_size,
                 room=int(USABLE * limit) - fixed,
-                gpu_room=_free_on(predictor.device) - of_batch - volume_bytes if on_gpu else 0,
+                gpu_room=gpu_room,
             )
         except NotEnoughMemory as error:
             raise NotEnoughMemory(fixed + error.needed_bytes, limit) from error
@@ -135,9 +148,21 @@ class MemoryBudget:
             return self.max_bytes
         return resident_bytes() + available_bytes()
 
+    def shortage(self, volume_bytes: int) -> NotEnoughMemory:
+        """Return what one window of a volume takes of the networks' device, and what there is."""
+        needed = self._of_window + volume_bytes
+        if self._predictor.device.type == "cpu":
+            return NotEnoughMemory(needed, max(0, self.limit() - self.at_rest))
+        return NotEnoughMemory(needed + WAY_BACK_BYTES, self._gpu_room())
 
-def _free_on(device: torch.device) -> int:
-    free, _ = torch.cuda.mem_get_info(device)
-    # What torch keeps for its next tensors is free too.
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(GPU_SHARE * (free + kept))
+    def _gpu_room(self) -> int:
+        """Return what studies may take of the GPU.
+
+        That does not depend on what this process holds there for studies at the moment: else two
+        runs of the same studies might store sums in different types.
+        """
+        device = self._predictor.device
+        free, _ = torch.cuda.mem_get_info(device)
+        # What torch holds is for the networks, or for studies.
+        free += torch.cuda.memory_reserved(device) - self._gpu_at_rest
+        return int(GPU_SHARE * free)

@@ -21,7 +21,7 @@ from pipeline.inference.blending import activate, add_weighted
 from pipeline.inference.cell_layout import CellLayout, Index
 from pipeline.inference.config import Activation
 from pipeline.inference.windows import Size, importance
-from pipeline.transforms import ProbabilityBlock
+from pipeline.transforms import ProbabilityBlock, upload
 
 
 @dataclass
@@ -69,21 +69,11 @@ class Cells:
         self._activation = activation
         self._dtype = dtype
         self.device = device
-        weight_IJK = importance(layout.grid.window).to(device)
+        weight_IJK = upload(importance(layout.grid.window), device)
         self._weight_UVW = weight_IJK.permute(layout.order.axes).contiguous()
         self._cells: dict[Index, _Cell] = {}
         self._free: list[torch.Tensor] = []
         self._size = num_outputs * layout.voxels_of_largest
-
-    def to(self, device: torch.device) -> None:
-        """Move all there is to another device."""
-        self.device, self._free = device, []
-        self._weight_UVW = self._weight_UVW.to(device)
-        for cell in self._cells.values():
-            shape = cell.values_CUVW.shape
-            cell.buffer = cell.buffer.to(device)
-            cell.values_CUVW = cell.buffer[: shape.numel()].view(shape)
-            cell.weight_UVW = cell.weight_UVW.to(device)
 
     def reserve(self, starts: Sequence[Size]) -> None:
         """Take the memory that adding windows will need."""
@@ -95,15 +85,16 @@ class Cells:
         """Add a window's logits.
 
         Args:
-            logits_CIJK: Of the window's size, of any floating type and memory order.
+            logits_CIJK: Of the window's size, of any floating type and memory order, on the
+                device of the sums.
             start: The window's first voxel.
         """
         axes = self._layout.order.axes
-        logits_CUVW = logits_CIJK.to(self.device).permute(0, *(1 + axis for axis in axes))
+        logits_CUVW = logits_CIJK.permute(0, *(1 + axis for axis in axes))
         for part in self._layout.touched(start):
             cell = self._cell(part.cell)
             weight_UVW = self._weight_UVW[part.in_window]
-            cell.weight_UVW[part.in_cell] += weight_UVW
+            cell.weight_UVW[part.in_cell].add_(weight_UVW)
             sums_CUVW = cell.own_values()[:, *part.in_cell]
             add_weighted(sums_CUVW, logits_CUVW[:, *part.in_window], weight_UVW)
 
@@ -118,8 +109,13 @@ class Cells:
         return ProbabilityBlock(cell.values_CUVW.permute(0, *back), self._layout.start(index))
 
     def drop(self, index: Index) -> None:
-        """Forget a cell; another one will use its memory."""
-        self._free.append(self._cells.pop(index).buffer)
+        """Forget a cell; another one will use its memory.
+
+        On a GPU that is left to torch, which knows when nobody has the block any more.
+        """
+        buffer = self._cells.pop(index).buffer
+        if not buffer.is_cuda:
+            self._free.append(buffer)
 
     def _cell(self, index: Index) -> _Cell:
         if index not in self._cells:

@@ -10,8 +10,13 @@ Only the last of the logits and the cells grow with the outputs. Where windows o
 cells alive are about half a window's length times the area across the volume's longest axis, and
 a row of windows more; the length of the volume does not matter, and of the native grid only the
 labels are held.
+
+With networks on a GPU, batch, working volume and cells are there, with one cell more: a block is
+restored when the next is there. Where the cells are kept in main memory, logits of two batches are
+on their way to them in pinned memory, and their cells are there.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -73,23 +78,48 @@ def settle_storage(
     Raises:
         NotEnoughMemory: If even float16 does not fit.
     """
-    places = [(device, gpu_room)] if device.type == "cuda" else []
-    places.append((torch.device("cpu"), room))
-    needed = 0
-    for place, free in places:
+    landing = 0
+    if device.type == "cuda":
         for dtype in CELL_TYPES:
-            needed = cells_bytes(layout, num_outputs, batch_size, dtype)
-            if needed <= free:
-                return CellStorage(dtype, place, needed)
+            needed = cells_bytes(layout, num_outputs, batch_size, dtype, num_more=1)
+            if needed <= gpu_room:
+                return CellStorage(dtype, device, needed)
+        landing = _landing_bytes(layout, num_outputs, batch_size)
+        batch_size *= 2
+    needed = 0
+    for dtype in CELL_TYPES:
+        needed = landing + cells_bytes(layout, num_outputs, batch_size, dtype)
+        if needed <= room:
+            return CellStorage(dtype, torch.device("cpu"), needed)
     raise NotEnoughMemory(needed, room)
 
 
-def cells_bytes(layout: CellLayout, num_outputs: int, batch_size: int, dtype: torch.dtype) -> int:
-    """Return the memory that the cells take at their most, with their sums of weights."""
+def cells_bytes(
+    layout: CellLayout, num_outputs: int, batch_size: int, dtype: torch.dtype, num_more: int = 0
+) -> int:
+    """Return the memory that the cells take at their most, with their sums of weights.
+
+    Args:
+        layout: Of the cells.
+        num_outputs: Of the network.
+        batch_size: Windows computed at once.
+        dtype: Of the sums.
+        num_more: Cells that are held though they are done with.
+    """
     per_voxel = num_outputs * dtype.itemsize + torch.float32.itemsize
-    return layout.num_alive(batch_size) * layout.voxels_of_largest * per_voxel
+    return (layout.num_alive(batch_size) + num_more) * layout.voxels_of_largest * per_voxel
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed since memory ran out; only for that of a GPU it has a type."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _landing_bytes(layout: CellLayout, num_outputs: int, batch_size: int) -> int:
+    """Return what two batches of logits take, of float32 at the most; torch pins powers of two."""
+    of_batch = 4 * batch_size * num_outputs * math.prod(layout.grid.window)
+    return int(2 << (of_batch - 1).bit_length())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch failed since memory ran out; only for its own memory of a GPU it has a type."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    # Main memory; pinned memory and what CUDA takes beside torch; workspaces of cuBLAS and cuDNN.
+    signs = "can't allocate memory", "CUDA error: out of memory", "_ALLOC_FAILED"
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -19,7 +19,7 @@ from pipeline.inference.stream import Stream, Windows
 from pipeline.inference.windows import Order, Size, WindowGrid
 from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.progress import timed
-from pipeline.transforms import ProbabilityBlock
+from pipeline.transforms import ProbabilityBlock, upload
 
 BATCH_VOXELS = {"cpu": 2**19, "cuda": 2**22}
 """Voxels of a batch. On a CPU large windows are slower together than one by one, and small ones
@@ -113,16 +113,21 @@ class Predictor:
             stream: What is left out, how sums are stored, where times go.
 
         Yields:
-            Probabilities; each block is good until the next is asked for.
+            Probabilities; each block is good until the next is asked for, on a GPU for as long as
+            it is held.
 
         Raises:
-            RuntimeError: If memory runs out although batches were made smaller.
+            RuntimeError: If memory runs out although windows are computed one by one.
         """
         stream = stream or Stream(storage=CellStorage(torch.float32, self.device, 0))
         i, j, k = data_CIJK.shape[1:]
         layout = self.lay((i, j, k))
         grid = layout.grid
-        padded_CIJK, before = _pad(data_CIJK.to(self.device), grid.size)
+        data_CIJK = upload(data_CIJK, self.device)
+        if data_CIJK.is_cuda:
+            # Where another stream made it, that one must not use its memory too soon.
+            data_CIJK.record_stream(torch.cuda.current_stream(self.device))
+        padded_CIJK, before = _pad(data_CIJK, grid.size)
         if any(before):
             stream.shadows = None
         cells = Cells(
@@ -133,14 +138,16 @@ class Predictor:
             stream.storage.device,
         )
         windows = Windows(padded_CIJK, layout, self.ensemble, cells, self.batch_size, stream)
-        for slab, row in windows.finished_columns():
+        try:
+            for slab, row in windows.finished_columns():
+                for index in layout.finished_by(slab, row):
+                    with timed(stream.seconds, "stitch"):
+                        block = _without_padding(cells.take(index), before, (i, j, k))
+                    if block is not None:
+                        yield block
+                    cells.drop(index)
+        finally:
             self.batch_size = windows.batch_size
-            for index in layout.finished_by(slab, row):
-                with timed(stream.seconds, "stitch"):
-                    block = _without_padding(cells.take(index), before, (i, j, k))
-                if block is not None:
-                    yield block
-                cells.drop(index)
 
 
 def _usual_batch(window: Size, device: torch.device) -> int:

@@ -4,6 +4,7 @@ Axes: B = batch, C = channels or outputs, I, J, K = voxel axes in RAS order.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.memory import CellStorage, is_out_of_memory
 from pipeline.inference.windows import Size
 from pipeline.progress import timed
-from pipeline.transforms import Shadows
+from pipeline.transforms import Landing, Shadows
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ class Stream:
     Attributes:
         storage: Where and how sums of logits are kept.
         shadows: Of tissue on the working grid; windows outside are left out. None: none is.
-        seconds: Takes the time of the stages `network` and `stitch`.
+        seconds: Takes the time of the stages `network` and `stitch`; of a GPU, what the host took
+            to ask it.
         advance: Called after each batch with the number of windows done, and of all.
     """
 
@@ -49,7 +51,7 @@ class Windows:
         data_CIJK: The padded volume, on the networks' device.
         layout: Where windows and cells lie.
         ensemble: Gives a window's logits.
-        cells: Add them up.
+        cells: Add them up, on the networks' device or in main memory.
         batch_size: Windows computed at once; smaller after memory ran out.
         stream: What is left out, where times go.
     """
@@ -60,6 +62,14 @@ class Windows:
     cells: Cells
     batch_size: int
     stream: Stream
+
+    def __post_init__(self) -> None:
+        self._num_added = 0
+        self._landing: deque[tuple[Landing, list[Size]]] = deque()
+        is_apart = self.cells.device.type != self.ensemble.device.type
+        self._beside: torch.cuda.Stream | None = None
+        if is_apart:
+            self._beside = torch.cuda.Stream(self.ensemble.device)  # type: ignore[no-untyped-call]
 
     def finished_columns(self) -> Iterator[tuple[int, int]]:
         """Compute all windows; yield slab and row of each column when its last window is done."""
@@ -88,7 +98,9 @@ class Windows:
                 number = self._compute(pending)
                 pending, num_done = pending[number:], num_done + number
                 self.stream.advance(num_done, total)
-            while waiting and waiting[0][1] <= num_done:
+            if num_asked == total:
+                self._add_landed(0)
+            while waiting and waiting[0][1] <= self._num_added:
                 yield waiting.pop(0)[0]
 
     def _compute_all(self, starts: list[Size]) -> int:
@@ -105,40 +117,54 @@ class Windows:
         return [start for start in windows if self.layout.grid.may_hold_tissue(start, shadows)]
 
     def _compute(self, starts: list[Size]) -> int:
-        """Compute the first windows and add them up; return how many."""
-        while True:
+        """Compute the first windows and add them up; return how many.
+
+        Those that go from a GPU to sums in main memory are added when the next batch is under way.
+        """
+        logits_BCIJK = None
+        while logits_BCIJK is None:
             batch = starts[: self.batch_size]
-            try:
-                with timed(self.stream.seconds, "network"):
-                    self.cells.reserve(batch)
-                    logits_BCIJK = self.ensemble(self._cut_out(batch))
-                    if logits_BCIJK.device.type == "cuda":
-                        torch.cuda.synchronize(logits_BCIJK.device)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or not self._made_room():
-                    raise
-                continue
-            with timed(self.stream.seconds, "stitch"):
-                for logits_CIJK, start in zip(logits_BCIJK, batch, strict=True):
-                    self.cells.add(logits_CIJK, start)
-            return len(batch)
+            logits_BCIJK = self._logits(batch)
+        if self._beside is None:
+            self._add(logits_BCIJK, batch)
+        else:
+            self._landing.append((Landing(logits_BCIJK, self._beside), batch))
+            self._add_landed(1)
+        return len(batch)
+
+    def _logits(self, batch: list[Size]) -> torch.Tensor | None:
+        """Return the logits of some windows; None if memory ran out, and batches are smaller now.
+
+        A GPU is not waited for: that memory is lacking is told when it is asked for.
+        """
+        try:
+            with timed(self.stream.seconds, "network"):
+                self.cells.reserve(batch)
+                return self.ensemble(self._cut_out(batch))
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or self.batch_size == 1:
+                raise
+        # What was raised held on to what the networks had made.
+        self.batch_size //= 2
+        logger.warning("memory ran out; going on with batches of %d windows", self.batch_size)
+        return None
+
+    def _add_landed(self, num_left: int) -> None:
+        """Add up what arrives from the GPU, but for the last batches."""
+        while len(self._landing) > num_left:
+            landing, batch = self._landing.popleft()
+            with timed(self.stream.seconds, "network"):
+                logits_BCIJK = landing.get()
+            self._add(logits_BCIJK, batch)
+
+    def _add(self, logits_BCIJK: torch.Tensor, batch: list[Size]) -> None:
+        with timed(self.stream.seconds, "stitch"):
+            for logits_CIJK, start in zip(logits_BCIJK, batch, strict=True):
+                self.cells.add(logits_CIJK, start)
+        self._num_added += len(batch)
 
     def _cut_out(self, starts: list[Size]) -> torch.Tensor:
         i, j, k = self.layout.grid.window
         return torch.stack(
             [self.data_CIJK[:, a : a + i, b : b + j, c : c + k] for a, b, c in starts]
         )
-
-    def _made_room(self) -> bool:
-        """Take less memory from now on, and say so; False if nothing is left to do."""
-        if self.data_CIJK.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if self.batch_size > 1:
-            self.batch_size //= 2
-            logger.warning("memory ran out; going on with batches of %d windows", self.batch_size)
-            return True
-        if self.cells.device.type == "cuda":
-            self.cells.to(torch.device("cpu"))
-            logger.warning("GPU memory ran out; sums of logits are now kept in main memory")
-            return True
-        return False

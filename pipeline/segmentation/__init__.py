@@ -4,12 +4,13 @@ The command line, the cohort runner and the validation during training all take 
 """
 
 from pipeline.segmentation.segmenter import NOTHING_FOUND, Advance, Segmenter, segment_study
-from pipeline.segmentation.study import STAGES, PreparedStudy, Segmentation
+from pipeline.segmentation.study import STAGES, Prediction, PreparedStudy, Segmentation
 
 __all__ = [
     "NOTHING_FOUND",
     "STAGES",
     "Advance",
+    "Prediction",
     "PreparedStudy",
     "Segmentation",
     "Segmenter",

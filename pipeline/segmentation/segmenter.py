@@ -6,18 +6,31 @@ The command line, the cohort runner and the validation during training all take 
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from pipeline.disk import in_words
 from pipeline.errors import ModelError, StudyError
-from pipeline.inference import MemoryBudget, NotEnoughMemory, Predictor, Stream, short_of_memory
+from pipeline.inference import (
+    MemoryBudget,
+    NotEnoughMemory,
+    Predictor,
+    Stream,
+    is_out_of_memory,
+    short_of_memory,
+)
 from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.model import Model, ModelDescription
 from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
 from pipeline.progress import timed
-from pipeline.segmentation.study import BYTES_PER_GB, PreparedStudy, Segmentation
+from pipeline.segmentation.study import (
+    BYTES_PER_GB,
+    Prediction,
+    PreparedStudy,
+    Segmentation,
+)
 from pipeline.study import Study
 from pipeline.transforms import (
     MAX_WORKING_VOXELS,
@@ -56,18 +69,24 @@ class Segmenter:
     def __init__(self, model: Model, device: torch.device, max_bytes: int | None = None) -> None:
         self.description = description = model.description
         self.device = device
-        self.predictor = Predictor(
-            model.networks,
-            description.inference_on(device),
-            device,
-            description.num_outputs,
-            description.mirror_axes,
-            description.activation,
-        )
         try:
+            self.predictor = Predictor(
+                model.networks,
+                description.inference_on(device),
+                device,
+                description.num_outputs,
+                description.mirror_axes,
+                description.activation,
+            )
             self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
         except NotEnoughMemory as error:
             raise _window_too_large(description, device, error) from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or device.type == "cpu":
+                raise
+            free, total = torch.cuda.mem_get_info(device)
+            lack = NotEnoughMemory(total, free)
+            raise _window_too_large(description, device, lack) from error
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
@@ -133,35 +152,131 @@ class Segmenter:
         Raises:
             StudyError: If it does not fit in memory.
         """
+        prediction = self.predict(
+            study, sink, top_k=top_k, elsewhere_bytes=elsewhere_bytes, advance=advance
+        )
+        found = self.clean(study, prediction, elsewhere_bytes=elsewhere_bytes, advance=advance)
+        return replace(found, uncertain=prediction.uncertain) if top_k else found
+
+    @property
+    def cleans_aside(self) -> bool:
+        """Whether a study is cleaned while the next one is predicted.
+
+        On a CPU both would share its cores. A field on a GPU would share that, and its memory.
+        """
+        return self.device.type != "cpu" and not self._has_field
+
+    def predict(
+        self,
+        study: PreparedStudy,
+        sink: ProbabilitySink | None = None,
+        *,
+        top_k: int = 0,
+        elsewhere_bytes: int = 0,
+        advance: Advance = lambda _what, _done, _total: None,
+    ) -> Prediction:
+        """Do the first part of `segment`: what needs the networks."""
         seconds = dict(study.seconds)
-        stream, predicted_bytes = self._plan(study, elsewhere_bytes)
-        stream.seconds, stream.advance = seconds, partial(advance, "windows")
-        restorer = self._restorer(study, sink, max(top_k, self._num_slots))
-        level = logging.INFO if predicted_bytes > BYTES_PER_GB else logging.DEBUG
-        predicted_gb = predicted_bytes / BYTES_PER_GB
-        logger.log(level, "%s: about %.2f GB of memory expected", study.case, predicted_gb)
+        spares_gpu = False
         with PeakMeter() as meter:
+            while True:
+                stream, predicted_bytes = self._plan(study, elsewhere_bytes, spares_gpu=spares_gpu)
+                stream.seconds, stream.advance = seconds, partial(advance, "windows")
+                level = logging.INFO if predicted_bytes > BYTES_PER_GB else logging.DEBUG
+                predicted_gb = predicted_bytes / BYTES_PER_GB
+                expected = f"about {predicted_gb:.2f} GB of memory expected"
+                logger.log(level, "%s: %s", study.case, expected)
+                restorer = self._restore(study, stream, sink, max(top_k, self._num_slots))
+                if restorer is not None:
+                    break
+                spares_gpu = self._made_room(study, spares_gpu=spares_gpu)
+        measured_gb = meter.peak_bytes / BYTES_PER_GB
+        arithmetic = f"{self.predictor.dtype or torch.float32}, sums in {stream.storage.dtype}"
+        uncertain = restorer.uncertain()
+        labels_IJK = restorer.labels()
+        return Prediction(labels_IJK, uncertain, seconds, predicted_gb, measured_gb, arithmetic)
+
+    def _restore(
+        self, study: PreparedStudy, stream: Stream, sink: ProbabilitySink | None, top_k: int
+    ) -> Restorer | None:
+        """Predict a study and bring it to its own grid; None if memory ran out on the way."""
+        seconds = stream.seconds
+        restorer = self._restorer(study, sink, top_k)
+        try:
             for block in self.predictor.predict(study.working.data_CIJK, stream):
                 with timed(seconds, "resample"):
                     restorer.add(block)
-            with timed(seconds, "postprocess"):
-                refining = partial(advance, "refining")
-                cleaned = self._clean(study, restorer, elsewhere_bytes, refining)
-        memory_gb = {"predicted": predicted_gb, "measured": meter.peak_bytes / BYTES_PER_GB}
-        logger.log(level, "%s: %.2f GB of memory taken", study.case, memory_gb["measured"])
+            with timed(seconds, "resample"):
+                restorer.labels()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        # What the host waits for is the networks, mostly.
+        waited_s = restorer.later.waited_s
+        seconds["network"] = seconds.get("network", 0.0) + waited_s
+        seconds["resample"] -= waited_s
+        return restorer
+
+    def _made_room(self, study: PreparedStudy, *, spares_gpu: bool) -> bool:
+        """Say how a study is begun anew that memory ran out for; return whether it spares the GPU.
+
+        Raises:
+            StudyError: If nothing is left to try.
+        """
+        if self.predictor.batch_size > 1:
+            self.predictor.batch_size //= 2
+            again = f"with batches of {self.predictor.batch_size} windows"
+        elif self.device.type != "cpu" and not spares_gpu:
+            spares_gpu, again = True, "with sums of logits in main memory"
+        else:
+            raise self._ran_out(study)
+        logger.warning("%s: memory ran out; beginning again %s", study.case, again)
+        return spares_gpu
+
+    def _ran_out(self, study: PreparedStudy) -> StudyError:
+        lacking = self._budget.shortage(4 * self._padded_voxels(study))
+        needed, limit = lacking.needed_bytes, lacking.limit_bytes
+        lack, remedy = short_of_memory(self.device, needed, limit)
+        found = f"memory ran out with windows one by one, which take about {in_words(needed)} "
+        found += f"beside the networks; {lack}"
+        error = StudyError(study.case, found, f"Set a smaller inference.window, {remedy}.")
+        error.__cause__ = lacking
+        return error
+
+    def clean(
+        self,
+        study: PreparedStudy,
+        prediction: Prediction,
+        *,
+        elsewhere_bytes: int = 0,
+        advance: Advance = lambda _what, _done, _total: None,
+    ) -> Segmentation:
+        """Do the second part of `segment`: post-processing; the working volume is not needed."""
+        seconds = dict(prediction.seconds)
+        with PeakMeter() as meter, timed(seconds, "postprocess"):
+            refining = partial(advance, "refining")
+            cleaned = self._clean(study, prediction, elsewhere_bytes, refining)
+        measured_gb = max(prediction.measured_gb, meter.peak_bytes / BYTES_PER_GB)
+        level = logging.INFO if prediction.predicted_gb > 1 else logging.DEBUG
+        logger.log(level, "%s: %.2f GB of memory taken", study.case, measured_gb)
         warnings = study.warnings + cleaned.warnings
-        if meter.peak_bytes > (self._budget.max_bytes or math.inf):
-            warnings += (f"took {memory_gb['measured']:.2f} GB of memory, more than was allowed",)
+        if measured_gb > (self._budget.max_bytes or math.inf) / BYTES_PER_GB:
+            warnings += (f"took {measured_gb:.2f} GB of memory, more than was allowed",)
         if not cleaned.labels_IJK.any():
             warnings += (NOTHING_FOUND,)
-        arithmetic = f"{self.predictor.dtype or torch.float32}, sums in {stream.storage.dtype}"
-        uncertain = restorer.uncertain() if top_k else None
-        return Segmentation(cleaned.labels_IJK, seconds, warnings, memory_gb, uncertain, arithmetic)
+        return Segmentation(
+            labels_IJK=cleaned.labels_IJK,
+            seconds=seconds,
+            warnings=warnings,
+            memory_gb={"predicted": prediction.predicted_gb, "measured": measured_gb},
+            arithmetic=prediction.arithmetic,
+        )
 
     def _clean(
         self,
         study: PreparedStudy,
-        restorer: Restorer,
+        prediction: Prediction,
         elsewhere_bytes: int,
         advance: Callable[[int, int], None],
     ) -> Cleaned:
@@ -169,21 +284,20 @@ class Segmenter:
         description, evidence = self.description, None
         if self._has_field:
             assert study.volume is not None, "`prepare` keeps it for the field"
-            uncertain = restorer.uncertain()
-            assert uncertain is not None, "the field asks for them"
+            assert prediction.uncertain is not None, "the field asks for them"
             max_bytes = self._budget.max_bytes
             if max_bytes is not None and self.device.type == "cpu":
                 max_bytes = max(0, max_bytes - resident_bytes() - elsewhere_bytes)
             evidence = Evidence(
                 study.volume,
-                uncertain,
+                prediction.uncertain,
                 description.label_values,
                 self.device,
                 max_bytes,
                 advance,
             )
         return postprocess(
-            restorer.labels(),
+            prediction.labels_IJK,
             study.grid,
             description.labels,
             description.postprocessing,
@@ -213,7 +327,13 @@ class Segmenter:
         remedy = "Set a larger inference.window or a smaller inference.overlap; check the spacing."
         raise StudyError(case, found, remedy)
 
-    def _plan(self, study: PreparedStudy, elsewhere_bytes: int) -> tuple[Stream, int]:
+    def _padded_voxels(self, study: PreparedStudy) -> int:
+        size = study.working.placement.working.shape
+        return len(self.description.channels) * math.prod(self.predictor.lay(size).grid.size)
+
+    def _plan(
+        self, study: PreparedStudy, elsewhere_bytes: int, *, spares_gpu: bool = False
+    ) -> tuple[Stream, int]:
         """Return how to keep sums of logits, and the peak of main memory to expect."""
         label_type = smallest_label_type(max(self.description.labels.values()))
         held_bytes = elsewhere_bytes + label_type.itemsize * study.grid.num_voxels
@@ -223,11 +343,10 @@ class Segmenter:
         size = study.working.placement.working.shape
         grid = self.predictor.lay(size).grid
         self._check_windows(study.case, size, grid.num_windows)
-        padded = grid.size
-        padded_bytes = 4 * len(self.description.channels) * math.prod(padded)
-        held_bytes += padded_bytes * (padded != size)
+        padded_bytes = 4 * self._padded_voxels(study)
+        held_bytes += padded_bytes * (grid.size != size)
         try:
-            storage, peak = self._budget.plan(size, held_bytes, padded_bytes)
+            storage, peak = self._budget.plan(size, held_bytes, padded_bytes, spares_gpu=spares_gpu)
         except NotEnoughMemory as error:
             what = f"a prediction of {size} voxels"
             remedy = "Raise --max-memory, free memory, or set a smaller inference.window or "

@@ -1,10 +1,11 @@
 """A study on its way to its mask: before the network and after it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pipeline.findings import Finding
 from pipeline.study import GeometryHeader
@@ -46,6 +47,31 @@ class PreparedStudy:
     warnings: tuple[str, ...]
     volume: Volume | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def without_data(self) -> "PreparedStudy":
+        """Return the same without what the network saw, so that its memory is free."""
+        return replace(self, working=replace(self.working, data_CIJK=torch.empty(0)))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the networks say of a study, before it is cleaned.
+
+    Attributes:
+        labels_IJK: `(I, J, K)` label values in the voxel order of the study's file.
+        uncertain: Voxels whose label is not clear, if something needs them.
+        seconds: Time of each stage so far.
+        predicted_gb: Peak of the process that was expected.
+        measured_gb: The same as it was.
+        arithmetic: Of the network, and what its sums were stored in.
+    """
+
+    labels_IJK: npt.NDArray[np.unsignedinteger]
+    uncertain: Uncertain | None
+    seconds: Mapping[str, float]
+    predicted_gb: float
+    measured_gb: float
+    arithmetic: str
 
 
 @dataclass(frozen=True)

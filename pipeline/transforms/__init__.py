@@ -44,6 +44,7 @@ from pipeline.transforms.resident import ResidentPatches, resident_bytes_of
 from pipeline.transforms.restore import Restorer
 from pipeline.transforms.spread import Spread
 from pipeline.transforms.template import RIGHT, Template
+from pipeline.transforms.transfer import Landing, upload
 from pipeline.transforms.uncertainty import CERTAIN, Uncertain
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Fingerprint",
     "LabelStatistics",
     "LabelWatch",
+    "Landing",
     "Look",
     "PatchDataset",
     "Placement",
@@ -93,5 +95,6 @@ __all__ = [
     "resident_bytes_of",
     "settle_preprocessing",
     "take_fingerprint",
+    "upload",
     "write_case",
 ]

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.transforms.placement import AxisMap
+from pipeline.transforms.transfer import upload
+
+CPU = torch.device("cpu")
 
 
 class AxisInterpolation:
@@ -31,7 +34,7 @@ class AxisInterpolation:
         self._positions = positions.clamp(0, axis.num_working - 1)
         whole = torch.arange(axis.num_working, dtype=torch.float64)
         self.is_identity = torch.equal(positions, whole)
-        self._matrices: dict[tuple[int, int], torch.Tensor] = {}
+        self._matrices: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
     def cut(self, stop: int) -> int:
         """Return how many native voxels belong to the working voxels before `stop`."""
@@ -39,17 +42,19 @@ class AxisInterpolation:
             return len(self._positions)
         return int(torch.searchsorted(self._positions, float(stop - 1), right=True)) * (stop > 0)
 
-    def matrix(self, start: int, stop: int) -> torch.Tensor | None:
+    def matrix(self, start: int, stop: int, device: torch.device = CPU) -> torch.Tensor | None:
         """Return the weights of a part, or None if its native voxels are its working voxels.
 
         Returns:
-            `(n, m)` float32 for n native voxels, and m working voxels from `max(start - 1, 0)`.
+            `(n, m)` float32 for n native voxels, and m working voxels from `max(start - 1, 0)`, on
+            the device.
         """
         if self.is_identity:
             return None
-        if (start, stop) not in self._matrices:
-            self._matrices[start, stop] = self._make_matrix(start, stop)
-        return self._matrices[start, stop]
+        key = start, stop, device
+        if key not in self._matrices:
+            self._matrices[key] = upload(self._make_matrix(start, stop), device)
+        return self._matrices[key]
 
     def _make_matrix(self, start: int, stop: int) -> torch.Tensor:
         first = max(start - 1, 0)

@@ -5,6 +5,14 @@ tiles that fit a processor's cache; in each tile only those outputs are interpol
 there, compared with the best so far, and forgotten. So no array of classes times voxels exists at
 native resolution, and what a tile of one organ costs does not depend on how many others there are.
 
+On a GPU the host must know the largest probabilities of a tile for that. It asks once a block, for
+all its tiles, and reads the answer when the next block comes, so that the GPU has the next batch of
+windows to work on meanwhile. To interpolate all outputs everywhere without asking would be simpler:
+118 classes at 512 x 512 x 800 voxels are 25 G values or 100 GB, each written once and read three
+times, beside the matrices' 3.5 TFLOP: about half a second on a card of 2 TB/s, and 40,000 more
+calls, where the windows take some seconds. Of 20 classes in a tile it takes a sixth. (Reckoned;
+nothing was measured on a GPU.)
+
 Axes: C = classes or regions, I, J, K = voxel axes in RAS order, N = outputs that matter in a tile.
 """
 
@@ -20,6 +28,7 @@ from pipeline.transforms.orientation import native_part, ras_view
 from pipeline.transforms.placement import Placement
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
 from pipeline.transforms.tiles import Tile, Tiling
+from pipeline.transforms.transfer import Later, download, upload
 from pipeline.transforms.uncertainty import LEAST, Uncertain, UncertainVoxels
 from pipeline.volume import PROBABILITY_STEPS, smallest_label_type
 
@@ -48,6 +57,9 @@ class Restorer:
             probable wins; between equal ones, the nearest working voxel decides.
         sink: Takes the probabilities, if given.
         top_k: Keep that many probabilities of each voxel whose label is uncertain.
+
+    Attributes:
+        later: What is still to be done with blocks on a GPU.
     """
 
     def __init__(
@@ -61,12 +73,14 @@ class Restorer:
         self._placement = placement
         self._kind = kind
         self._sink = sink
-        self._uncertain = UncertainVoxels(placement.native, top_k) if top_k else None
+        self.later = Later()
+        self._uncertain = UncertainVoxels(placement.native, top_k, self.later) if top_k else None
         # Index 0 is background: the first class, or no region.
         table = values if kind == "labels" else [0, *values]
         label_type = smallest_label_type(max(values))
         self._table: npt.NDArray[np.unsignedinteger] = np.asarray(table, dtype=label_type)
         self._labels_IJK = np.zeros_like(self._table, shape=placement.native.shape)
+        self._ras_IJK = ras_view(self._labels_IJK, placement.native.affine)
         self._tiling = Tiling(placement)
         if sink is not None and kind == "labels":
             _put_outside(sink, placement)
@@ -74,28 +88,46 @@ class Restorer:
     def add(self, block: ProbabilityBlock) -> None:
         """Take the next block. Blocks come in any order; together they cover the working grid.
 
+        A block on a GPU is only looked at, and finished when those after it come; so its values
+        must stay as they are.
+
         Raises:
-            FloatingPointError: If a probability is NaN or infinite.
+            FloatingPointError: If a probability is NaN or infinite, in this block or, on a GPU, in
+                one before it.
         """
         values = block.values_CIJK
-        ras_IJK = ras_view(self._labels_IJK, self._placement.native.affine)
-        for tile in self._tiling.tiles(block):
-            size = [along.stop - along.start for along in tile.native]
-            winner_IJK = torch.zeros(size, dtype=torch.int16, device=values.device)
-            self._decide(values[:, *tile.working], tile, winner_IJK)
-            ras_IJK[tile.native] = self._table[winner_IJK.cpu().numpy()]
+        tiles = self._tiling.tiles(block)
+        if not values.is_cuda:
+            for tile in tiles:
+                part_CIJK = values[:, *tile.working]
+                self._decide(part_CIJK, part_CIJK.amax(dim=(1, 2, 3)).float(), tile)
+            return
+        self.later.turn()
+        parts = [(values[:, *tile.working], tile) for tile in tiles]
+        if parts:
+            most = [part_CIJK.amax(dim=(1, 2, 3)).float() for part_CIJK, _ in parts]
+            most_TC = download(torch.stack(most))
+            self.later.add(lambda: self._decide_all(parts, most_TC))
+        self.later.mark(values.device)
 
     def labels(self) -> npt.NDArray[np.unsignedinteger]:
         """Return the labels in the study's own voxel order; background where no block was."""
+        self.later.finish()
         return self._labels_IJK
 
     def uncertain(self) -> Uncertain | None:
         """Return the uncertain voxels of all blocks so far, if `top_k` asked for them."""
+        self.later.finish()
         return None if self._uncertain is None else self._uncertain.collected()
 
-    def _decide(self, part_CIJK: torch.Tensor, tile: Tile, winner_IJK: torch.Tensor) -> None:
-        """Write the winning indices of a tile."""
-        most_C = part_CIJK.amax(dim=(1, 2, 3)).float().cpu()
+    def _decide_all(
+        self, parts: Sequence[tuple[torch.Tensor, Tile]], most_TC: torch.Tensor
+    ) -> None:
+        for (part_CIJK, tile), most_C in zip(parts, most_TC, strict=True):
+            self._decide(part_CIJK, most_C, tile)
+
+    def _decide(self, part_CIJK: torch.Tensor, most_C: torch.Tensor, tile: Tile) -> None:
+        """Label a tile, given the largest probability of each output in it."""
         if not most_C.isfinite().all():
             raise FloatingPointError(NOT_FINITE)
         kept = self._that_matter(most_C)
@@ -104,28 +136,46 @@ class Restorer:
         if not kept:
             return
         if len(kept) == 1 and self._kind == "labels" and not self._wants_all:
-            winner_IJK.fill_(kept[0])
+            self._ras_IJK[tile.native] = self._table[kept[0]]
             return
+        winner_IJK = self._winners(part_CIJK, kept, tile)
+        if not winner_IJK.is_cuda:
+            self._ras_IJK[tile.native] = self._table[winner_IJK.numpy()]
+            return
+        # Torch knows few unsigned types; what the bits stand for is all the same to it.
+        bits = torch.from_numpy(self._table.view(f"i{self._table.itemsize}"))
+        found = download(upload(bits, winner_IJK.device)[winner_IJK.int()])
+        self.later.add(lambda: self._write(tile, found))
+
+    def _write(self, tile: Tile, bits_IJK: torch.Tensor) -> None:
+        self._ras_IJK[tile.native] = bits_IJK.numpy().view(self._table.dtype)
+
+    def _winners(self, part_CIJK: torch.Tensor, kept: list[int], tile: Tile) -> torch.Tensor:
+        """Return the winning indices of a tile, among the outputs that matter there."""
+        size = [along.stop - along.start for along in tile.native]
+        winner_IJK = torch.zeros(size, dtype=torch.int16, device=part_CIJK.device)
         best_IJK = torch.full_like(winner_IJK, -1, dtype=torch.float32)
         last_IJK = winner_IJK.clone()
         shares = []
         for first in range(0, len(kept), CHUNK):
             chunk = kept[first : first + CHUNK]
-            share_NIJK = interpolate(part_CIJK[chunk].float(), tile.matrices, self._tiling.order)
+            values_NIJK = _select(part_CIJK, chunk).float()
+            share_NIJK = interpolate(values_NIJK, tile.matrices, self._tiling.order)
             for index, share_IJK in zip(chunk, share_NIJK, strict=True):
                 self._compare(index, share_IJK, (winner_IJK, last_IJK), best_IJK)
                 if self._sink is not None:
-                    steps = share_IJK.clamp(0, 1).mul(PROBABILITY_STEPS).round()
-                    self._put(index, tile, steps.byte().cpu().numpy())
+                    self._hand_on(index, tile, share_IJK)
             shares += [share_NIJK] * (self._uncertain is not None)
-        if not torch.equal(winner_IJK, last_IJK):
+        # Asking a GPU would wait for it.
+        if winner_IJK.is_cuda or not torch.equal(winner_IJK, last_IJK):
             nearest_IJK = self._nearest(part_CIJK, tile.matrices)
             # As with labels on the way in, none may gain from ties on the whole.
             is_last = (nearest_IJK == last_IJK) & (winner_IJK != last_IJK)
-            winner_IJK[is_last] = last_IJK[is_last]
+            winner_IJK = torch.where(is_last, last_IJK, winner_IJK)
         if self._uncertain is not None:
             start = [along.start for along in tile.native]
             self._uncertain.add(torch.cat(shares), kept, start, self._kind)
+        return winner_IJK
 
     def _compare(
         self,
@@ -191,6 +241,15 @@ class Restorer:
         """Whether outputs that win nowhere are wanted too, unless they are next to 0."""
         return self._sink is not None or self._uncertain is not None
 
+    def _hand_on(self, index: int, tile: Tile, share_IJK: torch.Tensor) -> None:
+        """Hand an output's probabilities to the sink."""
+        steps_IJK = share_IJK.clamp(0, 1).mul(PROBABILITY_STEPS).round().byte()
+        if not steps_IJK.is_cuda:
+            self._put(index, tile, steps_IJK.numpy())
+            return
+        host_IJK = download(steps_IJK)
+        self.later.add(lambda: self._put(index, tile, host_IJK.numpy()))
+
     def _put(self, index: int, tile: Tile, steps: npt.NDArray[np.uint8] | int) -> None:
         """Hand a tile to the sink, in the file's voxel order."""
         assert self._sink is not None
@@ -199,6 +258,13 @@ class Restorer:
         whole = np.broadcast_to(np.asarray(steps, np.uint8), size)
         part, native_box = native_part(whole, box, self._placement.native)
         self._sink.put(index, native_box, steps if isinstance(steps, int) else part)
+
+
+def _select(part_CIJK: torch.Tensor, outputs: list[int]) -> torch.Tensor:
+    """Return some outputs; a GPU would wait for a list of indices."""
+    if part_CIJK.is_cuda:
+        return torch.stack([part_CIJK[index] for index in outputs])
+    return part_CIJK[outputs]
 
 
 def _put_outside(sink: ProbabilitySink, placement: Placement) -> None:

@@ -61,14 +61,14 @@ class Tiling:
                 (first + axis.cut(a), first + axis.cut(b))
                 for first, (axis, (a, b)) in zip(self._first, with_axis, strict=True)
             )
-            matrices = [axis.matrix(a, b) for axis, (a, b) in with_axis]
+            matrices = tuple(axis.matrix(a, b, device) for axis, (a, b) in with_axis)
             yield Tile(
                 _slices(
                     (read - start, b - start)
                     for read, start, (_, b) in zip(read_from, block.start, parts, strict=True)
                 ),
                 native,
-                tuple(None if matrix is None else matrix.to(device) for matrix in matrices),
+                matrices,
             )
 
     def _cuts(self, block: ProbabilityBlock) -> list[list[tuple[int, int]]]:

@@ -5,8 +5,9 @@ only where they were uncertain to begin with. Those voxels lie in thin shells ar
 their k largest probabilities take a small share of what all classes of all voxels would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import nibabel as nib
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.transforms.transfer import Later, download
 from pipeline.volume import Grid
 
 CERTAIN = 0.999
@@ -48,11 +50,13 @@ class UncertainVoxels:
     Args:
         native: The study's own grid.
         top_k: Probabilities to keep of each voxel.
+        later: Takes what is done when a GPU has said how many voxels there are, and which.
     """
 
-    def __init__(self, native: Grid, top_k: int) -> None:
+    def __init__(self, native: Grid, top_k: int, later: Later | None = None) -> None:
         self._native = native
         self._top_k = top_k
+        self._later = later or Later()
         self._parts: list[Uncertain] = []
 
     def add(
@@ -74,16 +78,46 @@ class UncertainVoxels:
             unclear = share_CIJK.amax(dim=0) < CERTAIN
         else:
             unclear = ((share_CIJK > 1 - CERTAIN) & (share_CIJK < CERTAIN)).any(dim=0)
-        found_CN = share_CIJK[:, unclear]
+        keep = partial(self._keep, outputs=outputs, start=start, size=unclear.shape)
         number = min(self._top_k, len(outputs))
-        top_KN, order_KN = found_CN.topk(number, dim=0)
-        index_KN = torch.tensor(outputs, device=order_KN.device)[order_KN]
+        if share_CIJK.is_cuda:
+            counted = download(unclear.sum())
+            self._later.add(lambda: self._find(share_CIJK, unclear, int(counted), number, keep))
+            return
+        top_KN, order_KN = share_CIJK[:, unclear].topk(number, dim=0)
+        keep(unclear.flatten().nonzero().view(-1), order_KN, top_KN)
+
+    def _find(
+        self,
+        share_CIJK: torch.Tensor,
+        unclear_IJK: torch.Tensor,
+        num_unclear: int,
+        top_k: int,
+        keep: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None],
+    ) -> None:
+        """Let a GPU gather as many unclear voxels as there are known to be."""
+        place_N = _places(unclear_IJK.flatten(), num_unclear)
+        found_CN = share_CIJK.flatten(1).index_select(1, place_N)
+        top_KN, order_KN = found_CN.topk(top_k, dim=0)
+        place, order, top = (download(each) for each in (place_N, order_KN.short(), top_KN.half()))
+        self._later.add(lambda: keep(place, order, top))
+
+    def _keep(
+        self,
+        place_N: torch.Tensor,
+        order_KN: torch.Tensor,
+        top_KN: torch.Tensor,
+        *,
+        outputs: Sequence[int],
+        start: Sequence[int],
+        size: Sequence[int],
+    ) -> None:
         # A voxel may have fewer outputs than are asked for: the rest is 0 of the first output.
-        shape = (int(unclear.sum()), self._top_k)
+        shape, number = (len(place_N), self._top_k), len(top_KN)
         index_NK, probability_NK = np.zeros(shape, np.int16), np.zeros(shape, np.float16)
-        index_NK[:, :number] = index_KN.T.cpu().numpy()
-        probability_NK[:, :number] = top_KN.T.cpu().numpy()
-        places = [axis.cpu().numpy() for axis in unclear.nonzero(as_tuple=True)]
+        index_NK[:, :number] = np.asarray(outputs, np.int16)[order_KN.T.numpy()]
+        probability_NK[:, :number] = top_KN.T.numpy()
+        places = np.unravel_index(place_N.numpy(), tuple(size))
         voxel_N = self._voxels([p + s for p, s in zip(places, start, strict=True)])
         self._parts.append(Uncertain(voxel_N, index_NK, probability_NK))
 
@@ -103,3 +137,12 @@ class UncertainVoxels:
             places = ras[int(axis)]
             native.append(places if direction > 0 else self._native.shape[own] - 1 - places)
         return np.ravel_multi_index(tuple(native), self._native.shape).astype(np.int64)
+
+
+def _places(mask_N: torch.Tensor, number: int) -> torch.Tensor:
+    """Return where a mask is set, given how often: `nonzero` would make the host wait for that."""
+    rank_N = mask_N.cumsum(0) - 1
+    # All others go into one place more.
+    target_N = torch.where(mask_N, rank_N, number)
+    places = torch.empty(number + 1, dtype=torch.int64, device=mask_N.device)
+    return places.scatter_(0, target_N, torch.arange(len(mask_N), device=mask_N.device))[:number]

@@ -81,23 +81,22 @@ def test_batches_become_smaller_and_the_study_is_done(gpu, exact, network, data)
     assert (found != expected).float().mean() <= 1e-3
 
 
-def test_sums_move_to_main_memory_and_the_study_is_done(gpu, exact, network, data):
-    expected = classes(predictor_of(network, gpu, 1), data, Stream(storage=on(gpu)))
-    predictor = predictor_of(network, gpu, 4)
-    filling = []
+def test_a_card_that_fills_up_meanwhile_is_made_do_with(gpu, exact, study, model, label_change):
+    """Smaller batches, then sums in main memory: the study is begun anew, and done."""
+    expected = segment_study(study, Segmenter(model, gpu)).labels_IJK
+    segmenter = Segmenter(model, gpu)
+    prepared, filling = segmenter.prepare(study), []
 
-    def fill_after_the_first_batch(done, total):
+    def fill_after_the_first_batch(*_step):
         if not filling:
             filling.append(filled(gpu, 0))
             filling[0].__enter__()
 
-    stream = Stream(storage=on(gpu), advance=fill_after_the_first_batch)
     try:
-        found = classes(predictor, data, stream)
+        found = segmenter.segment(prepared, advance=fill_after_the_first_batch).labels_IJK
     finally:
         filling[0].__exit__(None, None, None)
-    assert predictor.batch_size == 1
-    assert (found != expected).float().mean() <= 1e-3
+    assert label_change(found, expected) <= 1e-3
 
 
 def test_a_study_beside_a_full_card_is_done_in_what_is_left(gpu, exact, study, model, label_change):

@@ -8,7 +8,7 @@ from pipeline.inference.blending import activate, add_weighted
 @pytest.fixture(params=[1, 37, 2**19])
 def chunk(request, monkeypatch):
     """Few or many values at once give the same."""
-    monkeypatch.setattr(blending, "CHUNK_VALUES", request.param)
+    monkeypatch.setitem(blending.CHUNK_VALUES, "cpu", request.param)
 
 
 def values(*shape, seed=0):

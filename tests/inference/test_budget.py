@@ -170,24 +170,46 @@ def gpu(memory, predictor, monkeypatch):
     return free
 
 
-def test_on_a_gpu_neither_batch_nor_sums_are_in_main_memory(gpu, predictor, of_cells):
+def on_gpu(predictor, dtype):
+    return cells_bytes(predictor.lay(SIZE), 4, BATCH, dtype, num_more=1)
+
+
+def test_on_a_gpu_neither_batch_nor_sums_are_in_main_memory(gpu, predictor):
     storage, peak = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD)
-    assert storage == CellStorage(torch.float32, predictor.device, of_cells[torch.float32])
+    needed = on_gpu(predictor, torch.float32)
+    assert storage == CellStorage(torch.float32, predictor.device, needed)
     assert peak == RESIDENT + HELD
 
 
-def test_sums_that_do_not_fit_a_gpu_are_kept_in_main_memory(gpu, predictor, of_cells):
+def test_sums_that_do_not_fit_a_gpu_are_kept_in_main_memory(gpu, predictor):
     gpu["bytes"] = BATCH * OF_WINDOW
     storage, peak = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD)
     assert (storage.device, storage.dtype) == (CPU, torch.float32)
-    assert peak == RESIDENT + HELD + of_cells[torch.float32]
+    assert peak == RESIDENT + HELD + storage.num_bytes
 
 
-def test_a_tenth_of_a_gpu_stays_free(gpu, predictor, of_cells):
-    wanted = BATCH * OF_WINDOW + of_cells[torch.float32]
+def test_sums_spare_a_gpu_if_told_to(gpu, predictor):
+    storage, _ = MemoryBudget(predictor, 2, 10**9).plan(SIZE, HELD, spares_gpu=True)
+    assert storage.device == CPU
+
+
+def test_a_tenth_of_a_gpu_stays_free(gpu, predictor):
+    wanted = BATCH * OF_WINDOW + on_gpu(predictor, torch.float32) + 777 + budget.WAY_BACK_BYTES
     gpu["bytes"] = round(wanted / 0.9) + 2
     of_one = MemoryBudget(predictor, 2, 10**9)
-    assert of_one.plan(SIZE, HELD)[0].dtype == torch.float32
+    assert of_one.plan(SIZE, HELD, 777)[0].dtype == torch.float32
     gpu["bytes"] = round(wanted / 0.9) - 2
-    storage, _ = of_one.plan(SIZE, HELD)
+    storage, _ = of_one.plan(SIZE, HELD, 777)
     assert (storage.device, storage.dtype) == (predictor.device, torch.float16)
+
+
+def test_what_studies_hold_on_a_gpu_changes_no_plan(gpu, predictor, monkeypatch):
+    """The next study is prepared there meanwhile; torch's pool counts, but for the networks."""
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 300)
+    of_one = MemoryBudget(predictor, 2, 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 1000)
+    lacking = of_one.shortage(50)
+    assert lacking.needed_bytes == OF_WINDOW + 50 + budget.WAY_BACK_BYTES
+    assert lacking.limit_bytes == int(0.9 * (10**9 + 1000 - 300))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 900)
+    assert of_one.shortage(50).limit_bytes == lacking.limit_bytes

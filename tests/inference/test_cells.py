@@ -153,31 +153,6 @@ def test_what_is_reserved_is_what_adding_needs(monkeypatch):
     assert torch.equal(found, expected), "reserving changes no value"
 
 
-def test_moving_keeps_what_was_added():
-    layout = laid(*LAYOUTS[0])
-    windows = random_windows(layout, 3)
-    expected = run(made(layout), layout, windows)
-    cells = made(layout)
-    first = list(windows)[:3]
-    for start in first:
-        cells.add(windows[start], start)
-    cells.to(CPU)
-    assert cells.device == CPU
-    assert torch.equal(run(cells, layout, windows, left_out=first), expected)
-
-
-def test_moving_to_another_device_moves_everything():
-    """`meta` stands for any device that is not this one."""
-    layout = laid(*LAYOUTS[0])
-    cells = made(layout)
-    windows = random_windows(layout, 3)
-    (start, logits), *_ = windows.items()
-    cells.add(logits, start)
-    cells.to(torch.device("meta"))
-    cells.add(logits, start)  # would fail if weights or sums were still here
-    assert cells.device.type == "meta"
-
-
 def test_blocks_begin_with_the_last_voxels_of_those_before():
     layout = laid((8, 16, 24), (8, 8, 8), 0.0)
     cells = made(layout)

@@ -46,25 +46,40 @@ def test_what_does_not_fit_is_refused_with_the_least_it_takes(room):
     assert (caught.value.needed_bytes, caught.value.limit_bytes) == (FLOAT16, room)
 
 
+ON_GPU = {torch.float32: FLOAT32 // ALIVE * (ALIVE + 1), torch.float16: FLOAT16 // ALIVE * 4}
+"""With one cell more, that waits to be restored."""
+
+LANDING = 2 * 2**14
+"""Two batches of 5 x 8 x 8 x 8 logits of 4 bytes, each pinned as the next power of two."""
+
+
+def landed(dtype):
+    """Bytes in main memory for a GPU's logits: those on their way, and the cells of two batches."""
+    return LANDING + cells_bytes(LAYOUT, 5, 2, dtype)
+
+
 @pytest.mark.parametrize(
     ("gpu_room", "room", "device", "dtype"),
     [
-        (FLOAT32, 10**9, CUDA, torch.float32),
-        (FLOAT16, 10**9, CUDA, torch.float16),
-        (FLOAT16, 0, CUDA, torch.float16),
-        (FLOAT16 - 1, FLOAT32, CPU, torch.float32),
-        (0, FLOAT16, CPU, torch.float16),
+        (ON_GPU[torch.float32], 10**9, CUDA, torch.float32),
+        (ON_GPU[torch.float16], 10**9, CUDA, torch.float16),
+        (ON_GPU[torch.float16], 0, CUDA, torch.float16),
+        (ON_GPU[torch.float16] - 1, landed(torch.float32), CPU, torch.float32),
+        (0, landed(torch.float16), CPU, torch.float16),
     ],
 )
 def test_the_networks_gpu_comes_first(gpu_room, room, device, dtype):
     found = settle_storage(LAYOUT, 5, CUDA, batch_size=1, room=room, gpu_room=gpu_room)
     assert (found.device, found.dtype) == (device, dtype)
+    assert found.num_bytes == (ON_GPU[dtype] if device == CUDA else landed(dtype))
 
 
 def test_neither_gpu_nor_main_memory_suffices():
+    few = ON_GPU[torch.float16] - 1
     with pytest.raises(NotEnoughMemory) as caught:
-        settle_storage(LAYOUT, 5, CUDA, batch_size=1, room=100, gpu_room=FLOAT16 - 1)
-    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (FLOAT16, 100)
+        settle_storage(LAYOUT, 5, CUDA, batch_size=1, room=100, gpu_room=few)
+    needed = landed(torch.float16)
+    assert (caught.value.needed_bytes, caught.value.limit_bytes) == (needed, 100)
 
 
 def test_a_cpu_has_no_gpu_memory():
@@ -74,6 +89,8 @@ def test_a_cpu_has_no_gpu_memory():
 
 def test_running_out_is_told_from_other_errors():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert not is_out_of_memory(RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.float32)
