@@ -101,7 +101,11 @@ def add_pacs(choices: Choices, common: argparse.ArgumentParser) -> None:
     add_replace(parser)
     add("--keep", action="store_true", help="keep pulled files in OUT/.trivox/incoming")
     add("--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; one, since studies come one after the other",
+    )
     add_hung_after(parser)
     parser.set_defaults(verb=pacs)
 

@@ -34,6 +34,13 @@ def add_segment(choices: Choices, common: argparse.ArgumentParser) -> None:
         "Example: trivox segment scans/ --model runs/phantom_ct/model --out masks/",
     )
     add_words(parser)
+    parser.add_argument(
+        "--device",
+        "--devices",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N; all GPUs of this machine by `all`, some by cuda:0,cuda:1: "
+        "one process each, which share the studies, the processor's cores and --max-memory",
+    )
     add_replace(parser)
     parser.add_argument(
         "--cluster",
@@ -77,7 +84,6 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-memory", metavar="SIZE", help="main memory to stay within, such as 4GB"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
 
 
 def add_allow_outside(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +145,7 @@ def segment(options: argparse.Namespace) -> int:
     from pipeline.model import hash_model, read_description
     from pipeline.planning import parse_memory
 
+    devices = _devices(options)
     description = adopt_study(read_description(options.model), options.inputs)
     description = override_settings(description, options.overrides, MAY_OVERRIDE)
     check_root(options.inputs, options.root)
@@ -161,9 +168,9 @@ def segment(options: argparse.Namespace) -> int:
     )
     folder = options.model
     request = Request(description, hash_model(folder), options.out, wanted, folder)
-    remote = RemoteJob(request, options.device)
+    remotes = [RemoteJob(request, device, len(devices)) for device in devices]
     log_level = logging.DEBUG if options.verbose else logging.INFO
-    result = run_cohort(studies, request, _workers(remote, options, log_level))
+    result = run_cohort(studies, request, _workers(remotes, options, log_level))
     counts = counts_in_words(result.counts.items(), result.num_warned)
     skipped = f" ({result.num_skipped} of them were complete already)" * bool(result.num_skipped)
     text = f"{len(result.rows)} studies: {counts}{skipped}; see {options.out / 'cohort.csv'}"
@@ -179,14 +186,32 @@ def _check_replace(words: Sequence[str], cases: Sequence[str]) -> None:
         raise ConfigError("--replace", f"no study of this run is called {unknown[0]}", remedy)
 
 
+def _devices(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the name of each device of this machine; workers of a cluster have one each."""
+    from pipeline.inference import split_devices
+
+    is_list = options.device == "all" or "," in options.device
+    if is_list and options.cluster is not None:
+        found = f"{options.device!r} is for this machine, and --cluster for others"
+        remedy = "Leave it out; `gpus:` in the cluster's file says what its workers take."
+        raise ConfigError("--device", found, remedy)
+    return split_devices(options.device)
+
+
 def _workers(
-    remote: "RemoteJob", options: argparse.Namespace, log_level: int
+    remotes: "Sequence[RemoteJob]", options: argparse.Namespace, log_level: int
 ) -> "Callable[[], Workers]":
-    """Return what starts the workers: a process of this machine, or those of a cluster."""
+    """Return what starts the workers: processes of this machine, or those of a cluster."""
+    hung_after_s = 60 * options.hung_after
+    if len(remotes) > 1:
+        from pipeline.cohort.several import SeveralProcesses
+
+        return lambda: SeveralProcesses(remotes, log_level, hung_after_s)
+    (remote,) = remotes
     if options.cluster is None:
         from pipeline.cohort.own_process import OwnProcess
 
-        return lambda: OwnProcess(remote, log_level, 60 * options.hung_after)
+        return lambda: OwnProcess(remote, log_level, hung_after_s)
     try:
         from pipeline.cluster import DaskWorkers, read_cluster
     except ImportError as error:
@@ -194,7 +219,7 @@ def _workers(
         remedy = "Install it: pip install 'trivox[cluster]'."
         raise ConfigError("--cluster", found, remedy) from error
     config = read_cluster(options.cluster)
-    return lambda: DaskWorkers(remote, config, log_level, 60 * options.hung_after)
+    return lambda: DaskWorkers(remote, config, log_level, hung_after_s)
 
 
 def add_status(choices: Choices, common: argparse.ArgumentParser) -> None:

@@ -14,6 +14,11 @@ def add_slurm(choices: Choices, common: argparse.ArgumentParser) -> None:
     """Add the verb `slurm`."""
     words = _Recording(add_help=False)
     add_words(words)
+    words.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N, of each worker: of several GPUs it takes one",
+    )
     parser = choices.add_parser(
         "slurm",
         parents=[common, words],

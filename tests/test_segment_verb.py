@@ -11,9 +11,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from pipeline.cli import main
-from pipeline.cohort import own_process
+from pipeline.cohort import own_process, several
 from pipeline.errors import PipelineError
 from pipeline.journal import Journal
 from pipeline.model import save_model
@@ -144,6 +145,48 @@ def test_how_long_a_process_may_be_silent_can_be_said(
     out = str(tmp_path / "out")
     assert main(["segment", str(cohort), "--model", str(model), "--out", out, *words]) == 2
     assert asked == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("word", "devices"),
+    [
+        ("--devices=all", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("--device=cuda:2,cuda:0", ["cuda:2", "cuda:0"]),
+    ],
+)
+def test_several_gpus_get_a_process_each(cohort, model, tmp_path, monkeypatch, word, devices):
+    asked = []
+
+    def refuse(remotes, _log_level, hung_after_s):
+        asked.extend((each.device, each.num_processes, hung_after_s) for each in remotes)
+        raise PipelineError("here", "no processes today", "Come again.")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(several, "SeveralProcesses", refuse)
+    words = ["segment", str(cohort), "--model", str(model), "--out", str(tmp_path / "out"), word]
+    assert main(words) == 2
+    assert asked == [(device, len(devices), 3600) for device in devices]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--devices", "all"], "device: 'all', but "),
+        (["--devices", "cuda:0,cuda:1"], "device: 'cuda:0,cuda:1', but "),
+        (["--devices", "cuda:0,cpu"], "device: 'cuda:0,cpu' is no list of GPUs"),
+        (["--devices", "all", "--cluster", "tcp://h:1"], "--device: 'all' is for this machine"),
+    ],
+)
+def test_gpus_that_are_not_there_are_told_before_any_study(
+    cohort, model, tmp_path, monkeypatch, capsys, words, found
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "out"
+    words = ["segment", str(cohort), "--model", str(model), "--out", str(out), *words]
+    assert main(words) == 2
+    assert found in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_no_time_at_all_is_wrong_usage(capsys):

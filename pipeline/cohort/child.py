@@ -10,15 +10,20 @@ import os
 import queue
 import signal
 import threading
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pipeline.cohort.events import SHOWN_STEPS, Alive, Event, Steps
+import torch
+
+from pipeline.cohort.events import SHOWN_STEPS, Alive, Event, Lost, Steps
 from pipeline.cohort.line import Line
 from pipeline.cohort.request import RemoteJob
 from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
+from pipeline.inference import failure_of
+from pipeline.journal import Row
 from pipeline.processes import STOPPING
 from pipeline.spelling import LogFormatter, show_safely
 
@@ -44,12 +49,23 @@ def work(remote: RemoteJob, connection: Connection, log_level: int) -> None:
         child.send(error)
         return
     child.send(READY)
-    line = Line(job, child.report)
+    line = Line(job, partial(_report, child, job.segmenter.device))
     with contextlib.suppress(KeyboardInterrupt):
         while child.take(line):
             line.step()
     line.close()
     child.send(CLOSED)
+
+
+def _report(child: "_Child", device: torch.device, event: Event) -> None:
+    """Say what happened; where a study failed since its device did, end instead.
+
+    Nothing else could be computed in this process, and the study is not to blame.
+    """
+    if isinstance(event, Row) and event.status == "failed" and (failure := failure_of(device)):
+        child.send(Lost((), f"{device} failed: {failure}"))
+        os._exit(1)
+    child.report(event)
 
 
 class _Child:

@@ -13,10 +13,11 @@ SHOWN_STEPS = 20
 
 @dataclass(frozen=True)
 class Began:
-    """A study entered a stage."""
+    """A study entered a stage; of several devices, `device` says on which it is."""
 
     case: str
     stage: Stage
+    device: str = ""
 
 
 @dataclass(frozen=True)

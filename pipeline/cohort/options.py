@@ -1,7 +1,7 @@
 """What a user asks of a cohort's segmentation, beside the masks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -54,6 +54,11 @@ class SegmentOptions:
     dicom: DicomOutputConfig | None = None
     max_bytes: int | None = None
     replace: Replace = _NOTHING
+
+    def shared_by(self, num_processes: int) -> Self:
+        """Return what each of several processes may take."""
+        share = None if self.max_bytes is None else self.max_bytes // num_processes
+        return replace(self, max_bytes=share)
 
     @property
     def kinds(self) -> list[OutputKind]:

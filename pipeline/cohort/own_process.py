@@ -41,15 +41,22 @@ class OwnProcess:
         log_level: Of what the process logs here.
         hung_after_s: Of silence while it has something to do, in seconds, after which it is ended;
             without it never.
+        name: In front of what it logs, where there are several.
+
+    Attributes:
+        connection: Its pipe, through which it says what happens.
     """
 
     capacity = LENGTH
 
-    def __init__(self, remote: RemoteJob, log_level: int, hung_after_s: float = math.inf) -> None:
+    def __init__(
+        self, remote: RemoteJob, log_level: int, hung_after_s: float = math.inf, name: str = ""
+    ) -> None:
         self._remote, self._log_level, self._hung_after_s = remote, log_level, hung_after_s
+        self._name = name
         self._silent_s = 0.0
         self._given: dict[str, StudyInput] = {}
-        self._is_ready, self._spare_starts = False, 0
+        self._is_ready, self._spare_starts, self._last_words = False, 0, ""
         self._start()
 
     def give(self, study: StudyInput) -> None:
@@ -57,71 +64,97 @@ class OwnProcess:
         self._given[study.case] = study
         self._send(study)
 
+    @property
+    def in_hand(self) -> Sequence[StudyInput]:
+        """Studies that it was given and that have not ended."""
+        return tuple(self._given.values())
+
     def wait(self) -> Sequence[Event]:
         """Return what happened.
 
         Raises:
             PipelineError: If the process cannot be started: the model does not load, for example.
         """
-        events, is_over = self._read()
+        return self.look(wait_for([self.connection]))
+
+    def look(self, passed_s: float) -> Sequence[Event]:
+        """Return what happened, without waiting for it.
+
+        Args:
+            passed_s: Since the last look, in seconds.
+
+        Raises:
+            PipelineError: As `wait` does.
+        """
+        events, is_over = self._read(passed_s)
         if is_over:
             self._process.join()
-            return [*events, *self._restart(_why(self._process.exitcode))]
+            reason = self._last_words or _why(self._process.exitcode)
+            return [*events, *self._restart(reason)]
         if self._silent_s < self._hung_after_s:
             return events
         self._process.kill()
         self._process.join(_KILL_S)
         # It may have said something at the last moment.
-        events, _ = self._read()
+        events, _ = self._read(0.0)
         minutes = self._hung_after_s / 60
         reason = f"nothing was heard from the worker process for {minutes:.3g} minutes"
         return [*events, *self._restart(reason)]
 
     def close(self) -> Sequence[Event]:
         """Let the process finish what it is writing, and end it."""
-        with suppress(OSError):
-            self._connection.send(STOP)
-        events: list[Event] = []
-        deadline = time.monotonic() + CLOSING_S
-        is_over = False
         try:
-            while not is_over and time.monotonic() < deadline:
-                with suppress(PipelineError):
-                    found, is_over = self._read()
-                    events += found
-            self._process.join(1)
+            self.stop()
+            return self.finish(time.monotonic() + CLOSING_S)
         finally:
-            self._process.kill()
-            self._process.join()
+            self.end()
+
+    def stop(self) -> None:
+        """Tell the process to finish what it is writing."""
+        with suppress(OSError):
+            self.connection.send(STOP)
+
+    def finish(self, deadline: float) -> Sequence[Event]:
+        """Return what happens until the process has stopped, or until a time by the clock."""
+        events: list[Event] = []
+        is_over = False
+        while not is_over and time.monotonic() < deadline:
+            wait_for([self.connection])
+            with suppress(PipelineError):
+                found, is_over = self._read(0.0)
+                events += found
+        self._process.join(1)
         return events
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join()
 
     def _start(self) -> None:
         context = worker_context()
-        self._connection, theirs = context.Pipe()
+        self.connection, theirs = context.Pipe()
         arguments = (self._remote, theirs, self._log_level)
         # Not a daemon: it ends by itself when this end of the pipe is closed.
         self._process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
         with unheard_by_children():
             self._process.start()
         theirs.close()
-        self._silent_s = 0.0
+        self._silent_s, self._last_words = 0.0, ""
 
     def _send(self, study: StudyInput) -> None:
         # If the process is gone, waiting for it will tell.
         with suppress(OSError):
-            self._connection.send(study)
+            self.connection.send(study)
 
-    def _read(self) -> tuple[list[Event], bool]:
-        """Return what came through the pipe, waiting for something, and whether it is closed."""
+    def _read(self, passed_s: float) -> tuple[list[Event], bool]:
+        """Return what came through the pipe, and whether it is closed."""
         events: list[Event] = []
-        if connection.wait([self._connection], timeout=POLL_S) or not self._given:
-            self._silent_s = 0.0
-        else:
-            # Not by the clock: both processes may have been stopped, and go on now.
-            self._silent_s += POLL_S
+        is_heard = bool(connection.wait([self.connection], timeout=0))
+        self._silent_s = 0.0 if is_heard or not self._given else self._silent_s + passed_s
         try:
-            while self._connection.poll():
-                message: Message = self._connection.recv()
+            while self.connection.poll():
+                message: Message = self.connection.recv()
                 if message == CLOSED:
                     return events, True
                 self._receive(message, events)
@@ -133,7 +166,12 @@ class OwnProcess:
         if isinstance(message, PipelineError):
             raise message
         if isinstance(message, logging.LogRecord):
+            if self._name:
+                message.msg = f"{self._name}: {message.msg}"
             logging.getLogger(message.name).handle(message)
+        elif isinstance(message, Lost):
+            # What it had in hand is known here.
+            self._last_words = message.reason
         elif message == READY:
             self._is_ready, self._spare_starts = True, SPARE_STARTS
         else:
@@ -159,6 +197,16 @@ class OwnProcess:
         for study in self._given.values():
             self._send(study)
         return []
+
+
+def wait_for(connections: Sequence[connection.Connection]) -> float:
+    """Wait until one of some processes says something, a second at most; return how long it took.
+
+    Not by the clock alone: all processes may have been stopped meanwhile, and go on now.
+    """
+    began = time.monotonic()
+    connection.wait(connections, timeout=POLL_S)
+    return min(time.monotonic() - began, POLL_S)
 
 
 def _why(exit_code: int | None) -> str:

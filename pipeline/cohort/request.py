@@ -79,10 +79,12 @@ class RemoteJob:
     Attributes:
         request: What to do, with a model's folder.
         device: To compute on: `auto`, `cpu`, `cuda` or `cuda:N`.
+        num_processes: That share the machine's processor cores and the memory that may be taken.
     """
 
     request: Request
     device: str
+    num_processes: int = 1
 
     def make(self) -> Job:
         """Load the model and return the job ready to be done.
@@ -94,6 +96,8 @@ class RemoteJob:
                 not the memory for it.
             ConfigError: If there is no such device.
         """
+        if self.num_processes > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.num_processes))
         device = choose_device(self.device)
         try:
             return self._make_on(device)
@@ -124,5 +128,5 @@ class RemoteJob:
             remedy = "Leave the model's folder alone while a run uses it, and run again."
             raise ModelError(folder, "the model is not the one that the run began with", remedy)
         model = replace(model, description=self.request.description)
-        options = self.request.options
+        options = self.request.options.shared_by(self.num_processes)
         return Job.of(model, device, self.request.out, options)

@@ -180,8 +180,8 @@ class Supervisor:
         if self._is_lost:
             return
         match event:
-            case Began(case, stage):
-                self._journal.enter_stage(case, stage)
+            case Began(case, stage, device):
+                self._journal.enter_stage(case, stage, device)
                 if stage == "segment":
                     self._show.study(case)
             case Steps(what, done, total):

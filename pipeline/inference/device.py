@@ -55,16 +55,23 @@ def split_devices(names: str) -> tuple[str, ...]:
     """Return each device of those that are named: `all` GPUs, several (cuda:0,cuda:1) or one.
 
     Raises:
-        ConfigError: If they are none, or there is no GPU that torch can use for `all`.
+        ConfigError: If they are none, or of `all` or several not each one is there.
     """
-    if names == "all":
-        try:
-            return tuple(map(str, _find_gpus()))
-        except _UnusableError as lack:
-            raise lack.for_user(names) from lack
-    if "," not in names:
+    if names != "all" and "," not in names:
         check_device_name(names)
         return (names,)
+    numbers = None if names == "all" else _numbers(names)
+    try:
+        gpus = _find_gpus()
+        if numbers is not None:
+            gpus = [_by_number(gpus, number) for number in numbers]
+    except _UnusableError as lack:
+        raise lack.for_user(names) from lack
+    return tuple(map(str, gpus))
+
+
+def _numbers(names: str) -> list[int]:
+    """Return the number of each GPU of a list."""
     several = names.split(",")
     if not all(re.fullmatch(r"cuda:\d{1,3}", name) for name in several):
         remedy = "Name GPUs by their numbers, as cuda:0,cuda:1, or all."
@@ -72,7 +79,7 @@ def split_devices(names: str) -> tuple[str, ...]:
     numbers = [int(name.partition(":")[2]) for name in several]
     if len(set(numbers)) < len(numbers):
         raise ConfigError("device", f"{names!r} names a GPU twice", "Name each of them once.")
-    return tuple(f"cuda:{number}" for number in numbers)
+    return numbers
 
 
 def choose_device(name: str) -> torch.device:

@@ -153,12 +153,12 @@ class Journal:
                 (_now(), name),
             )
 
-    def enter_stage(self, name: str, stage: Stage) -> None:
-        """Enter what is being done with a study."""
+    def enter_stage(self, name: str, stage: Stage, device: str = "") -> None:
+        """Enter what is being done with a study, and on which of several devices."""
         with self._damage_named():
             self._execute(
                 "UPDATE studies SET stage=?, since_utc=? WHERE name=? AND state='running'",
-                (stage, _now(), name),
+                (f"{stage} on {device}" if device else stage, _now(), name),
             )
 
     def put(self, run: int, row: Row, signature: str) -> None:

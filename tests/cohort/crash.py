@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cohort import RemoteJob
+from pipeline.cohort import RemoteJob, child
+from pipeline.errors import ConfigError
 
 
 class Crashing:
@@ -89,6 +90,37 @@ class FalteringJob(CrashingJob):
         if number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().make()
+
+
+@dataclass(frozen=True)
+class NamedJob(CrashingJob):
+    """It computes on the CPU, whatever its device is called."""
+
+    def make(self):
+        return CrashingJob.make(replace(self, device="cpu"))
+
+
+@dataclass(frozen=True)
+class UnfitJob(RemoteJob):
+    """Its device cannot be used."""
+
+    def make(self):
+        raise ConfigError("device", f"{self.device} is not well", "Mend it.")
+
+
+@dataclass(frozen=True)
+class GoneJob(NamedJob):
+    """Its device fails at the first study."""
+
+    def make(self):
+        job = super().make()
+        child.failure_of = lambda _: "CUDA error: unspecified launch failure"
+        return replace(job, segmenter=Gone(job.segmenter, (), ()))
+
+
+class Gone(Crashing):
+    def segment(self, *_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
 
 
 @dataclass(frozen=True)

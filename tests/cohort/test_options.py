@@ -20,6 +20,11 @@ def test_a_study_must_have_what_was_asked_for():
     }
 
 
+def test_what_several_processes_may_take_is_shared():
+    assert SegmentOptions(max_bytes=9).shared_by(2).max_bytes == 4
+    assert SegmentOptions().shared_by(2) == SegmentOptions()
+
+
 def test_only_dicom_studies_have_dicom_outputs(tmp_path):
     save_series(make_series(voxels()), tmp_path)
     (series,) = find_series([tmp_path])

@@ -2,6 +2,7 @@ import pickle
 from dataclasses import replace
 
 import pytest
+import torch
 
 from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions
@@ -56,3 +57,19 @@ def test_another_model_in_the_folder_is_refused(remote, tmp_path, make_model):
 def test_without_a_folder_there_is_nothing_to_send(remote):
     with pytest.raises(ValueError, match="needs the model's folder"):
         replace(remote, request=replace(remote.request, folder=None)).make()
+
+
+def test_processes_that_share_a_machine_share_its_cores_and_memory(remote):
+    options = replace(remote.request.options, max_bytes=8 * 10**9)
+    remote = replace(remote, request=replace(remote.request, options=options))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(5)
+        assert remote.make().options.max_bytes == 8 * 10**9
+        assert torch.get_num_threads() == 5
+        assert replace(remote, num_processes=2).make().options.max_bytes == 4 * 10**9
+        assert torch.get_num_threads() == 2
+        replace(remote, num_processes=8).make()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)

@@ -121,6 +121,10 @@ def test_several_are_named_by_all_or_by_their_numbers(cards):
     cards((40, 40), (40, 40), (1, 40))
     assert split_devices("all") == ("cuda:0", "cuda:1", "cuda:2")
     assert split_devices("cuda:2,cuda:00") == ("cuda:2", "cuda:0")
+    with pytest.raises(
+        ConfigError, match=r"'cuda:0,cuda:3', but torch finds cuda:0, cuda:1, cuda:2"
+    ):
+        split_devices("cuda:0,cuda:3")
 
 
 @pytest.mark.parametrize(
