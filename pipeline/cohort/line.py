@@ -1,6 +1,7 @@
 """Three studies at a time, each at another stage.
 
-While one study is segmented, the next one is loaded and the last one is written.
+While one study is segmented, the next one is loaded and the last one is written. With a GPU the
+last one is cleaned beside it, too.
 """
 
 import logging
@@ -11,7 +12,16 @@ from dataclasses import replace
 
 from pipeline.cohort.events import Alive, Began, Event, Steps
 from pipeline.cohort.job import Job
-from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
+from pipeline.cohort.stages import (
+    Loaded,
+    Predicted,
+    Segmented,
+    conclude,
+    load,
+    predict,
+    segment,
+    write,
+)
 from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row
 from pipeline.study import extent_of
@@ -58,15 +68,19 @@ class Line:
         loaded = self._load(study).result()
         del self._loading[study.case]
         self._waiting.popleft()
-        result: Segmented | Row = (
+        result: Predicted | Segmented | Row = (
             loaded if isinstance(loaded, Row) else self._segment(study, loaded)
         )
+        del loaded
         self._finish_writing()
         if isinstance(result, Row):
             self._report(result)
-        else:
-            self._written_bytes = result.held_bytes
+            return
+        self._written_bytes = result.held_bytes
+        if isinstance(result, Segmented):
             self._writing = self._writer.submit(self._write, result)
+        else:
+            self._writing = self._writer.submit(self._conclude, result)
 
     def close(self) -> None:
         """Finish what is being written, and drop the rest."""
@@ -74,7 +88,7 @@ class Line:
         self._finish_writing()
         self._writer.shutdown()
 
-    def _segment(self, study: StudyInput, loaded: Loaded) -> Segmented | Row:
+    def _segment(self, study: StudyInput, loaded: Loaded) -> Predicted | Segmented | Row:
         """Segment a study, and load the next one meanwhile if both fit in memory."""
         following = self._waiting[0] if self._waiting else None
         elsewhere = self._written_bytes + self._bytes_to_load(following)
@@ -84,7 +98,8 @@ class Line:
         elif following is not None:
             self._load(following)
         self._report(Began(study.case, "segment"))
-        return segment(loaded, self._job, elsewhere, self._show)
+        stage = predict if self._job.segmenter.cleans_aside else segment
+        return stage(loaded, self._job, elsewhere, self._show)
 
     def _load(self, study: StudyInput) -> Future[Loaded | Row]:
         if study.case not in self._loading:
@@ -101,6 +116,13 @@ class Line:
             # Whatever is wrong with the next study ends neither this one nor the process.
             logger.debug("%s cannot be looked at", study.case, exc_info=True)
             return 0
+
+    def _conclude(self, predicted: Predicted) -> None:
+        segmented = conclude(predicted, self._job)
+        if isinstance(segmented, Row):
+            self._report(segmented)
+        else:
+            self._write(segmented)
 
     def _write(self, segmented: Segmented) -> None:
         self._report(Began(segmented.input.case, "write"))

@@ -43,7 +43,7 @@ from pipeline.report import (
     write_picture,
     write_provenance,
 )
-from pipeline.segmentation import STAGES, Advance, PreparedStudy, Segmentation
+from pipeline.segmentation import STAGES, Advance, Prediction, PreparedStudy, Segmentation
 from pipeline.study import (
     GeometryHeader,
     Stamp,
@@ -58,6 +58,9 @@ from pipeline.volume import Grid, LabelMap, Volume
 
 logger = logging.getLogger(__name__)
 
+CLEANING_BYTES_PER_VOXEL = 12
+"""Of a study that is cleaned: a mask, numbers of components, and what counts them (reckoned)."""
+
 LARGE_BYTES = 2**28
 """Of a study whose voxels, once they are done with, are returned to the system at once."""
 
@@ -71,6 +74,29 @@ class Loaded:
     prepared: PreparedStudy
     admission: tuple[Finding, ...]
     stamp: Stamp | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A study that waits to be cleaned; what the network saw of it is forgotten.
+
+    Attributes:
+        loaded: The study, without that.
+        prediction: Of its labels.
+        writing: Writes its probabilities when it is closed, if they are wanted.
+    """
+
+    loaded: Loaded
+    prediction: Prediction
+    writing: ExitStack
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the study takes until it is written."""
+        volume = self.loaded.prepared.volume
+        labels_IJK = self.prediction.labels_IJK
+        held = labels_IJK.nbytes + CLEANING_BYTES_PER_VOXEL * labels_IJK.size
+        return held + (0 if volume is None else volume.data_CIJK.nbytes)
 
 
 @dataclass(frozen=True)
@@ -106,9 +132,31 @@ def segment(
     advance: Advance,
 ) -> Segmented | Row:
     """Segment a loaded study; write its probabilities on the way if they are wanted."""
+
+    def segment_now() -> Segmented:
+        predicted = _predict(loaded, job, elsewhere_bytes, advance)
+        return _conclude(predicted, job, elsewhere_bytes, advance)
+
+    return attempt(loaded.input, job.out, segment_now, loaded.prepared.seconds)
+
+
+def predict(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Predicted | Row:
+    """Do the part of `segment` that the networks' device does."""
     taken = loaded.prepared.seconds
     return attempt(
-        loaded.input, job.out, lambda: _segment(loaded, job, elsewhere_bytes, advance), taken
+        loaded.input, job.out, lambda: _predict(loaded, job, elsewhere_bytes, advance), taken
+    )
+
+
+def conclude(predicted: Predicted, job: Job) -> Segmented | Row:
+    """Do the rest of `segment`, while that device predicts the next study."""
+    taken = predicted.prediction.seconds
+
+    def tell_nobody(_what: str, _done: int, _total: int) -> None:
+        job.alive()
+
+    return attempt(
+        predicted.loaded.input, job.out, lambda: _conclude(predicted, job, 0, tell_nobody), taken
     )
 
 
@@ -180,16 +228,28 @@ def _read(study: StudyInput, recipe: Recipe, job: Job) -> Loaded:
     return Loaded(study, recipe, prepared, findings)
 
 
-def _segment(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
+def _predict(loaded: Loaded, job: Job, elsewhere_bytes: int, advance: Advance) -> Predicted:
     study, sink = loaded.prepared, None
-    description = job.model.description
     outputs = Outputs.of(job.out, loaded.input)
     with _without_stale(outputs, loaded.recipe), ExitStack() as stack:
         if job.options.probabilities:
             where = (outputs.probabilities, study.header, study.grid.shape)
-            sink = stack.enter_context(ProbabilityWriter(*where, description.num_outputs))
-        segmentation = job.segmenter.segment(
+            num_outputs = job.model.description.num_outputs
+            sink = stack.enter_context(ProbabilityWriter(*where, num_outputs))
+        prediction = job.segmenter.predict(
             study, sink, elsewhere_bytes=elsewhere_bytes, advance=advance
+        )
+        loaded = replace(loaded, prepared=study.without_data())
+        return Predicted(loaded, prediction, stack.pop_all())
+
+
+def _conclude(predicted: Predicted, job: Job, elsewhere_bytes: int, advance: Advance) -> Segmented:
+    loaded, study = predicted.loaded, predicted.loaded.prepared
+    description = job.model.description
+    outputs = Outputs.of(job.out, loaded.input)
+    with _without_stale(outputs, loaded.recipe), predicted.writing as stack:
+        segmentation = job.segmenter.clean(
+            study, predicted.prediction, elsewhere_bytes=elsewhere_bytes, advance=advance
         )
         volumes = volumes_ml(segmentation.labels_IJK, study.grid, description.labels)
         incomplete = _incomplete(segmentation, study, description.labels)

@@ -2,9 +2,12 @@
 
 import collections
 import operator
+import shutil
 import threading
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +139,77 @@ def test_a_refused_study_is_not_looked_at(go, studies, monkeypatch):
     studies[1] = replace(studies[1], refusal="refused.")
     assert [row.status for row in go()] == ["done", "rejected", "done"]
     assert studies[1].sources not in seen
+
+
+# --- Cleaning beside the next prediction, as with a GPU ---
+
+
+@pytest.fixture
+def aside(monkeypatch):
+    monkeypatch.setattr(Segmenter, "cleans_aside", True)
+
+
+@pytest.mark.usefixtures("aside")
+def test_the_last_is_cleaned_while_the_next_is_predicted(go, monkeypatch, tmp_path):
+    """Each waits for the other; rows come in the order of studies all the same."""
+    begun = collections.defaultdict(threading.Event)
+    met = []
+    predict, clean = Segmenter.predict, Segmenter.clean
+
+    def predicted(segmenter, study, *others, **options):
+        begun["predict", study.case].set()
+        if study.case == "b":
+            met.append(begun["clean", "a"].wait(20))
+        return predict(segmenter, study, *others, **options)
+
+    def cleaned(segmenter, study, *others, **options):
+        begun["clean", study.case].set()
+        assert study.working.data_CIJK.numel() == 0, "what the network saw is forgotten"
+        if study.case == "a":
+            met.append(begun["predict", "b"].wait(20))
+        return clean(segmenter, study, *others, **options)
+
+    monkeypatch.setattr(Segmenter, "predict", predicted)
+    monkeypatch.setattr(Segmenter, "clean", cleaned)
+    rows = go()
+    assert [(row.case, row.status) for row in rows] == [(case, "done") for case in "abc"]
+    assert met == [True, True]
+
+
+def masks(folder):
+    return {path.name: nib.load(path).get_fdata() for path in folder.glob("out/*_seg.nii.gz")}
+
+
+def test_cleaning_aside_gives_the_same_masks(go, monkeypatch, tmp_path):
+    go()
+    expected = masks(tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(Segmenter, "cleans_aside", True)
+    go()
+    found = masks(tmp_path)
+    assert len(expected) == 3
+    for name, labels in expected.items():
+        np.testing.assert_array_equal(found[name], labels)
+
+
+@pytest.mark.usefixtures("aside")
+def test_a_study_that_cannot_be_cleaned_is_a_row_and_the_others_go_on(go, monkeypatch):
+    clean = Segmenter.clean
+
+    def cleaned(segmenter, study, *others, **options):
+        if study.case == "b":
+            raise MemoryError
+        return clean(segmenter, study, *others, **options)
+
+    monkeypatch.setattr(Segmenter, "clean", cleaned)
+    assert [row.status for row in go()] == ["done", "failed", "done"]
+
+
+@pytest.mark.usefixtures("aside")
+def test_room_is_asked_for_what_is_being_cleaned(go, monkeypatch):
+    """12 bytes a voxel of the next study, and of the one before for cleaning, with its labels."""
+    asked = []
+    monkeypatch.setattr(Segmenter, "fits", lambda _, __, elsewhere: asked.append(elsewhere) or True)
+    assert all(row.status == "done" for row in go())
+    voxels = 12 * 14 * 10
+    assert asked == [12 * voxels, 13 * voxels + 12 * voxels, 13 * voxels]

@@ -12,7 +12,16 @@ import torch
 from pipeline.cohort import Replace, SegmentOptions, StudyInput, outputs, stages
 from pipeline.cohort.job import Job
 from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.stages import Loaded, Segmented, load, segment, write
+from pipeline.cohort.stages import (
+    Loaded,
+    Predicted,
+    Segmented,
+    conclude,
+    load,
+    predict,
+    segment,
+    write,
+)
 from pipeline.evaluation import ScoringRules
 from pipeline.files import sha256_of
 from pipeline.journal.table import Row
@@ -103,6 +112,24 @@ def test_no_mask_of_another_model_or_input_outlives_a_failure(
     }
     if changed == "input":
         assert "moved to .trivox/replaced/" in row.reason
+
+
+def test_a_prediction_that_cannot_be_concluded_leaves_no_probabilities(
+    model, study, out, monkeypatch
+):
+    job = Job(model, Segmenter(model, CPU), out, SegmentOptions(probabilities=True))
+    predicted = predict(load(study, job), job, 0, ignore)
+    assert isinstance(predicted, Predicted)
+    voxels = 12 * 14 * 10
+    assert predicted.held_bytes == (1 + 12) * voxels
+
+    def exhaust(*_args, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(Segmenter, "clean", exhaust)
+    row = conclude(predicted, job)
+    assert row.status == "failed"
+    assert not list(out.glob("*.nii.gz"))
 
 
 def test_a_refused_study_is_a_row(job):
