@@ -187,8 +187,8 @@ def _segmenter(options: argparse.Namespace) -> "tuple[CohortSegmenter, str]":
     from pipeline.cohort.own_process import OwnProcess
     from pipeline.config import override_settings
     from pipeline.dicom_out import DicomOutputConfig
+    from pipeline.main_memory import parse_memory
     from pipeline.model import hash_model, read_description
-    from pipeline.planning import parse_memory
 
     settings = [word for word in options.overrides if "." in word.partition("=")[0]]
     description = override_settings(read_description(options.model), settings, MAY_OVERRIDE)

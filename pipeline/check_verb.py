@@ -72,13 +72,14 @@ def plan(options: argparse.Namespace) -> int:
     """Plan a training for a data set; print the file and what it will take."""
     from pipeline import planning
     from pipeline.config import build_config
+    from pipeline.main_memory import parse_memory
 
     request = {
         "manifest": options.manifest,
         "out": options.out,
         "reading": _reading(options, "trivox plan"),
         "device": options.device,
-        "memory_gb": options.memory and planning.parse_memory(options.memory),
+        "memory_gb": options.memory and parse_memory(options.memory),
         "minutes": options.minutes,
         "measure": not options.no_measure,
         "replace": options.replace,

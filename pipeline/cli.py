@@ -51,7 +51,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _prepare() -> None:
     show_safely()
+    from pipeline.optional import leave_optional_out
     from pipeline.surroundings import prepare, speak_utf8
+
+    leave_optional_out()
 
     environment = os.environ  # noqa: TID251  # At the edge, before anything is started.
     speak_utf8(environment)

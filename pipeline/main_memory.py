@@ -11,6 +11,7 @@ Source:
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +19,19 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from pipeline.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path("/")
 
 SAMPLING_S = 0.01
+
+_UNITS_GB = {
+    **{"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9},
+    **{"m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "t": 1e3, "tb": 1e3, "tib": 2**40 / 1e9},
+}
 
 _FILES = {
     "2": ("memory.max", "memory.current", ("inactive_file", "active_file")),
@@ -165,3 +173,15 @@ def _groups(root: Path) -> Iterator[tuple[Path, str]]:
         for folder in (group, *group.parents):
             if folder.is_relative_to(top):
                 yield folder, version
+
+
+def parse_memory(text: str) -> float:
+    """Return an amount of memory such as `8GB`, `512MB` or `8` in GB (10^9 bytes).
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _UNITS_GB or float(match[1]) == 0:
+        raise ConfigError("--memory", f"{text!r} is no amount of memory", "Write it as 8GB.")
+    return float(match[1]) * _UNITS_GB[match[2]]

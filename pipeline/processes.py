@@ -25,8 +25,7 @@ STOPPING = tuple(
 )
 """Signals that end a run in an orderly way; a terminal sends them to all its processes."""
 
-_PRELOADED = "pipeline.cohort.child"
-
+_PRELOADED = "pipeline.preload"
 
 _LONGEST_FOLDER = 70
 """Bytes of the folder for temporary files; the path of a socket may have 107 in all."""

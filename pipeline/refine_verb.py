@@ -107,7 +107,7 @@ def refine(options: argparse.Namespace) -> int:
     """Refine one segmentation; print what changed."""
     from pipeline.config import build_config
     from pipeline.inference import choose_device
-    from pipeline.planning import parse_memory
+    from pipeline.main_memory import parse_memory
     from pipeline.refinement import (
         Outputs,
         RefinementConfig,

@@ -49,7 +49,7 @@ def reproduce(options: argparse.Namespace) -> int:
     """Make one mask again; print how it compares."""
     from pipeline.errors import ConfigError
     from pipeline.inference import choose_device
-    from pipeline.planning import parse_memory
+    from pipeline.main_memory import parse_memory
     from pipeline.reproduction import Request, describe_reproduction, locate_by_journal
     from pipeline.reproduction import reproduce as make_again
 

@@ -142,8 +142,8 @@ def segment(options: argparse.Namespace) -> int:
     from pipeline.config import override_settings
     from pipeline.dicom_out import DicomOutputConfig
     from pipeline.journal import counts_in_words
+    from pipeline.main_memory import parse_memory
     from pipeline.model import hash_model, read_description
-    from pipeline.planning import parse_memory
 
     devices = _devices(options)
     description = adopt_study(read_description(options.model), options.inputs)

@@ -108,8 +108,8 @@ def _check_words(options: argparse.Namespace) -> None:
     """
     from pipeline.config import override_settings
     from pipeline.inference import check_device_name
+    from pipeline.main_memory import parse_memory
     from pipeline.model import read_description
-    from pipeline.planning import parse_memory
     from pipeline.study import SeriesRule
 
     override_settings(read_description(options.model), options.overrides, MAY_OVERRIDE)

@@ -8,13 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 STAGES = [
     "errors", "volume", "findings", "spelling",
-    "disk", "outside", "surroundings", "private", "ownership", "files", "tables", "hashes", "lock",
-    "progress", "main_memory", "processes", "quiet", "shipped",
+    "disk", "outside", "surroundings", "optional", "private", "ownership", "files", "tables",
+    "hashes", "lock", "progress", "main_memory", "processes", "quiet", "shipped",
     "study", "manifest", "phantom", "transforms", "admission", "network", "losses",
     "inference", "postprocessing", "evaluation", "report", "model", "dicom_out", "segmentation",
-    "export", "training", "planning", "journal", "cohort", "config", "cluster", "archive",
-    "reproduction", "selection", "refinement", "paths", "verbs", "check_verb", "refine_verb",
-    "archive_verb", "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
+    "export", "training", "planning", "journal", "cohort", "preload", "config", "cluster",
+    "archive", "reproduction", "selection", "refinement", "paths", "verbs", "check_verb",
+    "refine_verb", "archive_verb", "segment_verb", "slurm_verb", "reproduce_verb", "parsers", "cli",
 ]  # fmt: skip
 MAX_LINES = 400
 MODULES = sorted(PACKAGE.rglob("*.py"))

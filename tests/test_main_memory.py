@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from pipeline.main_memory import available_bytes, total_bytes
+from pipeline.errors import ConfigError
+from pipeline.main_memory import available_bytes, parse_memory, total_bytes
 
 GB = 10**9
 
@@ -136,3 +137,17 @@ def test_what_is_kept_can_be_given_back():
     at_once, in_the_end = map(int, run.stdout.split())
     assert at_once < 100e6
     assert in_the_end > 300e6
+
+
+@pytest.mark.parametrize(
+    ("text", "gb"),
+    [("8GB", 8), ("8", 8), ("512MB", 0.512), ("1.5 g", 1.5), ("2GiB", 2.147483648), ("1TB", 1000)],
+)
+def test_amounts_of_memory(text, gb):
+    assert parse_memory(text) == pytest.approx(gb)
+
+
+@pytest.mark.parametrize("text", ["", "much", "8 apples", "0GB", "-1GB"])
+def test_what_is_no_amount_names_the_remedy(text):
+    with pytest.raises(ConfigError, match=r"is no amount of memory\. Write it as 8GB"):
+        parse_memory(text)

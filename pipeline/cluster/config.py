@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from pipeline.config import build_config
 from pipeline.errors import ConfigError
+from pipeline.main_memory import parse_memory
 from pipeline.outside import read_yaml
-from pipeline.planning import parse_memory
 
 _ADDRESS = re.compile(r"((tcp|tls)://)?[\w.-]+:\d+")
 _BYTES_PER_GB = 10**9

@@ -188,7 +188,9 @@ def kill_worker(cluster: SpecCluster | None, worker: str) -> None:
 def _warm_up() -> None:
     """Start processes from a clean one that has the imports done already, where there is such."""
     if start_method() == "forkserver":
-        get_mp_context().set_forkserver_preload(["distributed", "pipeline.cluster.station"])
+        get_mp_context().set_forkserver_preload(
+            ["distributed", "pipeline.preload", "pipeline.cluster.station"]
+        )
         from multiprocessing import forkserver
 
         with unheard_by_children():

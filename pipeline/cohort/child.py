@@ -24,6 +24,7 @@ from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.inference import failure_of
 from pipeline.journal import Row
+from pipeline.optional import leave_optional_out
 from pipeline.processes import STOPPING
 from pipeline.spelling import LogFormatter, show_safely
 
@@ -143,6 +144,7 @@ def _forward_logs(child: _Child, level: int) -> None:
 
 def _stand_alone() -> None:
     """Leave it to the parent to react to Ctrl-C, and to what schedulers and terminals send."""
+    leave_optional_out()
     show_safely()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.spatial import KDTree
 
 from pipeline.volume import Grid
 
@@ -124,6 +123,8 @@ def _nearest_mm(
 ) -> npt.NDArray[np.float64]:
     # A tree over the surface is several times faster than a distance transform of the whole box;
     # large leaves suit a tree that is asked once.
+    from scipy.spatial import KDTree
+
     distances_mm, _ = KDTree(to_mm, leafsize=32).query(from_mm)
     return np.asarray(distances_mm)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from monai.data.utils import compute_importance_map
 
 from pipeline.transforms import Shadows
 
@@ -25,6 +24,8 @@ def importance(window: Size) -> torch.Tensor:
     Source:
         Isensee et al., Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
     """
+    from monai.data.utils import compute_importance_map
+
     weights: torch.Tensor = compute_importance_map(window, mode="gaussian", sigma_scale=0.125)
     return weights
 

@@ -1,10 +1,10 @@
 """What a model is for and how to use it: everything but its weights."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import monai
 import numpy as np
 import safetensors
 import torch
@@ -210,7 +210,7 @@ def metadata(description: ModelDescription) -> dict[str, Any]:
     spatial_shape = [f"{divisor}*{axis}" for divisor, axis in divisors]
     described = {
         "version": __version__,
-        "monai_version": monai.__version__,
+        "monai_version": version("monai"),
         "pytorch_version": torch.__version__,
         "numpy_version": np.__version__,
         "required_packages_version": {"safetensors": safetensors.__version__},

@@ -9,7 +9,6 @@ Source:
 import itertools
 
 import torch
-from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetUpBlock
 from torch import nn
 
 from pipeline.network.blocks import LEAK, Upsample, initialise, instance_norm
@@ -26,6 +25,8 @@ class UNet(nn.Module):
     """
 
     def __init__(self, config: NetworkConfig, num_channels: int, num_outputs: int) -> None:
+        from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetUpBlock
+
         super().__init__()
         levels, features = config.levels, config.features
         common = {

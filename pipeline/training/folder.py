@@ -5,9 +5,9 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import monai
 import numpy as np
 import torch
 import yaml
@@ -232,7 +232,7 @@ class RunFolder:
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            "monai": monai.__version__,
+            "monai": version("monai"),
             "numpy": np.__version__,
         }
         write_noted(self.path / "environment.json", json.dumps(environment, indent=2))

@@ -5,8 +5,6 @@ import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ignite.handlers import TensorboardLogger
-
 from pipeline.files import atomic_path
 from pipeline.hashes import noted_path
 from pipeline.ownership import make_folder
@@ -61,6 +59,8 @@ class Recorder:
             row for row in read_metrics(folder / "metrics.csv") if row.iteration <= resume_at
         ]
         make_folder(folder / "tensorboard")
+        from ignite.handlers import TensorboardLogger
+
         self._tensorboard = TensorboardLogger(
             log_dir=str(folder / "tensorboard"), purge_step=resume_at + 1
         )

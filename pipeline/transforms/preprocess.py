@@ -6,11 +6,10 @@ cannot disagree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.transforms import NormalizeIntensity, Orientation, ScaleIntensity
 
 from pipeline.errors import StudyError
 from pipeline.transforms.config import ChannelNormalisation, Preprocessing
@@ -21,6 +20,9 @@ from pipeline.transforms.percentiles import scale_percentiles, zscore_robust
 from pipeline.transforms.placement import Placement, place
 from pipeline.transforms.resample import resample_nearest, resample_view
 from pipeline.volume import IGNORE_INDEX, Affine, LabelMap, Volume
+
+if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
 
 MAX_WORKING_VOXELS = 2**30
 """Larger working volumes come from a wrong spacing."""
@@ -107,13 +109,18 @@ def preprocess_labels(
     return working
 
 
-def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> MetaTensor:
+def to_ras(data_CIJK: torch.Tensor, affine: Affine) -> "MetaTensor":
     """Permute and flip the axes of `(C, I, J, K)` data so that they run to R, A and S."""
+    from monai.data.meta_tensor import MetaTensor
+    from monai.transforms import Orientation
+
     return Orientation(axcodes="RAS", labels=RAS_LABELS)(MetaTensor(data_CIJK, affine=affine))
 
 
 def normalise(data_IJK: torch.Tensor, settings: ChannelNormalisation) -> torch.Tensor:
     """Bring one channel's intensities to the network's scale, in a new tensor."""
+    from monai.transforms import NormalizeIntensity, ScaleIntensity
+
     match settings.kind:
         case "ct":
             return (data_IJK.clamp(settings.low, settings.high) - settings.mean) / settings.std
