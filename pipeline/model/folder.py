@@ -15,12 +15,13 @@ Source:
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import ModelError
 from pipeline.files import sha256_of
@@ -161,10 +162,26 @@ def _hash(folder: Path, description: ModelDescription) -> str:
     return sha256_of(*(folder / path for path in paths))
 
 
+class _Unfilled(TorchFunctionMode):
+    """Fills nothing at random: where there is no memory, torch imports its compiler for that."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        """Call a function of torch, but for those that fill a tensor in place."""
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _blueprint(description: ModelDescription, folder: Path) -> torch.nn.Module:
     """Return the network that a model describes, without memory for its weights."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             return build_network(
                 description.network,
                 len(description.channels),
