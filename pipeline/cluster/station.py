@@ -21,6 +21,7 @@ from pipeline.cohort import RemoteJob, StudyInput
 from pipeline.cohort.events import Alive, Began, Event, Steps
 from pipeline.cohort.line import Line
 from pipeline.errors import PipelineError
+from pipeline.inference import failure_of
 from pipeline.journal import Row
 from pipeline.spelling import LogFormatter
 
@@ -129,7 +130,9 @@ class Station:
         self._failure: Broken | None = None
         self._turn = threading.Lock()
         self._forward_logs(order.log_level)
-        self._line = Line(_on_its_gpu(order, worker.name).make(), self._report)
+        job = _on_its_gpu(order, worker.name).make()
+        self._device = job.segmenter.device
+        self._line = Line(job, self._report)
 
     def do(self, study: StudyInput, task: str) -> Answer:
         """Put a study into the line and move the line on until the study has left it."""
@@ -177,6 +180,9 @@ class Station:
         """Keep rows for their tasks, tell the run what begins, and stop what nobody wants."""
         match event:
             case Row():
+                if event.status == "failed" and (failure := failure_of(self._device)):
+                    # Nothing else could be computed here, and the study is not to blame.
+                    raise RuntimeError(f"{self._device} failed: {failure}")
                 self._rows[event.case] = event
                 self._left[event.case].set()
             case Began(case, stage):

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distributed import Client
+from distributed.core import Status
 
 from pipeline.cluster.config import AddressConfig
-from pipeline.cluster.order import Unfit, make_order
+from pipeline.cluster.order import Broken, Unfit, make_order
 from pipeline.cluster.station import Station, prepare, release, segment_study
 from pipeline.journal import Row
+from pipeline.segmentation import Segmenter
 
 
 @pytest.fixture
@@ -103,6 +105,34 @@ def test_a_study_that_comes_as_its_line_ends_goes_back(order, make_studies, monk
     waiting.start()
     waiting.join(20)
     assert answers == [None]
+
+
+@pytest.mark.parametrize("failure", ["", "CUDA error: unspecified launch failure"])
+def test_a_study_that_failed_with_its_gpu_goes_to_another_worker(
+    order, make_studies, monkeypatch, failure
+):
+    def segment(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(Station, "_forward_logs", lambda *_: None)
+    monkeypatch.setattr(Segmenter, "segment", segment)
+    monkeypatch.setattr("pipeline.cluster.station.failure_of", lambda _: failure)
+    tasks = {"x": SimpleNamespace(state="executing")}
+    worker = SimpleNamespace(
+        name="0",
+        state=SimpleNamespace(tasks=tasks),
+        status=Status.running,
+        log_event=lambda *_: None,
+    )
+    station = Station(order, worker)
+    (study,) = make_studies("a")
+    answer = station.do(study, "x")
+    if failure:
+        assert answer == Broken("RuntimeError in the worker")
+    else:
+        assert (answer.case, answer.status) == ("a", "failed")
+    assert station.is_over == bool(failure)
+    station._end()
 
 
 def test_a_model_that_breaks_while_it_is_loaded_is_no_crash(client, order, tmp_path):
