@@ -1,7 +1,10 @@
 """Training on the pretended GPU: the real loader, step and loop, and what the host waits for."""
 
 import itertools
+import json
+import logging
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -9,6 +12,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from ignite.engine import Events
 
@@ -17,6 +21,7 @@ from pipeline.losses import LossConfig, build_loss
 from pipeline.losses.config import LossName
 from pipeline.network import build_network
 from pipeline.training import RunConfig
+from pipeline.training import train as run_training
 from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import READ_EVERY, Loop
@@ -279,3 +284,38 @@ def test_seconds_of_a_step_have_the_wait_for_the_gpu(gpu, cases, tmp_path, monke
     run()
     assert meter.measured.seconds_per_iteration > 2 / 17
     assert meter.measured.memory_gb == 1.0
+
+
+def test_a_whole_run(gpu, tmp_path, caplog, monkeypatch):
+    """From a phantom to a model and its scores: what is logged, measured and kept."""
+    caplog.set_level(logging.INFO, "pipeline")
+    save_file = safetensors.torch.save_file
+    monkeypatch.setattr(
+        "safetensors.torch.save_file",
+        # It looks into the memory of tensors, which pretended ones do not have.
+        lambda weights, path: save_file({name: w.cpu() for name, w in weights.items()}, path),
+    )
+    config = RunConfig.model_validate(
+        {
+            "name": "tiny",
+            "output": tmp_path,
+            "device": "cuda",
+            "data": {
+                "root": tmp_path / "cohort",
+                "phantom": {"kind": "mr", "num_train": 3, "num_validation": 1},
+                "cache": tmp_path / "cache",
+            },
+            "preprocessing": {"spacing_mm": [8, 8, 8]},
+            "network": {"features": [4, 8, 8]},
+            "training": {"max_iterations": 12, "patch_size": [16, 16, 16], "num_workers": 0},
+            "evaluation": {"num_resamples": 10},
+        }
+    )
+    result = run_training(config)
+    assert result.is_finished
+    assert result.folder.model.is_dir()
+    assert re.search(
+        r"cuda:0: the training set \([\d.]+ kB\) stays there; 80\.0 GB are free", caplog.text
+    )
+    assert json.loads(result.folder.resources.read_text())["measured"]["memory_gb"] == 1.0
+    assert json.loads(result.folder.arithmetic.read_text())["device"] == "cuda"
