@@ -20,6 +20,8 @@ from pipeline.errors import TrainingError
 from pipeline.losses import LossConfig, build_loss
 from pipeline.losses.config import LossName
 from pipeline.network import build_network
+from pipeline.postprocessing.crf import CrfConfig
+from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training import RunConfig
 from pipeline.training import train as run_training
 from pipeline.training.distributed import RankLostError, Ranks
@@ -166,6 +168,16 @@ def test_no_loss_waits(gpu, name, regions):
     found.backward()
     assert not gpu.waits
     torch.testing.assert_close(found.detach().cpu(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_through_the_field_waits_eleven_times_for_each_patch(gpu):
+    """How large its lattice is follows from the image; forwards and backwards it waits no more."""
+    layer = CrfLayer(CrfConfig(), 3, SPACING_MM).to(GPU)
+    image_BMIJK = torch.randn(2, 1, 8, 8, 8).to(GPU)
+    logits_BCIJK = torch.randn(2, 3, 8, 8, 8).to(GPU).requires_grad_()
+    gpu.waits.clear()
+    layer(image_BMIJK, logits_BCIJK).sum().backward()
+    assert gpu.num_waits == 2 * 11
 
 
 def test_patches_are_the_same_wherever_the_cases_lie(gpu, cases, tmp_path):

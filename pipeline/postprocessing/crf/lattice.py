@@ -19,6 +19,8 @@ from functools import cached_property
 
 import torch
 
+from pipeline.main_memory import to_device
+
 REACH = 3
 """Cells over which the blur goes to each side; beyond it weighs less than 1/800."""
 
@@ -59,7 +61,8 @@ class Axis:
         voxels = torch.arange(self.first, self.first + self.num_voxels, dtype=torch.float64)
         position = voxels / self.cell_voxels
         cell = position.floor()
-        return (cell - self.first_cell).long().to(device), (position - cell).to(device, dtype)
+        cell, parts = cell - self.first_cell, position - cell
+        return to_device(cell.long(), device), to_device(parts.to(dtype), device)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch.nn.functional import embedding_bag
 
+from pipeline.main_memory import to_device
 from pipeline.postprocessing.crf.lattice import Lattice, Slab
 
 CHUNK = {"cpu": 2**14, "cuda": 2**20}
@@ -36,7 +37,7 @@ class TorchRows:
     def __init__(self, lattice: Lattice, index_N3: torch.Tensor, feature_NM: torch.Tensor) -> None:
         self._lattice = lattice
         self._index_N3, self._feature_NM = index_N3, feature_NM
-        self._steps_P = _steps(lattice)
+        self._steps = _steps(lattice)
 
     @cached_property
     def _sorted(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -56,7 +57,7 @@ class TorchRows:
         """Add the values to the corners of their cells."""
         columns_W = torch.arange(values_NW.shape[1], device=values_NW.device)
         rows_in_order_N, cell_U, stop_U = self._sorted
-        for cells, rows in self._ranges():
+        for cells, rows in self._ranges:
             first_UW = cell_U[cells, None].long() * len(columns_W) + columns_W
             offset_U = stop_U[cells] - rows.start
             offset_U = torch.nn.functional.pad(offset_U[:-1], (1, 0)).int()
@@ -64,7 +65,7 @@ class TorchRows:
             index_N3 = self._index_N3.index_select(0, order_N)
             feature_NM = self._feature_NM.index_select(0, order_N)
             weights = _weights_of(_parts(self._lattice, index_N3, feature_NM))
-            for weight_N, step in zip(weights, self._steps_P.tolist(), strict=True):
+            for weight_N, step in zip(weights, self._steps, strict=True):
                 sums_UW = embedding_bag(
                     order_N,
                     values_NW,
@@ -79,27 +80,34 @@ class TorchRows:
     def gather(self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor) -> None:
         """Add to the values what the grid has at their places, times a scale."""
         chunk = _chunk(self._lattice)
+        steps_P = to_device(torch.tensor(self._steps, dtype=torch.int32), self._lattice.device)
         for start in range(0, len(self._index_N3), chunk):
             rows = slice(start, start + chunk)
             index_N3, feature_NM = self._index_N3[rows], self._feature_NM[rows]
-            cell_NP = _cells(self._lattice, index_N3, feature_NM)[:, None] + self._steps_P
+            cell_NP = _cells(self._lattice, index_N3, feature_NM)[:, None] + steps_P
             weights = _weights_of(_parts(self._lattice, index_N3, feature_NM))
             weight_NP = torch.stack(list(weights)).T.contiguous()
             found_NW = embedding_bag(cell_NP, grid_GW, per_sample_weights=weight_NP, mode="sum")
             values_NW[rows] += found_NW.mul_(scale_N[rows, None])
 
-    def _ranges(self) -> Iterator[tuple[slice, slice]]:
-        """Yield ranges of cells, and of the rows in them, about `CHUNK` rows each."""
+    @cached_property
+    def _ranges(self) -> list[tuple[slice, slice]]:
+        """Ranges of cells, and of the rows in them, about `CHUNK` rows each.
+
+        Looked for once: it makes the process wait for a GPU.
+        """
         stop_U = self._sorted[-1]
         if not len(stop_U):
-            return
+            return []
         chunk = _chunk(self._lattice)
         wanted = chunk * torch.arange(1, -(-len(self._index_N3) // chunk))
-        found = torch.searchsorted(stop_U, wanted.to(stop_U))
+        found = torch.searchsorted(stop_U, to_device(wanted.to(stop_U.dtype), stop_U.device))
         cuts = sorted(set(found.tolist()))
+        ranges: list[tuple[slice, slice]] = []
         for first, last in itertools.pairwise([0, *(cut for cut in cuts if cut), len(stop_U)]):
-            start = int(stop_U[first - 1]) if first else 0
-            yield slice(first, last), slice(start, int(stop_U[last - 1]))
+            start = ranges[-1][1].stop if ranges else 0
+            ranges.append((slice(first, last), slice(start, int(stop_U[last - 1]))))
+        return ranges
 
 
 def splat_volume(
@@ -148,12 +156,12 @@ def _chunk(lattice: Lattice) -> int:
     return CHUNK.get(lattice.device.type, CHUNK["cuda"])
 
 
-def _steps(lattice: Lattice) -> torch.Tensor:
+def _steps(lattice: Lattice) -> list[int]:
     """Return the way from a cell's first corner to each; the last axis changes fastest."""
     steps = [0]
     for stride in lattice.strides:
         steps = [step + side for step in steps for side in (0, stride)]
-    return torch.tensor(steps, dtype=torch.int32, device=lattice.device)
+    return steps
 
 
 def _weights_of(parts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
