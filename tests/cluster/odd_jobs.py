@@ -18,7 +18,7 @@ class OddSegmenter:
     def __getattr__(self, name):
         return getattr(self._segmenter, name)
 
-    def segment(self, study, sink=None, **options):
+    def predict(self, study, sink=None, **options):
         """Note that the study was begun; `always` ends the process, `once` the first time only."""
         note = self._folder / f"{study.case}-{os.getpid()}-{time.monotonic_ns()}"
         is_first = not list(self._folder.glob(f"{study.case}-*"))
@@ -29,7 +29,7 @@ class OddSegmenter:
             for step in range(600):
                 time.sleep(0.1)
                 options["advance"]("windows", step, 600)
-        return self._segmenter.segment(study, sink, **options)
+        return self._segmenter.predict(study, sink, **options)
 
 
 @dataclass(frozen=True)

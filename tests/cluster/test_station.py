@@ -115,7 +115,7 @@ def test_a_study_that_failed_with_its_gpu_goes_to_another_worker(
         raise RuntimeError("CUDA error: unspecified launch failure")
 
     monkeypatch.setattr(Station, "_forward_logs", lambda *_: None)
-    monkeypatch.setattr(Segmenter, "segment", segment)
+    monkeypatch.setattr(Segmenter, "predict", segment)
     monkeypatch.setattr("pipeline.cluster.station.failure_of", lambda _: failure)
     tasks = {"x": SimpleNamespace(state="executing")}
     worker = SimpleNamespace(

@@ -20,14 +20,14 @@ class Crashing:
     def __getattr__(self, name):
         return getattr(self._segmenter, name)
 
-    def segment(self, study, sink=None, **options):
+    def predict(self, study, sink=None, **options):
         if study.case in self._crashes:
             os.kill(os.getpid(), signal.SIGKILL)
         if study.case in self._slow:
             for step in range(600):
                 time.sleep(0.1)
                 options["advance"]("windows", step, 600)
-        return self._segmenter.segment(study, sink, **options)
+        return self._segmenter.predict(study, sink, **options)
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Hanging:
             threading.Event().wait()
         return self._segmenter.prepare(study, **options)
 
-    def segment(self, study, sink=None, **options):
+    def predict(self, study, sink=None, **options):
         if study.case in self._in_segment:
             threading.Event().wait()
-        return self._segmenter.segment(study, sink, **options)
+        return self._segmenter.predict(study, sink, **options)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class GoneJob(NamedJob):
 
 
 class Gone(Crashing):
-    def segment(self, *_, **__):
+    def predict(self, *_, **__):
         raise RuntimeError("CUDA error: unspecified launch failure")
 
 

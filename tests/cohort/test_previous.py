@@ -308,7 +308,7 @@ def test_what_fails_at_the_network_sets_an_earlier_mask_aside(
         assert mask.is_file(), "nothing is removed before there is something better"
         raise error
 
-    monkeypatch.setattr(Segmenter, "segment", fail)
+    monkeypatch.setattr(Segmenter, "predict", fail)
     settings = {"study": StudyConfig(non_finite="repair")}
     other = replace(model, description=model.description.model_copy(update=settings))
     (row,) = segment(model=other).rows
@@ -328,7 +328,7 @@ def test_a_failure_leaves_a_mask_that_is_still_right(segment, out, monkeypatch):
     def fail(*_, **__):
         raise MemoryError("none left")
 
-    monkeypatch.setattr(Segmenter, "segment", fail)
+    monkeypatch.setattr(Segmenter, "predict", fail)
     assert segment(pictures=True).counts["failed"] == 1
     assert mask.read_bytes() == ours
     monkeypatch.undo()

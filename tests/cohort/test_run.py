@@ -305,14 +305,14 @@ def test_an_input_that_vanished_is_rejected_and_its_results_stay(segment, images
 
 def fail_at(monkeypatch, case, error):
     """Let the segmentation of one study raise an error."""
-    proper = Segmenter.segment
+    proper = Segmenter.predict
 
-    def segment_or_fail(self, study, *others, **options):
+    def predict_or_fail(self, study, *others, **options):
         if study.case == case:
             raise error
         return proper(self, study, *others, **options)
 
-    monkeypatch.setattr(Segmenter, "segment", segment_or_fail)
+    monkeypatch.setattr(Segmenter, "predict", predict_or_fail)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_an_unexpected_error_fails_one_study(segment, out, monkeypatch, caplog, 
 
 
 def test_the_traceback_is_in_the_debug_log(segment, monkeypatch, caplog):
-    monkeypatch.setattr(Segmenter, "segment", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(Segmenter, "predict", lambda *_, **__: 1 / 0)
     with caplog.at_level(logging.DEBUG):
         segment()
     assert "Traceback" in caplog.text
