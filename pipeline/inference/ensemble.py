@@ -5,7 +5,8 @@ Axes: B = batch, C = channels or outputs, I, J, K = voxel axes in RAS order.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -25,6 +26,11 @@ class Ensemble:
         dtype: For autocast; None computes in float32.
         flip_axes: Axes to mirror along; all combinations of them are averaged.
 
+    Attributes:
+        networks: The copies; what computes the same may take their place.
+        allow_tf32: Whether a GPU may round the inputs of float32 convolutions to TensorFloat-32,
+            with 10 of their 23 bits, as torch has it by default. Here float32 is float32.
+
     Source:
         Mirroring: Isensee et al., Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
     """
@@ -39,6 +45,7 @@ class Ensemble:
         if not networks:
             raise ValueError("no networks to predict with")
         self.device = device
+        self.allow_tf32 = False
         self._dtype = dtype
         self._flips = _flips(flip_axes)
         # Channels last suits the vector and matrix units of CPUs, and half precision on GPUs.
@@ -54,8 +61,11 @@ class Ensemble:
     def __call__(self, windows_BCIJK: torch.Tensor) -> torch.Tensor:
         """Return the mean logits of some windows, as the network gives them if there is one."""
         windows_BCIJK = windows_BCIJK.to(self.device, non_blocking=True)
-        with torch.autocast(
-            self.device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None
+        with (
+            _convolutions(allow_tf32=self.allow_tf32),
+            torch.autocast(
+                self.device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None
+            ),
         ):
             total_BCIJK: torch.Tensor | None = None
             for network, flip in itertools.product(self.networks, self._flips):
@@ -75,6 +85,17 @@ class Ensemble:
     @property
     def _num_passes(self) -> int:
         return len(self.networks) * len(self._flips)
+
+
+@contextmanager
+def _convolutions(*, allow_tf32: bool) -> Iterator[None]:
+    """Set how a GPU computes convolutions of float32; that of matrices is exact by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _flips(axes: Sequence[FlipAxis]) -> list[tuple[int, ...]]:

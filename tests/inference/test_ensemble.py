@@ -150,3 +150,22 @@ def test_input_is_not_changed(windows, number):
 def test_no_networks():
     with pytest.raises(ValueError, match=r"^no networks to predict with$"):
         Ensemble([], CPU, None)
+
+
+@pytest.mark.parametrize("allow_tf32", [False, True])
+def test_float32_is_float32_unless_it_is_allowed_to_be_less(allow_tf32):
+    """On NVIDIA GPUs torch's default is less; the setting is as before afterwards."""
+    seen = []
+
+    class Look(torch.nn.Module):
+        def forward(self, windows_BCIJK):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return windows_BCIJK
+
+    ensemble = Ensemble([Look()], torch.device("cpu"), None)
+    ensemble.networks = [Look()]
+    ensemble.allow_tf32 = allow_tf32
+    before = torch.backends.cudnn.allow_tf32
+    ensemble(torch.zeros(1, 1, 2, 2, 2))
+    assert seen == [allow_tf32]
+    assert torch.backends.cudnn.allow_tf32 == before
