@@ -14,6 +14,7 @@ from pipeline.main_memory import (
     resident_bytes,
     reuse_freed,
 )
+from pipeline.transforms import SLAB_VOXELS
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,11 @@ class MemoryBudget:
         began = time.monotonic()
         self._of_window = predictor.measure_memory(num_channels)
         self.window_s = time.monotonic() - began
+        self._gpu_left = 0
         if predictor.device.type == "cuda":
             # The first window loads libraries that stay in main memory.
             self.at_rest = resident_bytes()
+            self._gpu_left = self._gpu_room() - predictor.batch_size * self._of_window
 
     def _check_window(self, num_channels: int) -> None:
         """Look before a window is computed whether there can be memory for it at all."""
@@ -140,7 +143,22 @@ class MemoryBudget:
             )
         except NotEnoughMemory as error:
             raise NotEnoughMemory(fixed + error.needed_bytes, limit) from error
+        self._gpu_left = gpu_room - (storage.num_bytes if storage.device.type == "cuda" else 0)
         return storage, fixed + (0 if storage.device.type == "cuda" else storage.num_bytes)
+
+    def has_room_to_prepare(self, num_channels: int, num_native: int, num_working: int) -> bool:
+        """Tell whether a study can be brought to the network's grid on the GPU.
+
+        Beside what was last planned, which is being predicted meanwhile.
+
+        Args:
+            num_channels: Of the study.
+            num_native: Its voxels.
+            num_working: About as many working voxels.
+        """
+        # Channels one by one and together, and one of which two axes are done; slabs, some times.
+        held = 2 * num_channels * num_working + max(num_native, num_working) + 4 * SLAB_VOXELS
+        return 4 * held <= self._gpu_left
 
     def limit(self) -> int:
         """Return how much main memory this process may hold."""

@@ -11,20 +11,19 @@ from functools import partial
 
 import torch
 
-from pipeline.disk import in_words
-from pipeline.errors import ModelError, StudyError
+from pipeline.errors import StudyError
 from pipeline.inference import (
     MemoryBudget,
     NotEnoughMemory,
     Predictor,
     Stream,
     is_out_of_memory,
-    short_of_memory,
 )
 from pipeline.main_memory import PeakMeter, resident_bytes
-from pipeline.model import Model, ModelDescription
+from pipeline.model import Model
 from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
 from pipeline.progress import timed
+from pipeline.segmentation.refusals import ran_out, too_large, window_too_large
 from pipeline.segmentation.study import (
     BYTES_PER_GB,
     Prediction,
@@ -36,9 +35,10 @@ from pipeline.transforms import (
     MAX_WORKING_VOXELS,
     ProbabilitySink,
     Restorer,
+    Working,
     preprocess,
 )
-from pipeline.volume import smallest_label_type
+from pipeline.volume import Volume, smallest_label_type
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +80,13 @@ class Segmenter:
             )
             self._budget = MemoryBudget(self.predictor, len(description.channels), max_bytes)
         except NotEnoughMemory as error:
-            raise _window_too_large(description, device, error) from error
+            raise window_too_large(description, device, error) from error
         except RuntimeError as error:
             if not is_out_of_memory(error) or device.type == "cpu":
                 raise
             free, total = torch.cuda.mem_get_info(device)
             lack = NotEnoughMemory(total, free)
-            raise _window_too_large(description, device, lack) from error
+            raise window_too_large(description, device, lack) from error
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
@@ -101,7 +101,7 @@ class Segmenter:
             self._budget.check_loading(num_voxels)
         except NotEnoughMemory as error:
             what = f"reading {num_voxels} voxels"
-            raise _too_large(case, what, error, "Raise --max-memory, or free memory.") from error
+            raise too_large(case, what, error, "Raise --max-memory, or free memory.") from error
 
     def prepare(self, study: Study, *, keep_volume: bool = False) -> PreparedStudy:
         """Bring a study to the network's grid and scale.
@@ -118,7 +118,7 @@ class Segmenter:
         most = min(MAX_WORKING_VOXELS, room)
         with timed(seconds, "preprocess"):
             try:
-                working = preprocess(study.volume, self.description.preprocessing, max_voxels=most)
+                working = self._preprocess(study.volume, most)
             except StudyError as error:
                 raise StudyError(study.case, error.found, error.remedy) from error
         return PreparedStudy(
@@ -130,6 +130,29 @@ class Segmenter:
             volume=study.volume if keep_volume or self._has_field else None,
             seconds=seconds,
         )
+
+    def _preprocess(self, volume: Volume, max_voxels: int) -> Working:
+        """Bring a volume to the network's grid, on the networks' GPU if it has room for that too.
+
+        In a stream of its own: in that of the networks it would wait for each batch of another
+        study.
+        """
+        settings, grid = self.description.preprocessing, volume.grid
+        num_working = grid.num_voxels * grid.voxel_volume_mm3 / math.prod(settings.spacing_mm)
+        sizes = len(settings.channels), grid.num_voxels, round(num_working)
+        if self.device.type == "cpu" or not self._budget.has_room_to_prepare(*sizes):
+            return preprocess(volume, settings, max_voxels=max_voxels)
+        beside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        try:
+            with torch.cuda.stream(beside):
+                working = preprocess(volume, settings, max_voxels=max_voxels, device=self.device)
+            beside.synchronize()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            logger.debug("no room on %s to prepare a study", self.device)
+            return preprocess(volume, settings, max_voxels=max_voxels)
+        return working
 
     def segment(
         self,
@@ -230,19 +253,10 @@ class Segmenter:
         elif self.device.type != "cpu" and not spares_gpu:
             spares_gpu, again = True, "with sums of logits in main memory"
         else:
-            raise self._ran_out(study)
+            lack = self._budget.shortage(4 * self._padded_voxels(study))
+            raise ran_out(study.case, self.device, lack)
         logger.warning("%s: memory ran out; beginning again %s", study.case, again)
         return spares_gpu
-
-    def _ran_out(self, study: PreparedStudy) -> StudyError:
-        lacking = self._budget.shortage(4 * self._padded_voxels(study))
-        needed, limit = lacking.needed_bytes, lacking.limit_bytes
-        lack, remedy = short_of_memory(self.device, needed, limit)
-        found = f"memory ran out with windows one by one, which take about {in_words(needed)} "
-        found += f"beside the networks; {lack}"
-        error = StudyError(study.case, found, f"Set a smaller inference.window, {remedy}.")
-        error.__cause__ = lacking
-        return error
 
     def clean(
         self,
@@ -337,7 +351,8 @@ class Segmenter:
         """Return how to keep sums of logits, and the peak of main memory to expect."""
         label_type = smallest_label_type(max(self.description.labels.values()))
         held_bytes = elsewhere_bytes + label_type.itemsize * study.grid.num_voxels
-        held_bytes += study.working.data_CIJK.nbytes
+        data_CIJK = study.working.data_CIJK
+        held_bytes += 0 if data_CIJK.is_cuda else data_CIJK.nbytes
         held_bytes += UNCERTAIN_BYTES * study.grid.num_voxels * self._has_field
         held_bytes += 0 if study.volume is None else study.volume.data_CIJK.nbytes
         size = study.working.placement.working.shape
@@ -351,25 +366,8 @@ class Segmenter:
             what = f"a prediction of {size} voxels"
             remedy = "Raise --max-memory, free memory, or set a smaller inference.window or "
             remedy += "inference.overlap."
-            raise _too_large(study.case, what, error, remedy) from error
+            raise too_large(study.case, what, error, remedy) from error
         return Stream(storage, study.working.shadows), peak
-
-
-def _window_too_large(
-    description: ModelDescription, device: torch.device, error: NotEnoughMemory
-) -> ModelError:
-    lack, remedy = short_of_memory(device, error.needed_bytes, error.limit_bytes)
-    found = f"one window of {list(description.inference.window or ())} voxels takes at least "
-    found += f"{in_words(error.needed_bytes)} of memory with the model {description.name!r}, but "
-    return ModelError(
-        "inference.window", found + lack, f"Set a smaller inference.window, {remedy}."
-    )
-
-
-def _too_large(case: str, what: str, error: NotEnoughMemory, remedy: str) -> StudyError:
-    needed, limit = (each / BYTES_PER_GB for each in (error.needed_bytes, error.limit_bytes))
-    found = f"{what} takes {needed:.1f} GB of memory, but only {limit:.1f} GB may be used"
-    return StudyError(case, found, remedy)
 
 
 def segment_study(

@@ -40,6 +40,7 @@ from pipeline.transforms.preprocess import (
     preprocess_labels,
 )
 from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
+from pipeline.transforms.resample import SLAB_VOXELS
 from pipeline.transforms.resident import ResidentPatches, resident_bytes_of
 from pipeline.transforms.restore import Restorer
 from pipeline.transforms.spread import Spread
@@ -54,6 +55,7 @@ __all__ = [
     "PADDING_GAP",
     "PADDING_SHARE",
     "RIGHT",
+    "SLAB_VOXELS",
     "Augmentation",
     "AugmentationConfig",
     "Batch",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pipeline.errors import StudyError
@@ -18,7 +19,8 @@ from pipeline.transforms.labels import resample_labels
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.transforms.percentiles import scale_percentiles, zscore_robust
 from pipeline.transforms.placement import Placement, place
-from pipeline.transforms.resample import resample_nearest, resample_view
+from pipeline.transforms.resample import resample_nearest, resample_view, resample_view_on
+from pipeline.transforms.transfer import upload
 from pipeline.volume import IGNORE_INDEX, Affine, LabelMap, Volume
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 MAX_WORKING_VOXELS = 2**30
 """Larger working volumes come from a wrong spacing."""
+
+CPU = torch.device("cpu")
+
+VOXEL_BY_VOXEL = ("ct", "rgb_0_1", "none")
+"""Normalisations that look at one voxel at a time."""
 
 RAS_LABELS = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -46,7 +53,11 @@ class Working:
 
 
 def preprocess(
-    volume: Volume, settings: Preprocessing, *, max_voxels: int = MAX_WORKING_VOXELS
+    volume: Volume,
+    settings: Preprocessing,
+    *,
+    max_voxels: int = MAX_WORKING_VOXELS,
+    device: torch.device = CPU,
 ) -> Working:
     """Bring a volume to the working grid and intensity scale.
 
@@ -54,6 +65,8 @@ def preprocess(
         volume: Channels in native voxel order, in their own units (HU for CT).
         settings: From the model, or settled on the training cases.
         max_voxels: Largest working volume; checked before it is made.
+        device: To resample on, which the working volume stays on; see `resample_view_on` for how
+            far it may be from the CPU's. What surrounds the tissue is found on the CPU.
 
     Returns:
         A copy; `volume` is not changed.
@@ -71,10 +84,25 @@ def preprocess(
     _check_size(placement, max_voxels)
     positions = placement.native_positions()
     channels = [
-        normalise(resample_view(view_IJK[placement.crop], positions), normalisation)
+        _working_channel(view_IJK[placement.crop], positions, normalisation, device)
         for view_IJK, normalisation in zip(views, settings.channels, strict=True)
     ]
     return Working(torch.stack(channels), placement, foreground.on_working_grid(placement.axes))
+
+
+def _working_channel(
+    view_IJK: npt.NDArray[np.float32],
+    positions: Sequence[torch.Tensor],
+    settings: ChannelNormalisation,
+    device: torch.device,
+) -> torch.Tensor:
+    if device.type == "cpu":
+        return normalise(resample_view(view_IJK, positions), settings)
+    data_IJK = resample_view_on(view_IJK, positions, device)
+    if settings.kind in VOXEL_BY_VOXEL:
+        return normalise(data_IJK, settings)
+    # Means and percentiles of the whole are those of the CPU.
+    return upload(normalise(data_IJK.cpu(), settings), device)
 
 
 def preprocess_labels(

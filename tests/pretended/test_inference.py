@@ -5,12 +5,15 @@ kept of their probabilities.
 """
 
 import math
+import sys
+from contextlib import nullcontext
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pipeline.errors import ModelError, StudyError
 from pipeline.inference import InferenceConfig, NotEnoughMemory
@@ -19,7 +22,7 @@ from pipeline.manifest import Region
 from pipeline.model import Model
 from pipeline.segmentation import Segmenter
 from pipeline.study import Study
-from pipeline.transforms import restore
+from pipeline.transforms import ChannelNormalisation, preprocess, restore
 from pipeline.volume import Volume
 from tests.segmentation.test_segmenter import describe
 
@@ -83,9 +86,11 @@ def model_of(num_outputs, kind="labels"):
 
 
 def segment(model, study, device, sink=None, **others):
-    segmenter = Segmenter(model, device)
-    prepared = segmenter.prepare(study)
-    return segmenter, segmenter.segment(prepared, sink, **others)
+    # On a CPU the pretended GPU has nothing to say, and would only take time.
+    with _disable_current_modes() if device == CPU else nullcontext():
+        segmenter = Segmenter(model, device)
+        prepared = segmenter.prepare(study)
+        return segmenter, segmenter.segment(prepared, sink, **others)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +145,55 @@ def test_sums_in_main_memory_are_waited_for_once_a_batch(gpu, study):
     np.testing.assert_array_equal(found.labels_IJK, expected.labels_IJK)
     assert all(name.startswith(WAIT) for name in gpu.waits), gpu.waits
     assert gpu.num_waits == math.ceil(NUM_WINDOWS / segmenter.predictor.batch_size)
+
+
+# --- Resampling to the working grid ---
+
+
+@pytest.mark.parametrize("slab", [500, 2**24])
+@pytest.mark.parametrize("spacing_mm", [(1.6, 1.2, 3.1), (0.7, 1.0, 2.9), (1.0, 1.0, 2.0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_resampling_there_is_that_of_a_cpu(gpu, study, monkeypatch, slab, spacing_mm, order):
+    """The very same here, where the arithmetic is; slab by slab as well."""
+    monkeypatch.setattr("pipeline.transforms.resample.SLAB_VOXELS", slab)
+    data = np.asarray(study.volume.data_CIJK, order=order)
+    volume = Volume(data, study.volume.affine)
+    settings = describe(spacing_mm).preprocessing
+    expected = preprocess(volume, settings)
+    found = preprocess(volume, settings, device=GPU)
+    assert found.data_CIJK.is_cuda
+    assert torch.equal(found.data_CIJK.cpu(), expected.data_CIJK)
+
+
+@pytest.mark.parametrize("kind", ["zscore_robust", "percentile", "zscore"])
+def test_normalisation_by_the_whole_volume_is_the_cpus(gpu, study, kind):
+    settings = describe((1.6, 1.2, 3.1)).preprocessing
+    channels = (ChannelNormalisation(kind=kind),)
+    settings = settings.model_copy(update={"channels": channels})
+    expected = preprocess(study.volume, settings)
+    found = preprocess(study.volume, settings, device=GPU)
+    assert found.data_CIJK.is_cuda
+    assert torch.equal(found.data_CIJK.cpu(), expected.data_CIJK)
+
+
+def test_a_study_is_prepared_where_there_is_room(gpu, study, monkeypatch):
+    segmenter = Segmenter(model_of(3), GPU)
+    prepared = segmenter.prepare(study)
+    assert prepared.working.data_CIJK.is_cuda
+    assert not prepared.without_data().working.data_CIJK.numel()
+    # Of 90 % of 18 GB one batch takes 16, and 4 slabs of float32 a quarter.
+    gpu.free_bytes = 18 * 10**9
+    assert not Segmenter(model_of(3), GPU).prepare(study).working.data_CIJK.is_cuda
+
+    def short(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    # The function has the module's name.
+    module = sys.modules["pipeline.transforms.preprocess"]
+    monkeypatch.setattr(module, "resample_view_on", short)
+    on_host = segmenter.prepare(study).working.data_CIJK
+    assert not on_host.is_cuda
+    assert torch.equal(on_host, prepared.working.data_CIJK.cpu())
 
 
 # --- Memory that runs out ---
