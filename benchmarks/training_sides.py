@@ -236,7 +236,16 @@ class Ours(Side):
     def load(self) -> Iterator[Batch]:
         """Load as `trivox train` does."""
         setup = self.setup
-        return iter(build_loader(setup.cases, setup.config, setup.spacing_mm, setup.ranks, 0))
+        loader = build_loader(
+            setup.cases,
+            setup.config,
+            setup.spacing_mm,
+            setup.ranks,
+            0,
+            # These few cases fit on any GPU.
+            is_resident=setup.ranks.device.type == "cuda",
+        )
+        return iter(loader)
 
     def _config(self, variant: str) -> TrainingConfig:
         if variant == AS_CHOSEN:

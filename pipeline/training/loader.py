@@ -88,6 +88,7 @@ class BatchLoader:
         device: torch.device,
         num_workers: int,
     ) -> None:
+        self._patches = patches
         self._augmentation = augmentation
         self._device = device
         self._running: Iterator[Batch | Regions | PipelineError] | None = None
@@ -116,11 +117,16 @@ class BatchLoader:
                 yield found.to(self._device).augmented(self._augmentation)
 
     def close(self) -> None:
-        """End the workers. Left to the end of the process, which waits for them, they never end."""
+        """End the workers, and give back what the device holds for patches.
+
+        Left to the end of the process, which waits for them, workers never end.
+        """
         # The public ways leave it to the garbage collector, and an error's traceback keeps them.
         end = getattr(self._running, "_shutdown_workers", None)
         if end is not None:
             end()
+        if isinstance(self._patches, ResidentPatches):
+            self._patches.release()
 
     def _join(self, found: Sequence[Regions | PipelineError]) -> Batch | Regions | PipelineError:
         regions = []

@@ -51,6 +51,10 @@ class ResidentPatches(PatchDataset):
             with readable(case):
                 self._held[case.folder] = _read(case.image, device), _read(case.label, device)
 
+    def release(self) -> None:
+        """Give the memory back; no patch can be cut any more."""
+        self._held.clear()
+
     def _cut(
         self, case: CachedCase, first: Sequence[int], size: Size
     ) -> tuple[torch.Tensor, torch.Tensor]:

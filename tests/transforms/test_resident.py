@@ -1,3 +1,5 @@
+import weakref
+
 import hypothesis
 import numpy as np
 import pytest
@@ -5,6 +7,8 @@ import torch
 from hypothesis import strategies as st
 
 from pipeline.errors import StudyError
+from pipeline.training.distributed import Ranks
+from pipeline.training.loader import BatchLoader, SliceSampler
 from pipeline.transforms import (
     Augmentation,
     AugmentationConfig,
@@ -70,3 +74,13 @@ def test_a_case_that_is_gone_is_named(cases):
         ResidentPatches(
             cases, Augmentation(AugmentationConfig(), (4, 4, 4)), CPU, foreground_share=0, seed=0
         )
+
+
+def test_what_was_held_is_given_back_when_its_loader_is_closed(cases):
+    augmentation = Augmentation(AugmentationConfig(), (4, 4, 4))
+    held = ResidentPatches(cases, augmentation, CPU, foreground_share=0, seed=0)
+    gone = [weakref.ref(part) for part in held._held[cases[0].folder]]
+    loader = BatchLoader(held, SliceSampler(2, Ranks(CPU), 0), augmentation, CPU, 0)
+    assert next(iter(loader)).image.shape == (2, 2, 4, 4, 4)
+    loader.close()
+    assert [reference() for reference in gone] == [None, None]
