@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def odd(remote, tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()
-    return OddJob(remote.request, remote.device, notes)
+    return OddJob(remote.request, remote.device, notes=notes)
 
 
 def entries(out):
