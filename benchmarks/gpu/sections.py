@@ -49,7 +49,10 @@ def in_sections(context: Context, sections: Sequence[Section]) -> Found:
                 reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 failed.append(f"{section.figures[0]}: {reason}")
             _free()
-        yield from (Measured(name, None, reason) for name in section.figures if name in missing)
+        for name in section.figures:
+            if name in missing:
+                yield Measured(name, None, reason)
+                reason = reason.partition(":")[0]
     if failed:
         raise RuntimeError("; ".join(failed))
 

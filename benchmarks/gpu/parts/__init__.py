@@ -20,6 +20,8 @@ PARTS: Mapping[str, tuple[str, float]] = {
     "tests": ("benchmarks.gpu.parts.tests", 130),
     "inference": ("benchmarks.gpu.parts.inference", 190),
     "training": ("benchmarks.gpu.parts.training", 110),
+    "hippocampus": ("benchmarks.gpu.parts.hippocampus", 95),
+    "postprocessing": ("benchmarks.gpu.parts.postprocessing", 35),
 }
 """Each with its module and its seconds of nine minutes; what one leaves goes to those after it."""
 
