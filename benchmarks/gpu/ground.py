@@ -21,6 +21,9 @@ from pipeline.phantom.cohort import make_study
 Size = tuple[int, int, int]
 NUM_CLASSES = 1 + len(LABELS)
 SEED = 7
+RATES = (5e-3, 5e-2)
+"""Of learning: the network's, its head's."""
+
 LIMIT = 2.0
 """Intensities at the network's scale: HU over 500, clipped to this to both sides."""
 
@@ -47,7 +50,7 @@ class Scale:
     spacing_mm: tuple[float, float, float] = (0.8, 0.8, 1.0)
     classes: int = 118
     studies: int = 10
-    lessons: int = 250
+    lessons: int = 600
 
     @property
     def window(self) -> Size:
@@ -98,9 +101,13 @@ class Ground:
     @cached_property
     def network(self) -> torch.nn.Module:
         """A network that has learnt the phantoms' organs well enough to be sure of most voxels."""
+        return teach(self.untaught, [self.volume(index) for index in range(2)], self.scale).eval()
+
+    @property
+    def untaught(self) -> torch.nn.Module:
+        """The network with random weights."""
         torch.manual_seed(0)
-        network = build_network(self.network_config, 1, NUM_CLASSES, self.scale.window)
-        return teach(network, [self.volume(index) for index in range(2)], self.scale).eval()
+        return build_network(self.network_config, 1, NUM_CLASSES, self.scale.window).eval()
 
     def model(self, precision: Precision = "auto") -> Model:
         """Return the network as a model."""
@@ -131,9 +138,17 @@ def teach(
     """Train a network for some steps on patches of volumes; return it on their device."""
     device = volumes[0][0].device
     network.to(device).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, scale.lessons)
-    numbers = np.random.default_rng(0)
+    # The head learns faster, which makes the network sure of itself early.
+    head = {id(weight) for weight in list(network.parameters())[-2:]}
+    groups = [
+        {"params": [weight for weight in network.parameters() if (id(weight) in head) == is_head]}
+        for is_head in (False, True)
+    ]
+    optimizer = torch.optim.AdamW(groups, RATES[0])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, list(RATES), scale.lessons, pct_start=0.1
+    )
+    numbers, losses = np.random.default_rng(0), []
     for (image, labels), _ in zip(itertools.cycle(volumes), range(scale.lessons), strict=False):
         starts = [int(numbers.integers(0, n - scale.edge + 1)) for n in image.shape]
         patch = tuple(slice(start, start + scale.edge) for start in starts)
@@ -144,5 +159,7 @@ def teach(
         loss.backward()
         optimizer.step()
         schedule.step()
-    print(f"taught: loss {loss.item():.3f}", flush=True)
+        losses.append(loss.detach())
+    last = torch.stack(losses[-len(losses) // 10 :]).mean().item()
+    print(f"taught: loss {last:.3f} over the last tenth", flush=True)
     return network

@@ -13,7 +13,6 @@ from benchmarks.gpu.parts.inference import BATCHES, NORMS, SOME
 from benchmarks.gpu.sections import Found
 from benchmarks.gpu.timing import seconds_of, synchronize
 from benchmarks.gpu.windows import placed
-from pipeline.network import build_network
 
 LAYOUTS = {"last": torch.channels_last_3d, "contiguous": torch.contiguous_format}
 MODES = {"compiled": "default", "compiled_graph": "reduce-overhead"}
@@ -30,9 +29,7 @@ class Switches:
     def __init__(self, ground: Ground, context: Context) -> None:
         self._ground, self._context = ground, context
         self._device = ground.device
-        config = ground.network_config
-        torch.manual_seed(0)
-        self._network = build_network(config, 1, 8, ground.scale.window).eval()
+        self._network = ground.untaught
 
     def batches(self) -> Found:
         """Measure windows a second by batch, in both layouts."""

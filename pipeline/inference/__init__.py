@@ -10,6 +10,7 @@ from pipeline.inference.device import (
     short_of_memory,
     split_devices,
 )
+from pipeline.inference.known_gpus import KnownGpu, find_gpu, known_gpus
 from pipeline.inference.live_bytes import LiveBytes, least_bytes
 from pipeline.inference.memory import (
     CellStorage,
@@ -30,6 +31,7 @@ __all__ = [
     "CellStorage",
     "FlipAxis",
     "InferenceConfig",
+    "KnownGpu",
     "LiveBytes",
     "MemoryBudget",
     "NotEnoughMemory",
@@ -42,7 +44,9 @@ __all__ = [
     "choose_device",
     "choose_kind",
     "failure_of",
+    "find_gpu",
     "is_out_of_memory",
+    "known_gpus",
     "least_bytes",
     "native_precision",
     "proven_precision",

@@ -12,6 +12,7 @@ from pipeline.inference.cell_layout import CellLayout
 from pipeline.inference.cells import Cells
 from pipeline.inference.config import Activation, FlipAxis, InferenceConfig
 from pipeline.inference.ensemble import Ensemble
+from pipeline.inference.known_gpus import gpu_like
 from pipeline.inference.live_bytes import least_bytes
 from pipeline.inference.memory import CellStorage
 from pipeline.inference.precision import autocast_type
@@ -23,7 +24,8 @@ from pipeline.transforms import ProbabilityBlock, upload
 
 BATCH_VOXELS = {"cpu": 2**19, "cuda": 2**22}
 """Voxels of a batch. On a CPU large windows are slower together than one by one, and small ones
-faster (benchmarks/inference.md). The number for a GPU is a guess."""
+faster (benchmarks/inference.md). The number for a GPU is a guess, for
+where none is known (`known_gpus.py`)."""
 
 MAX_BATCH = {"cpu": 4, "cuda": 16}
 
@@ -151,8 +153,13 @@ class Predictor:
 
 
 def _usual_batch(window: Size, device: torch.device) -> int:
-    number = BATCH_VOXELS[device.type] // math.prod(window)
-    return max(1, min(number, MAX_BATCH[device.type]))
+    voxels, most = BATCH_VOXELS[device.type], MAX_BATCH[device.type]
+    known = gpu_like(device) if device.type == "cuda" else None
+    if known is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        share = min(1.0, total / 1e9 / known.memory_gb)
+        voxels, most = int(share * known.batch_voxels), known.max_batch
+    return max(1, min(voxels // math.prod(window), most))
 
 
 def _pad(data_CIJK: torch.Tensor, size: Size) -> tuple[torch.Tensor, Size]:

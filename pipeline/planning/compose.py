@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.inference import KnownGpu
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import MirrorDecision
 from pipeline.planning.rules import (
@@ -34,6 +35,7 @@ class Choice:
         kind: Of the device planned for.
         survey: Of the training cases.
         mirroring: A decision for each axis.
+        gpu: That was measured and is, or is like, the one planned for.
     """
 
     request: PlanConfig
@@ -41,6 +43,7 @@ class Choice:
     kind: Kind
     survey: Survey
     mirroring: tuple[MirrorDecision, ...]
+    gpu: KnownGpu | None = None
 
 
 Timing = Literal["measured", "busy", "counted"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.inference import KnownGpu
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import WORKERS, Choice, compose
 from pipeline.planning.memory import Cost, trace_cost
@@ -25,7 +26,7 @@ GFLOPS_PER_CORE = 100.0
 """Of a CPU core in training steps of small 3D U-Nets, with AMX or AVX-512."""
 
 GFLOPS_OF_GPU = 8000.0
-"""Of a data-centre GPU in the same steps, at half precision."""
+"""Of a data-centre GPU in the same steps, at half precision: a guess, for where none is known."""
 
 WARM_UPS = 2
 STEPS = 3
@@ -51,6 +52,7 @@ class Pricer:
 
     def __init__(self, choice: Choice, manifest: Manifest, device: torch.device | None) -> None:
         self.device = device
+        self.gpu = choice.gpu
         self._choice = choice
         self._manifest = manifest
         self._costs: dict[Any, Cost] = {}
@@ -62,7 +64,7 @@ class Pricer:
         kind = self._choice.kind
         num_channels = len(self._manifest.channels)
         voxels = candidate.batch_size * candidate.shape.num_voxels
-        return self._cost(candidate).memory_gb(voxels, num_channels, WORKERS[kind], kind)
+        return self._cost(candidate).memory_gb(voxels, num_channels, WORKERS[kind], kind, self.gpu)
 
     def gflops(self, candidate: Candidate) -> float:
         """Return the arithmetic of a step, in billions of operations."""
@@ -71,7 +73,8 @@ class Pricer:
 
     def seconds(self, candidate: Candidate) -> float:
         """Return the seconds of a step, from its arithmetic and the speed that is known."""
-        return self._slowness * nominal_seconds(self.gflops(candidate), self._choice.kind)
+        gflops = self.gflops(candidate)
+        return self._slowness * nominal_seconds(gflops, self._choice.kind, self.gpu)
 
     def measured_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of a step, measured where there is a device to do so.
@@ -176,7 +179,15 @@ def _waited_s() -> float:
     return waited_ns / 1e9
 
 
-def nominal_seconds(gflops: float, kind: Kind) -> float:
-    """Return the seconds of a step on an unknown device, from its arithmetic alone."""
+def nominal_seconds(gflops: float, kind: Kind, gpu: KnownGpu | None = None) -> float:
+    """Return the seconds of a step on a device that is not here, from its arithmetic alone.
+
+    Args:
+        gflops: Of the step.
+        kind: Of device.
+        gpu: That was measured, if the device is like one.
+    """
+    if gpu is not None:
+        return gflops / gpu.gflops(gflops)
     speed = GFLOPS_OF_GPU if kind == "cuda" else GFLOPS_PER_CORE * torch.get_num_threads()
     return gflops / speed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.inference import LiveBytes, autocast_type
+from pipeline.inference import KnownGpu, LiveBytes, autocast_type
 from pipeline.main_memory import total_bytes
 from pipeline.manifest import Manifest
 from pipeline.network import build_network, count_parameters, gflops
@@ -23,7 +23,7 @@ BYTES_PER_WEIGHT = 4 + 4 + 4 + 8 + 2
 
 SLACK = {"cpu": 2.0, "cuda": 1.2}
 """For workspaces of convolutions and fragmented memory, which no trace of tensors sees. That
-of a CPU is fitted to measured peaks; that of a GPU is a guess."""
+of a CPU is fitted to measured peaks; that of a GPU is a guess, for where none was measured."""
 
 PROCESS_GB = {"cpu": 0.5, "cuda": 0.7}
 """Of a process with its libraries in main memory, and of a context in GPU memory."""
@@ -52,10 +52,32 @@ class Cost:
     bytes_per_voxel: float
     gflops_per_voxel: float
 
-    def memory_gb(self, batch_voxels: int, num_channels: int, num_workers: int, kind: str) -> float:
-        """Return the peak of training: of the process on a CPU, of the device on a GPU, in GB."""
+    def tensors_gb(self, batch_voxels: int) -> float:
+        """Return what the tensors of a step take at its peak, in GB."""
         tensors = BYTES_PER_WEIGHT * self.num_parameters + self.bytes_per_voxel * batch_voxels
-        total = PROCESS_GB[kind] + SLACK[kind] * tensors / BYTES_PER_GB
+        return float(tensors / BYTES_PER_GB)
+
+    def memory_gb(
+        self,
+        batch_voxels: int,
+        num_channels: int,
+        num_workers: int,
+        kind: str,
+        gpu: KnownGpu | None = None,
+    ) -> float:
+        """Return the peak of training: of the process on a CPU, of the device on a GPU, in GB.
+
+        Args:
+            batch_voxels: Of all patches of a batch.
+            num_channels: Of the images.
+            num_workers: Processes that prepare patches.
+            kind: Of device, cpu or cuda.
+            gpu: That was measured, if the device is like one.
+        """
+        around, slack = PROCESS_GB[kind], SLACK[kind]
+        if gpu is not None:
+            around, slack = gpu.context_gb, gpu.slack
+        total = around + slack * self.tensors_gb(batch_voxels)
         if kind == "cpu":
             batch_bytes = batch_voxels * (4 * num_channels + 8)
             total += num_workers * (WORKER_GB + PREFETCHED * batch_bytes / BYTES_PER_GB)

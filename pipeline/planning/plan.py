@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.errors import ConfigError, ManifestError
-from pipeline.inference import choose_device
+from pipeline.inference import KnownGpu, choose_device, find_gpu, known_gpus
 from pipeline.manifest import (
     Case,
     Manifest,
@@ -66,7 +66,8 @@ def plan(config: PlanConfig) -> Plan:
     mirroring = decide_mirroring(
         manifest.labels, survey.bodies, [region.name for region in manifest.regions]
     )
-    choice = Choice(config, folds, kind, survey, mirroring)
+    gpu = find_known(device, memory_gb) if kind == "cuda" else None
+    choice = Choice(config, folds, kind, survey, mirroring, gpu)
     pricer = Pricer(choice, manifest, _device_to_measure(config, device, memory_gb))
     candidates = list_candidates(survey, kind)
     minutes = config.minutes or LONGEST_MINUTES[kind]
@@ -113,6 +114,18 @@ def find_device(config: PlanConfig) -> torch.device | None:
             remedy = "To plan for a GPU elsewhere, name its memory: --memory 24GB."
             raise ConfigError(error.where, error.found, remedy) from error
         return None
+
+
+def find_known(device: torch.device | None, memory_gb: float) -> KnownGpu | None:
+    """Return the measured GPU that is, or is nearest to, the one planned for; None: none is known.
+
+    Args:
+        device: Planned for; None: a GPU that is not here.
+        memory_gb: To plan for.
+    """
+    if device is None:
+        return find_gpu(known_gpus(), None, memory_gb)
+    return find_gpu(known_gpus(), torch.cuda.get_device_name(device), total_gb(device))
 
 
 def _device_to_measure(

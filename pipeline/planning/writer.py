@@ -1,5 +1,6 @@
 """The plan as a YAML file: each group of settings under the rule and the numbers it comes from."""
 
+import math
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -14,10 +15,15 @@ from pipeline.manifest import Manifest
 from pipeline.manifest.scheme import SCHEMES
 from pipeline.planning import rules
 from pipeline.planning.compose import Plan, settings_of
+from pipeline.planning.config import BYTES_PER_GB
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.training import RunConfig
+from pipeline.training.room import BYTES_PER_LABEL, BYTES_PER_VALUE
 
 WIDTH = 96
+
+RESIDENT_SHARE = 0.5
+"""Of what a step leaves free, that training cases may take."""
 
 
 def write_plan(plan: Plan, manifest: Manifest, path: Path) -> None:
@@ -51,14 +57,45 @@ def summary_of(plan: Plan) -> list[str]:
     training, estimate = plan.config.training, plan.config.estimate
     assert estimate is not None
     allowed = ", ".join(plan.config.augmentation.flip_axes) or "none"
-    return [
+    lines = [
         f"spacing {_numbers(plan.candidate.spacing_mm, ' x ')} mm, patch "
         f"{_numbers(training.patch_size, ' x ')} voxels, batch {training.batch_size}, features "
         f"{_numbers(plan.candidate.features)}, mirrored axes: {allowed}",
         f"{training.max_minutes:g} minutes on {plan.device}; about {estimate.memory_gb:g} GB of "
         f"{plan.memory_gb:.3g} GB, {estimate.seconds_per_iteration:g} s per iteration",
-        f"train with: trivox train {shlex.quote(str(plan.choice.request.out))}",
     ]
+    if plan.choice.kind == "cuda":
+        lines += [on_gpu_figures(plan), on_residence(plan)]
+    return [*lines, f"train with: trivox train {shlex.quote(str(plan.choice.request.out))}"]
+
+
+def on_gpu_figures(plan: Plan) -> str:
+    """Say where a plan's figures of a GPU come from."""
+    gpu, is_timed = plan.choice.gpu, plan.timing == "measured"
+    subject = "memory is" if is_timed else "memory and time are"
+    if gpu is not None and gpu.name == plan.device:
+        return f"{subject} from measurements on {gpu.name} ({gpu.measured})"
+    subject += " an estimate" if is_timed else " estimates"
+    if gpu is None:
+        return f"{subject}: no GPU has been measured yet"
+    return (
+        f"{subject} from measurements on {gpu.name} ({gpu.measured}), the GPU whose memory is "
+        "nearest of those that were measured"
+    )
+
+
+def on_residence(plan: Plan) -> str:
+    """Say whether the training set is expected to stay on the GPU while it trains."""
+    survey, estimate = plan.choice.survey, plan.config.estimate
+    assert estimate is not None
+    voxels = sum(math.prod(body.size_mm) for body in survey.bodies)
+    voxels /= math.prod(plan.candidate.spacing_mm)
+    num_channels = len(survey.fingerprint.channels)
+    needed_gb = voxels * (BYTES_PER_VALUE * num_channels + BYTES_PER_LABEL) / BYTES_PER_GB
+    room_gb = (plan.memory_gb - estimate.memory_gb) * RESIDENT_SHARE
+    verdict = "stays on the GPU" if needed_gb <= room_gb else "is read from the cache"
+    room = f"{max(0.0, room_gb):.3g} GB are there for it"
+    return f"the training set {verdict}: it takes about {needed_gb:.2g} GB, {room}"
 
 
 def _on_data(plan: Plan, manifest: Manifest) -> list[str]:
@@ -205,11 +242,16 @@ def _on_estimate(plan: Plan) -> list[str]:
         "processes took the cores; plan again when it is idle to measure it",
         "counted": "from the arithmetic, not measured",
     }[plan.timing]
-    return [
+    lines = [
         f"Memory: traced from a real step on a small patch and scaled, of {plan.memory_gb:.3g} GB. "
         f"Time, but for waiting for patches: {way}; {plan.gflops:.3g} GFLOP an iteration. "
         "Training logs what it really took.",
     ]
+    if plan.choice.kind == "cuda":
+        lines += [
+            f"{text[0].upper()}{text[1:]}." for text in (on_gpu_figures(plan), on_residence(plan))
+        ]
+    return lines
 
 
 def _comment(lines: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 import itertools
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from pipeline.inference import CellStorage, InferenceConfig, Predictor, Stream
+from pipeline.inference.predictor import BATCH_VOXELS, _usual_batch
 
 CPU = torch.device("cpu")
 
@@ -361,3 +363,19 @@ def test_other_errors_are_not_taken_for_it(data):
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         predict(data, [Spy(fail)], config(), CPU)
+
+
+def test_the_batch_of_a_gpu_is_that_which_was_measured(monkeypatch):
+    """The known GPU was fastest with four windows of 96^3; half its memory takes half of that."""
+    gpu = torch.device("cuda", 0)
+    known = SimpleNamespace(memory_gb=80.0, batch_voxels=4 * 96**3, max_batch=32)
+    properties = SimpleNamespace(total_memory=80 * 10**9)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: properties)
+    monkeypatch.setattr("pipeline.inference.predictor.gpu_like", lambda _: known)
+    assert _usual_batch((96, 96, 96), gpu) == 4
+    assert _usual_batch((24, 24, 24), gpu) == 32
+    properties.total_memory = 40 * 10**9
+    assert _usual_batch((96, 96, 96), gpu) == 2
+    assert _usual_batch((160, 160, 160), gpu) == 1
+    monkeypatch.setattr("pipeline.inference.predictor.gpu_like", lambda _: None)
+    assert _usual_batch((96, 96, 96), gpu) == BATCH_VOXELS["cuda"] // 96**3

@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ManifestError
+from pipeline.inference import KnownGpu
 from pipeline.manifest import load_manifest
 from pipeline.ownership import REPLACED
 from pipeline.phantom import PhantomConfig, make_cohort
-from pipeline.planning import PlanConfig, plan
+from pipeline.planning import PlanConfig, estimate, plan, summary_of
 from pipeline.planning.memory import trace_cost
 from pipeline.planning.plan import find_device
 from pipeline.planning.trial import make_step, num_outputs_of
@@ -193,15 +195,43 @@ def test_a_data_set_of_test_cases_is_refused(tmp_path):
         plan(request(tmp_path / "m.yaml", tmp_path / "p.yaml"))
 
 
-def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path):
+def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path, monkeypatch):
     missing = PlanConfig(manifest=phantom, out=tmp_path / "gpu.yaml", device="cuda:99")
     with pytest.raises(ConfigError, match="name its memory: --memory 24GB"):
         find_device(missing)
+    monkeypatch.setattr(sys.modules[find_device.__module__], "known_gpus", lambda: ())
     result = plan(missing.model_copy(update={"memory_gb": 8.0}))
     assert result.config.network.features[0] == 32
     assert result.timing == "counted"
+    said = "memory and time are estimates: no GPU has been measured yet"
+    assert said in summary_of(result)
+    words = " ".join(missing.out.read_text("utf-8").replace("\n#", "").split())
+    assert "Memory and time are estimates: no GPU has been measured yet." in words
     with pytest.raises(ConfigError, match="is no device"):
         find_device(missing.model_copy(update={"device": "tpu", "memory_gb": 8.0}))
+
+
+def test_a_plan_follows_the_table_of_measured_gpus(phantom, tmp_path, monkeypatch):
+    """A step took 3 GB where its tensors are 2, and 500 GFLOP a second; CUDA itself took 1 GB."""
+    step = {
+        "features": [32], "patch_size": [9, 9, 9], "batch_size": 2, "precision": "bf16",
+        "predicted_gb": 2.0, "measured_gb": 3.0, "gflop": 50.0, "seconds": 0.1,
+    }  # fmt: skip
+    gpu = KnownGpu(
+        name="A GPU", memory_gb=24.0, context_gb=1.0, measured="in 2026", steps=(step,),
+        batch_voxels=1, max_batch=1,
+    )  # fmt: skip
+    monkeypatch.setattr(sys.modules[find_device.__module__], "known_gpus", lambda: (gpu,))
+    out = tmp_path / "p.yaml"
+    asked = PlanConfig(manifest=phantom, out=out, device="cuda:99", memory_gb=20.0)
+    result = plan(asked)
+    cost = estimate.trace_cost(result.config, load_manifest(phantom), "cuda")
+    training, planned = result.config.training, result.config.estimate
+    voxels = training.batch_size * np.prod(training.patch_size)
+    assert planned.memory_gb == pytest.approx(1 + 1.5 * cost.tensors_gb(voxels), rel=5e-3)
+    assert planned.seconds_per_iteration == pytest.approx(result.gflops / 500, rel=5e-3)
+    said = "estimates from measurements on A GPU (in 2026), the GPU whose memory is nearest"
+    assert any(said in line for line in summary_of(result))
 
 
 def test_data_without_labelled_voxels_is_refused(tmp_path):

@@ -1,13 +1,21 @@
+from dataclasses import replace
+
 import pytest
 import yaml
 
+from pipeline.inference import KnownGpu
 from pipeline.planning.compose import Choice, Plan, compose
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.search import list_candidates
-from pipeline.planning.writer import plan_text, summary_of, write_plan
+from pipeline.planning.writer import on_gpu_figures, plan_text, summary_of, write_plan
 from pipeline.training import RunConfig
 from pipeline.training.resources import Resources
+
+STEP = {
+    "features": [32], "patch_size": [9, 9, 9], "batch_size": 2, "precision": "bf16",
+    "predicted_gb": 2.0, "measured_gb": 3.0, "gflop": 50.0, "seconds": 0.1,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -77,6 +85,46 @@ def test_thick_slices_are_said_to_be_none_where_the_shape_does_not_differ(make_p
     )
     assert "thick slices (largest over smallest 6, the shape differs as much)" in flat
     assert "largest over smallest 6: no thick slices, which begin where spacing and shape" in tall
+
+
+def test_where_the_figures_of_a_gpu_come_from_is_said(make_plan):
+    gpu = KnownGpu(
+        name="A GPU", memory_gb=8.0, context_gb=1.0, measured="in 2026", steps=(STEP,),
+        batch_voxels=1, max_batch=1,
+    )  # fmt: skip
+    plan = make_plan()
+
+    def said(name, known, timing):
+        choice = replace(plan.choice, kind="cuda", gpu=known)
+        return on_gpu_figures(replace(plan, choice=choice, device=name, timing=timing))
+
+    assert said("A GPU", None, "counted") == (
+        "memory and time are estimates: no GPU has been measured yet"
+    )
+    assert said("A GPU", None, "measured") == (
+        "memory is an estimate: no GPU has been measured yet"
+    )
+    assert said("A GPU", gpu, "counted") == (
+        "memory and time are from measurements on A GPU (in 2026)"
+    )
+    assert said("Another", gpu, "measured").startswith(
+        "memory is an estimate from measurements on A GPU (in 2026), the GPU whose memory"
+    )
+
+
+def test_whether_the_training_set_stays_on_the_gpu_is_said(make_plan, manifest):
+    """100 cases of 100^3 voxels at 1 mm, float32 and 16 bits: 0.6 GB."""
+    plan = make_plan((1.0, 1.0, 1.0), (100, 100, 100))
+    assert plan.candidate.spacing_mm == (1.0, 1.0, 1.0)
+    on_gpu = replace(plan, choice=replace(plan.choice, kind="cuda"))
+    # A step takes 2 of 8 GB; half of what it leaves is for validation.
+    line = "the training set stays on the GPU: it takes about 0.6 GB, 3 GB are there for it"
+    assert line in summary_of(on_gpu)
+    text = " ".join(plan_text(on_gpu, manifest).replace("\n#", "").split())
+    assert line[1:] in text
+    small = replace(on_gpu, memory_gb=3.0)
+    line = "the training set is read from the cache: it takes about 0.6 GB, 0.5 GB are there for it"
+    assert line in summary_of(small)
 
 
 def test_the_summary_is_short(make_plan):

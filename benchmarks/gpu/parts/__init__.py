@@ -22,6 +22,7 @@ PARTS: Mapping[str, tuple[str, float]] = {
     "training": ("benchmarks.gpu.parts.training", 110),
     "hippocampus": ("benchmarks.gpu.parts.hippocampus", 95),
     "postprocessing": ("benchmarks.gpu.parts.postprocessing", 35),
+    "planner": ("benchmarks.gpu.parts.planner", 45),
 }
 """Each with its module and its seconds of nine minutes; what one leaves goes to those after it."""
 
