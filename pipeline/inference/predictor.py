@@ -24,8 +24,8 @@ from pipeline.transforms import ProbabilityBlock, upload
 
 BATCH_VOXELS = {"cpu": 2**19, "cuda": 2**22}
 """Voxels of a batch. On a CPU large windows are slower together than one by one, and small ones
-faster (benchmarks/inference.md). The number for a GPU is a guess, for
-where none is known (`known_gpus.py`)."""
+faster (benchmarks/inference.md). The number for a GPU is a guess, for where none
+was measured (`known_gpus.py`)."""
 
 MAX_BATCH = {"cpu": 4, "cuda": 16}
 
