@@ -130,7 +130,7 @@ def peer_seconds(ground: Ground, paths: list[Path], out: Path) -> float:
     data = Dataset([{"image": str(path)} for path in paths], before)
     workers = READERS if device.type == "cuda" else 0
     start = time.perf_counter()
-    with torch.inference_mode():
+    with torch.no_grad():
         for index, batch in enumerate(DataLoader(data, batch_size=1, num_workers=workers)):
             image = batch["image"].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -72,7 +72,7 @@ class Switches:
             x = torch.randn(shape, device=device).bfloat16().contiguous(memory_format=memory_format)
             ways = norm_ways(x)
             for name in NORMS:
-                with torch.inference_mode():
+                with torch.no_grad():
                     seconds = seconds_of(ways[name], device, 0.05)
                 yield Measured(f"{name}_{layout}", 1e6 * seconds, "with the cast that follows")
 

@@ -102,6 +102,8 @@ class Race:
         right, _ = agreement(exact, truth.byte())
         for figure, name in (("labels_equal", "ours"), ("labels_of_monai", "monai")):
             equal, labelled = agreement(ways[name](image), exact)
+            if not labelled:
+                raise RuntimeError("nothing is labelled by either side, so nothing is compared")
             note = f"{labelled} voxels labelled by either; {right:.0%} of them rightly"
             yield Measured(figure, equal, note)
 
@@ -211,7 +213,7 @@ def theirs(peer: Peer, window: tuple[int, int, int], *, is_exact: bool = False) 
         found: torch.Tensor = peer.network(windows.contiguous(memory_format=peer.layout))
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(image: torch.Tensor) -> Labels:
         kind = image.device.type
         with (
