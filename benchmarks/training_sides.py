@@ -33,6 +33,7 @@ ENDLESS = 10**9
 NUM_FIXED = 4
 """Batches that the steps without loading take turns at."""
 AS_CHOSEN = "as chosen"
+FROM_CACHE = "from the cache"
 WARM_UPS = 5
 
 
@@ -225,8 +226,16 @@ class Ours(Side):
         return build_trainer(state, config, setup.ranks, loss)
 
     def make_run(self, way: str) -> Callable[[int], None]:
-        """Return what the engine of `trivox train` does, without what happens at its events."""
-        trainer, batches = self._trainer(way), self.load()
+        """Return what the engine of `trivox train` does, without what happens at its events.
+
+        A GPU holds the cases, as it does where they fit, unless they are to come from the cache.
+        """
+        setup, device = self.setup, self.setup.ranks.device
+        is_resident = device.type == "cuda" and FROM_CACHE not in way
+        loader = build_loader(
+            setup.cases, setup.config, setup.spacing_mm, setup.ranks, 0, is_resident=is_resident
+        )
+        trainer, batches = self._trainer(way.removesuffix(f" {FROM_CACHE}")), iter(loader)
 
         def run(count: int) -> None:
             trainer.run(batches, max_epochs=1, epoch_length=count)

@@ -67,7 +67,7 @@ class Studies:
         return [dict(row.seconds) for row in result.rows]
 
     def by_peer(self) -> Found:
-        """Segment some of them as MONAI's bundles do, reading ahead in other processes."""
+        """Segment some of them as MONAI's bundles do, reading ahead."""
         ground = self._ground
         paths = ground.write_studies()[: 1 + NUM_OF_PEER]
         out = ground.work / "theirs"
@@ -76,7 +76,7 @@ class Studies:
             "study_of_monai_s",
             seconds,
             f"{len(paths) - 1} studies, after one more; transforms, sliding window and inversion "
-            f"on the device, {READERS} processes that read",
+            f"on the device, {READERS} threads that read",
         )
         if not self._seconds:
             return
@@ -97,7 +97,7 @@ def _labels(path: Path) -> "np.ndarray[Any, Any]":
 def peer_seconds(ground: Ground, paths: list[Path], out: Path) -> float:
     """Let MONAI segment studies; return the seconds of each but the first."""
     import monai.transforms as mt
-    from monai.data import DataLoader, Dataset, decollate_batch
+    from monai.data import Dataset, ThreadDataLoader, decollate_batch
     from monai.inferers import SlidingWindowInferer
 
     device, scale = ground.device, ground.scale
@@ -128,10 +128,11 @@ def peer_seconds(ground: Ground, paths: list[Path], out: Path) -> float:
         cache_roi_weight_map=True,
     )  # fmt: skip
     data = Dataset([{"image": str(path)} for path in paths], before)
-    workers = READERS if device.type == "cuda" else 0
+    # Threads, since what processes hand over may find /dev/shm too small.
+    batches = ThreadDataLoader(data, batch_size=1, num_workers=READERS, use_thread_workers=True)
     start = time.perf_counter()
     with torch.no_grad():
-        for index, batch in enumerate(DataLoader(data, batch_size=1, num_workers=workers)):
+        for index, batch in enumerate(batches):
             image = batch["image"].to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 batch["pred"] = inferer(image, network)

@@ -18,7 +18,7 @@ from pipeline.planning.compose import Plan, settings_of
 from pipeline.planning.config import BYTES_PER_GB
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.training import RunConfig
-from pipeline.training.room import BYTES_PER_LABEL, BYTES_PER_VALUE
+from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
 
 WIDTH = 96
 

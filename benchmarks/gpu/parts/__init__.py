@@ -17,10 +17,10 @@ from typing import Protocol
 from benchmarks.gpu.figure import Context, Figure, Measured
 
 PARTS: Mapping[str, tuple[str, float]] = {
-    "tests": ("benchmarks.gpu.parts.tests", 120),
-    "inference": ("benchmarks.gpu.parts.inference", 170),
+    "tests": ("benchmarks.gpu.parts.tests", 115),
+    "inference": ("benchmarks.gpu.parts.inference", 165),
     "training": ("benchmarks.gpu.parts.training", 95),
-    "hippocampus": ("benchmarks.gpu.parts.hippocampus", 85),
+    "hippocampus": ("benchmarks.gpu.parts.hippocampus", 95),
     "postprocessing": ("benchmarks.gpu.parts.postprocessing", 30),
     "planner": ("benchmarks.gpu.parts.planner", 40),
 }

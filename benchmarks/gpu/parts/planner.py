@@ -1,6 +1,7 @@
 """What `trivox plan` and `trivox segment` know of this GPU: memory, time and batch, as a table.
 
-On a GPU the table of the package, `pipeline/inference/gpus.json`, takes what is measured.
+On a GPU the table of the package, `pipeline/inference/gpus.json`, takes what is measured; it is to
+be kept with the figures.
 """
 
 from benchmarks.gpu.figure import Context, Figure
