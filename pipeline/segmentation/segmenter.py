@@ -134,8 +134,9 @@ class Segmenter:
     def _preprocess(self, volume: Volume, max_voxels: int) -> Working:
         """Bring a volume to the network's grid, on the networks' GPU if it has room for that too.
 
-        In a stream of its own: in that of the networks it would wait for each batch of another
-        study.
+        It takes one core of a CPU 3 s for 512 x 512 x 400 voxels, measured, beside reading the next
+        study; a GPU may have predicted this one by then. In a stream of its own: in that of the
+        networks it would wait for each batch of another study.
         """
         settings, grid = self.description.preprocessing, volume.grid
         num_working = grid.num_voxels * grid.voxel_volume_mm3 / math.prod(settings.spacing_mm)

@@ -76,7 +76,7 @@ def resample_view_on(
         slab_IJK = torch.empty(np.moveaxis(part, 0, last).shape, pin_memory=True)
         slab_IJK.numpy()[:] = np.moveaxis(part, 0, last)
         slab_IJK = slab_IJK.to(device, non_blocking=True)
-        on_their_way.append(torch.cuda.Event())  # type: ignore[no-untyped-call]
+        on_their_way.append(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]
         on_their_way[-1].record(torch.cuda.current_stream(device))
         for axis in first:
             slab_IJK = _along(slab_IJK, positions[axis], axis)

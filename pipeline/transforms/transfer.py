@@ -40,7 +40,7 @@ class Landing:
             self._host = download(tensor)
         # Its memory is not to be used again before it was copied.
         tensor.record_stream(beside)
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._event.record(beside)
 
     def get(self) -> torch.Tensor:
@@ -75,7 +75,7 @@ class Later:
     def mark(self, device: torch.device) -> None:
         """Let the next turn wait for all that a GPU was asked for until now."""
         self._device = device
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._event.record(torch.cuda.current_stream(device))
 
     def turn(self) -> None:
