@@ -22,14 +22,14 @@ def filled(device, free_bytes):
     torch.cuda.synchronize(device)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    pieces = []
+    pieces, size = [], 8 * 2**30
     # In pieces, since the card may have no whole that large.
-    while free > free_bytes + 64 * MB:
+    while free > free_bytes + 4 * MB and size >= 2 * MB:
         try:
-            size = min(free - free_bytes, 8 * 2**30)
-            pieces.append(torch.empty(size, dtype=torch.uint8, device=device))
+            wanted = min(free - free_bytes, size)
+            pieces.append(torch.empty(wanted, dtype=torch.uint8, device=device))
         except torch.OutOfMemoryError:
-            break
+            size //= 2
         free, _ = torch.cuda.mem_get_info(device)
     try:
         yield
@@ -81,22 +81,41 @@ def test_batches_become_smaller_and_the_study_is_done(gpu, exact, network, data)
     assert (found != expected).float().mean() <= 1e-3
 
 
-def test_a_card_that_fills_up_meanwhile_is_made_do_with(gpu, exact, study, model, label_change):
-    """Smaller batches, then sums in main memory: the study is begun anew, and done."""
-    expected = segment_study(study, Segmenter(model, gpu)).labels_IJK
-    segmenter = Segmenter(model, gpu)
+def test_a_card_that_fills_up_meanwhile_is_made_do_with(
+    gpu, exact, study, model, label_change, caplog
+):
+    """Nothing is left half-way: the study is begun anew, with its sums in main memory, and done.
+
+    Of 118 classes the sums take several times what a window does; that is what becomes free.
+    """
+    inference = {"window": (32, 32, 32), "batch_size": 8}
+    changes = {
+        "labels": {f"label {n}": n for n in range(1, 118)},
+        "network": NetworkConfig(features=(8, 8, 8)),
+        "preprocessing": model.description.preprocessing.model_copy(
+            update={"spacing_mm": (2.0, 2.0, 2.0)}
+        ),
+        "inference": model.description.inference.model_copy(update=inference),
+    }
+    description = model.description.model_copy(update=changes)
+    torch.manual_seed(0)
+    network = build_network(description.network, 1, 118).eval()
+    segmenter = Segmenter(Model(description, (network,)), gpu)
+    expected = segment_study(study, segmenter).labels_IJK
     prepared, filling = segmenter.prepare(study), []
 
-    def fill_after_the_first_batch(*_step):
-        if not filling:
+    def fill_half_way(_what, done, total):
+        if not filling and 2 * done >= total:
             filling.append(filled(gpu, 0))
             filling[0].__enter__()
 
     try:
-        found = segmenter.segment(prepared, advance=fill_after_the_first_batch).labels_IJK
+        found = segmenter.segment(prepared, advance=fill_half_way).labels_IJK
     finally:
         filling[0].__exit__(None, None, None)
-    assert label_change(found, expected) <= 1e-3
+    assert "memory ran out" in caplog.text
+    # Of random weights, many classes are nearly as probable as the first.
+    assert label_change(found, expected) <= 0.02
 
 
 def test_a_study_beside_a_full_card_is_done_in_what_is_left(gpu, exact, study, model, label_change):
