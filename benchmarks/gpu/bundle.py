@@ -15,7 +15,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.gpu.wheels import download
@@ -38,43 +39,64 @@ def main() -> None:
     parser.add_argument("--python-version", default="3.12")
     options = parser.parse_args()
     data = options.data or next((place for place in PLACES if place.is_dir()), None)
+    dicom = options.out.with_name(f"{options.out.name}-dicom")
     try:
-        for folder in make_bundle(options.out, data, options.python_version):
-            print(f"{folder}: {num_bytes(folder) / 1e6:.1f} MB")
+        make_bundle(options.out, data, options.python_version)
+        print(f"{options.out}: {num_bytes(options.out) / 1e6:.1f} MB")
+        make_dicom_bundle(dicom, options.out, options.python_version)
+        print(f"{dicom}: {num_bytes(dicom) / 1e6:.1f} MB")
     except (OSError, subprocess.CalledProcessError) as error:
         sys.exit(str(error))
 
 
-def make_bundle(out: Path, data: Path | None, python_version: str) -> tuple[Path, Path]:
-    """Write both folders anew, and return their paths.
+def make_bundle(out: Path, data: Path | None, python_version: str) -> None:
+    """Write the folder with all that is needed but for DICOM and ITK's formats.
 
     Args:
-        out: The first; the second is called like it, with `-dicom`.
+        out: Written anew.
         data: Folder of the hippocampus data in the Decathlon's layout, where it is at hand.
         python_version: Of the machine it is for.
 
     Raises:
-        OSError: If pip cannot fetch a wheel, `out` is something else, or a folder becomes larger
-            than 60 MB.
+        OSError: If pip cannot fetch a wheel, `out` is something else, or it becomes larger than
+            60 MB.
     """
-    dicom = out.with_name(f"{out.name}-dicom")
-    for folder in (out, dicom):
-        if folder.exists() and not (folder / "PYTHON_VERSION").is_file():
-            raise OSError(f"{folder} is there and no bundle; name another folder, or remove it")
-        shutil.rmtree(folder, ignore_errors=True)
-    download(ROOT, python_version, out / "wheels", dicom / "wheels")
-    for folder in (out, dicom):
-        (folder / "PYTHON_VERSION").write_text(python_version + "\n", encoding="utf-8")
-        shutil.copy(SCRIPTS / "install.sh", folder)
-    shutil.copy(SCRIPTS / "run.sh", out)
-    (out / "run.sh").chmod(0o755)
-    copy_project(out / "trivox")
-    if data is not None:
-        copy_data(data, out / "data" / "hippocampus")
-    for folder in (out, dicom):
-        if (found := num_bytes(folder)) > LARGEST_BYTES:
-            raise OSError(f"{folder} has {found / 1e6:.1f} MB, and is to have at most 60")
-    return out, dicom
+    with _folder(out, python_version):
+        download(ROOT, python_version, out / "wheels")
+        shutil.copy(SCRIPTS / "run.sh", out)
+        (out / "run.sh").chmod(0o755)
+        copy_project(out / "trivox")
+        if data is not None:
+            copy_data(data, out / "data" / "hippocampus")
+
+
+def make_dicom_bundle(out: Path, beside: Path, python_version: str) -> None:
+    """Write the folder with what DICOM and ITK's formats need besides.
+
+    Args:
+        out: Written anew.
+        beside: The first folder.
+        python_version: As for that.
+
+    Raises:
+        OSError: As for that.
+    """
+    with _folder(out, python_version):
+        download(ROOT, python_version, out / "wheels", beside / "wheels")
+
+
+@contextmanager
+def _folder(out: Path, python_version: str) -> Iterator[None]:
+    """Begin a folder anew, and look at the end how large it is."""
+    if out.exists() and not (out / "PYTHON_VERSION").is_file():
+        raise OSError(f"{out} is there and no bundle; name another folder, or remove it")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / "PYTHON_VERSION").write_text(python_version + "\n", encoding="utf-8")
+    shutil.copy(SCRIPTS / "install.sh", out)
+    yield
+    if (found := num_bytes(out)) > LARGEST_BYTES:
+        raise OSError(f"{out} has {found / 1e6:.1f} MB, and is to have at most 60")
 
 
 def copy_project(target: Path) -> None:

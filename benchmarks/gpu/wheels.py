@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 LAB = ("torch", "numpy", "scipy", "matplotlib", "pytest", "hypothesis", "safetensors")
@@ -23,54 +23,39 @@ DICOM = ("simpleitk", "pydicom", "highdicom")
 PLATFORMS = ["manylinux2014_x86_64"]
 PLATFORMS += [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)]
 
-Needs = dict[str, set[str]]
-"""Names of packages, each with the ways in which it was asked for."""
 
-
-def download(root: Path, python_version: str, folder: Path, dicom_folder: Path) -> None:
-    """Fetch the wheels of Trivox into one folder, and those for DICOM into another.
+def download(root: Path, python_version: str, folder: Path, beside: Path | None = None) -> None:
+    """Fetch the wheels of Trivox.
 
     Args:
         root: Of the project, with `pyproject.toml` and `constraints.txt`.
         python_version: For which, such as `3.12`.
-        folder: For the wheels that every study needs.
-        dicom_folder: For those that DICOM needs beside them.
+        folder: Where they go.
+        beside: Folder of those that every study needs; fetch what DICOM needs besides. None: fetch
+            the former.
 
     Raises:
         OSError: If pip cannot fetch one; with what it says.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     asked = [Requirement(each) for each in project["dependencies"]]
-    pinned = root / "constraints.txt"
+    is_wanted = {each: (canonicalize_name(each.name) in DICOM) == bool(beside) for each in asked}
     there = lab_has()
-    for target, wanted in (
-        (folder, [each for each in asked if canonicalize_name(each.name) not in DICOM]),
-        (dicom_folder, [each for each in asked if canonicalize_name(each.name) in DICOM]),
-    ):
-        target.mkdir(parents=True)
-        there |= _with_needs(wanted, there, python_version, (pinned, target))
-
-
-def _with_needs(
-    wanted: list[Requirement],
-    there: Mapping[str, Version],
-    python_version: str,
-    places: tuple[Path, Path],
-) -> dict[str, Version]:
-    """Fetch what is wanted and all that it needs; return the names and versions."""
-    pinned, target = places
-    found: dict[str, Version] = {}
-    while wanted := list(_lacking(wanted, {**there, **found})):
+    for wheel in beside.iterdir() if beside else ():
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        there[name] = version
+    folder.mkdir(parents=True)
+    wanted = [each for each in asked if is_wanted[each]]
+    while wanted := list(_lacking(wanted, there)):
         names = sorted({canonicalize_name(each.name) for each in wanted})
-        with tempfile.TemporaryDirectory(dir=target) as name:
-            _fetch(names, python_version, pinned, Path(name))
-            wheels = [wheel.rename(target / wheel.name) for wheel in Path(name).iterdir()]
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            _fetch(names, python_version, root / "constraints.txt", Path(name))
+            wheels = [wheel.rename(folder / wheel.name) for wheel in Path(name).iterdir()]
         wanted = []
         for wheel in wheels:
             about = about_wheel(wheel)
-            found[canonicalize_name(about["Name"])] = Version(about["Version"])
+            there[canonicalize_name(about["Name"])] = Version(about["Version"])
             wanted += needs(about.get_all("Requires-Dist", []), python_version)
-    return found
 
 
 def _lacking(wanted: Iterable[Requirement], there: Mapping[str, Version]) -> Iterator[Requirement]:

@@ -2,6 +2,8 @@
 
     pytest -m gpu tests/gpu                        on the first GPU; skipped where there is none
     pytest -m gpu tests/gpu --gpu-device cpu       to see that the tests themselves work
+    python -m tests.pretended tests/gpu --gpu-device pretended -W default
+                                                   the GPU's own ways through the code, without one
 
 Each compares what Trivox does on the device with what it does on the CPU. What the comparison found
 is told by `record_property`, for `python -m benchmarks.gpu`.
@@ -10,10 +12,13 @@ is told by `record_property`, for `python -m benchmarks.gpu`.
 import dataclasses
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nibabel as nib
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from ignite.engine import Events
 
@@ -30,18 +35,37 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
-def device(request) -> torch.device:
+def device(request) -> Iterator[torch.device]:
     """What is tested."""
     name = request.config.getoption("--gpu-device")
+    if name == "pretended":
+        with pretended() as device:
+            yield device
+        return
     if name is None and not torch.cuda.is_available():
         pytest.skip("torch finds no GPU; --gpu-device cpu tries these tests without one")
-    return choose_device(name or "cuda")
+    yield choose_device(name or "cuda")
+
+
+@contextmanager
+def pretended() -> Iterator[torch.device]:
+    """Pretend to have a GPU, whose tensors are not such as safetensors knows how to write."""
+    from tests.pretended.pretend_gpu import DEVICE, pretend_gpu
+
+    write = safetensors.torch.save_file
+
+    def from_host(tensors, *others, **named):
+        write({name: tensor.cpu() for name, tensor in tensors.items()}, *others, **named)
+
+    with pytest.MonkeyPatch.context() as patch, pretend_gpu():
+        patch.setattr(safetensors.torch, "save_file", from_host)
+        yield DEVICE
 
 
 @pytest.fixture(scope="session")
 def gpu(device) -> torch.device:
     """The device, for what only a GPU has."""
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.version.cuda is None:
         pytest.skip("this is about a GPU's own memory or driver")
     return device
 
@@ -49,7 +73,8 @@ def gpu(device) -> torch.device:
 @pytest.fixture(scope="session")
 def is_tiny(request, device) -> bool:
     """Whether to take as little time as possible."""
-    return device.type == "cpu" or request.config.getoption("--gpu-tiny")
+    is_real = device.type == "cuda" and torch.version.cuda is not None
+    return not is_real or request.config.getoption("--gpu-tiny")
 
 
 @pytest.fixture

@@ -6,16 +6,16 @@ import subprocess
 import pytest
 
 from benchmarks.gpu import bundle
-from benchmarks.gpu.bundle import copy_data, copy_project, make_bundle
+from benchmarks.gpu.bundle import copy_data, copy_project, make_bundle, make_dicom_bundle
 from benchmarks.gpu.where import COMMIT, ROOT, commit
 
 
 @pytest.fixture
 def no_wheels(monkeypatch):
-    def download(root, python_version, folder, dicom_folder):
-        for each in (folder, dicom_folder):
-            each.mkdir(parents=True)
-            (each / f"a-1-cp{python_version.replace('.', '')}.whl").write_bytes(b"12345")
+    def download(root, python_version, folder, beside=None):
+        folder.mkdir(parents=True)
+        name = "a" if beside is None else "dicom"
+        (folder / f"{name}-1-cp{python_version.replace('.', '')}.whl").write_bytes(b"12345")
 
     monkeypatch.setattr(bundle, "download", download)
 
@@ -35,7 +35,9 @@ def data(tmp_path):
 
 
 def test_a_bundle_is_the_project_wheels_data_and_scripts(no_wheels, data, tmp_path):
-    out, dicom = make_bundle(tmp_path / "bundle", data, "3.12")
+    out, dicom = tmp_path / "bundle", tmp_path / "bundle-dicom"
+    make_bundle(out, data, "3.12")
+    make_dicom_bundle(dicom, out, "3.12")
     assert {each.name for each in out.iterdir()} == {
         "PYTHON_VERSION", "data", "install.sh", "run.sh", "trivox", "wheels"
     }  # fmt: skip
@@ -44,8 +46,8 @@ def test_a_bundle_is_the_project_wheels_data_and_scripts(no_wheels, data, tmp_pa
     there = {str(each.relative_to(out / "trivox")) for each in (out / "trivox").rglob("*")}
     assert there >= set(listed.stdout.split())
     assert not any(name.startswith(".git/") for name in there)
-    again, _ = make_bundle(tmp_path / "bundle", None, "3.12")
-    assert not (again / "data").exists()
+    make_bundle(out, None, "3.12")
+    assert not (out / "data").exists()
 
 
 def test_nothing_but_a_bundle_is_written_over(no_wheels, tmp_path):

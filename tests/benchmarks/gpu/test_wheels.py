@@ -31,7 +31,8 @@ def index(monkeypatch):
     def fetch(names, python_version, pinned, target):
         assert pinned.name == "constraints.txt"
         for name in names:
-            with zipfile.ZipFile(target / f"{name}-5.0-py3-none-any.whl", "w") as archive:
+            wheel = target / f"{name.replace('-', '_')}-5.0-py3-none-any.whl"
+            with zipfile.ZipFile(wheel, "w") as archive:
                 lines = [f"Name: {name}", "Version: 5.0"]
                 lines += [f"Requires-Dist: {each}" for each in NEEDS[name]]
                 archive.writestr(f"{name}-5.0.dist-info/METADATA", "\n".join(lines) + "\n\ntext")
@@ -44,11 +45,12 @@ def index(monkeypatch):
 @pytest.mark.parametrize(("version", "more"), [("3.12", set()), ("3.11", {"old"})])
 def test_what_is_needed_is_brought_and_what_a_lab_has_is_not(index, tmp_path, version, more):
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    download(tmp_path, version, tmp_path / "out" / "wheels", tmp_path / "dicom" / "wheels")
+    download(tmp_path, version, tmp_path / "out/wheels")
+    download(tmp_path, version, tmp_path / "dicom/wheels", tmp_path / "out/wheels")
     first = {wheel.name.partition("-5.0")[0] for wheel in (tmp_path / "out/wheels").iterdir()}
-    assert first == {"monai", "rich-text", "colours", "shared", "typing-extensions", *more}
+    assert first == {"monai", "rich_text", "colours", "shared", "typing_extensions", *more}
     second = {wheel.name.partition("-5.0")[0] for wheel in (tmp_path / "dicom/wheels").iterdir()}
-    assert second == {"simpleitk", "only-itk"}
+    assert second == {"simpleitk", "only_itk"}
 
 
 def test_what_a_lab_has_is_told_by_its_packages():
