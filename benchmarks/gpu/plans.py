@@ -98,8 +98,10 @@ class Plans:
         speeds = sorted((step.gflop, step.gflop / step.seconds) for step in steps)
         yield Measured("gflops_small", speeds[0][1], f"{speeds[0][0]:.3g} GFLOP a step")
         yield Measured("gflops_large", speeds[-1][1], f"{speeds[-1][0]:.3g} GFLOP a step")
-        errors = [known.slack * step.predicted_gb / step.measured_gb - 1 for step in steps]
-        yield Measured("memory_error", max(errors, key=abs), "over; never under")
+        yield Measured("base_gb", known.base_gb)
+        told = [known.step_gb(step.predicted_gb) - known.context_gb for step in steps]
+        errors = [each / step.measured_gb - 1 for each, step in zip(told, steps, strict=True)]
+        yield Measured("memory_error", max(errors), "too much; never too little")
         yield Measured("steps", "; ".join(map(in_words, steps)))
 
     def _step(self, setting: Setting) -> KnownStep:

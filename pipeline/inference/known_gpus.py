@@ -49,8 +49,22 @@ class KnownGpu(BaseModel):
 
     @property
     def slack(self) -> float:
-        """Most that a step took, as a multiple of its traced tensors; at least 1."""
-        return max(1.0, *(step.measured_gb / step.predicted_gb for step in self.steps))
+        """What the largest step took, as a multiple of its traced tensors; at least 1."""
+        largest = max(self.steps, key=lambda step: step.predicted_gb)
+        return max(1.0, largest.measured_gb / largest.predicted_gb)
+
+    @property
+    def base_gb(self) -> float:
+        """Most that a step took beyond that multiple, such as workspaces that all steps need."""
+        return max(0.0, *(step.measured_gb - self.slack * step.predicted_gb for step in self.steps))
+
+    def step_gb(self, tensors_gb: float) -> float:
+        """Return what a step takes of the GPU; no less than any step that was measured.
+
+        Args:
+            tensors_gb: That a traced step counts.
+        """
+        return self.context_gb + self.base_gb + self.slack * tensors_gb
 
     def gflops(self, gflop: float) -> float:
         """Return the speed, in 10^9 operations a second, of a step with so much arithmetic.

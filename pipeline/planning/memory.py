@@ -74,10 +74,9 @@ class Cost:
             kind: Of device, cpu or cuda.
             gpu: That was measured, if the device is like one.
         """
-        around, slack = PROCESS_GB[kind], SLACK[kind]
         if gpu is not None:
-            around, slack = gpu.context_gb, gpu.slack
-        total = around + slack * self.tensors_gb(batch_voxels)
+            return gpu.step_gb(self.tensors_gb(batch_voxels))
+        total = PROCESS_GB[kind] + SLACK[kind] * self.tensors_gb(batch_voxels)
         if kind == "cpu":
             batch_bytes = batch_voxels * (4 * num_channels + 8)
             total += num_workers * (WORKER_GB + PREFETCHED * batch_bytes / BYTES_PER_GB)

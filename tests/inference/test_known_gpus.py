@@ -28,10 +28,14 @@ def test_the_speed_is_that_of_steps_of_the_size():
     assert gpu.gflops(1e6) == pytest.approx(10_000.0)
 
 
-def test_the_slack_is_the_worst_that_was_seen():
-    assert make_gpu().slack == pytest.approx(1.3)
+def test_memory_is_never_less_than_what_was_measured():
+    """The large step took 1.1 times its tensors, the small one 0.4 GB more than that."""
+    gpu = make_gpu()
+    assert gpu.slack == pytest.approx(1.1)
+    assert gpu.base_gb == pytest.approx(0.4)
+    assert gpu.step_gb(20.0) == pytest.approx(0.5 + 0.4 + 22.0)
     less = STEP | {"measured_gb": 1.0}
-    assert make_gpu(steps=(less,)).slack == 1.0
+    assert make_gpu(steps=(less,)).step_gb(2.0) == pytest.approx(0.5 + 2.0)
 
 
 def test_the_gpu_of_the_name_or_of_the_nearest_memory_is_taken():

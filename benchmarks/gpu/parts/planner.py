@@ -8,7 +8,8 @@ from benchmarks.gpu.figure import Context, Figure
 from benchmarks.gpu.sections import Found, Section, in_sections
 
 FIGURES = (
-    Figure("slack", "most that torch took for a step, over the traced tensors"),
+    Figure("slack", "what torch took for the largest step, over the traced tensors"),
+    Figure("base_gb", "most that it took for any step beyond that multiple", "GB"),
     Figure("context_gb", "memory that CUDA takes without any tensor", "GB"),
     Figure("best_batch", "windows of 96^3 at once, beyond which none is faster by 3 %"),
     Figure("gflops_small", "speed of the smallest training step", "GFLOP/s"),
