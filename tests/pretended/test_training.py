@@ -200,16 +200,16 @@ def test_patches_are_the_same_wherever_the_cases_lie(gpu, cases, tmp_path):
 
 def test_a_stopped_run_goes_on_bit_for_bit(gpu, cases, tmp_path):
     """A signal ends it after the step that it came in, between two readings of the losses."""
-    settings = {"max_iterations": 17, "iterations_per_epoch": 14, "precision": "fp16"}
+    settings = {"max_iterations": 8, "iterations_per_epoch": 6, "precision": "fp16"}
     whole = Run(cases, configure(tmp_path / "whole", **settings), Ranks(GPU))()
     config = configure(tmp_path / "parts", **settings)
     first = Run(cases, config, Ranks(GPU))
     first.trainer.add_event_handler(
-        Events.ITERATION_STARTED(once=7), lambda: os.kill(os.getpid(), signal.SIGTERM)
+        Events.ITERATION_STARTED(once=4), lambda: os.kill(os.getpid(), signal.SIGTERM)
     )
     first()
-    assert first.state.iteration == 7
-    assert len(first.state.epoch_losses) == 7
+    assert first.state.iteration == 4
+    assert len(first.state.epoch_losses) == 4
     second = Run(cases, config, Ranks(GPU))()
     assert second.losses == whole.losses
     for name, weight in whole.state.network_to_keep.state_dict().items():
@@ -233,16 +233,16 @@ def test_a_loss_that_is_no_number_is_named_by_its_step_and_never_saved(gpu, case
 
 def test_a_run_moves_between_a_gpu_and_the_cpu(gpu, cases, tmp_path):
     """Each optimises in its own way, from what the other one kept."""
-    there = Run(cases, configure(tmp_path, max_iterations=4, precision="fp32"), Ranks(GPU))()
+    there = Run(cases, configure(tmp_path, max_iterations=2, precision="fp32"), Ranks(GPU))()
     assert there.state.optimizer.param_groups[0]["fused"]
-    config = configure(tmp_path, max_iterations=8, precision="fp32")
+    config = configure(tmp_path, max_iterations=4, precision="fp32")
     here = Run(cases, config, Ranks(torch.device("cpu")))()
     assert not here.state.optimizer.param_groups[0]["fused"]
-    again = Run(cases, configure(tmp_path, max_iterations=12, precision="fp32"), Ranks(GPU))
+    again = Run(cases, configure(tmp_path, max_iterations=6, precision="fp32"), Ranks(GPU))
     assert again.state.optimizer.param_groups[0]["fused"]
     again(gpu)
-    assert again.state.iteration == 12
-    assert gpu.num_waits == 2
+    assert again.state.iteration == 6
+    assert gpu.num_waits == 1
 
 
 class Lost(Ranks):
@@ -288,13 +288,13 @@ def test_out_of_memory_tells_who_holds_it(gpu, cases, tmp_path, monkeypatch):
 
 def test_seconds_of_a_step_have_the_wait_for_the_gpu(gpu, cases, tmp_path, monkeypatch):
     """Which only comes when losses are read: the steps before are only queued."""
-    run = Run(cases, configure(tmp_path, max_iterations=20), Ranks(GPU))
+    run = Run(cases, configure(tmp_path, max_iterations=10, iterations_per_epoch=5), Ranks(GPU))
     agree = Loop._agree
-    monkeypatch.setattr(Loop, "_agree", lambda loop: time.sleep(1) or agree(loop))
+    monkeypatch.setattr(Loop, "_agree", lambda loop: time.sleep(0.5) or agree(loop))
     meter = ResourceMeter(GPU)
     meter.attach(run.trainer)
     run()
-    assert meter.measured.seconds_per_iteration > 2 / 17
+    assert meter.measured.seconds_per_iteration > 2 * 0.5 / 7
     assert meter.measured.memory_gb == 1.0
 
 
