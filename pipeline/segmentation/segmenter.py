@@ -84,8 +84,9 @@ class Segmenter:
         except RuntimeError as error:
             if not is_out_of_memory(error) or device.type == "cpu":
                 raise
-            free, total = torch.cuda.mem_get_info(device)
-            lack = NotEnoughMemory(total, free)
+            # More than there was, how much is not known.
+            room = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+            lack = NotEnoughMemory(room + 1, room)
             raise window_too_large(description, device, lack) from error
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0

@@ -96,6 +96,8 @@ class UncertainVoxels:
         keep: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None],
     ) -> None:
         """Let a GPU gather as many unclear voxels as there are known to be."""
+        if num_unclear == 0:
+            return
         place_N = _places(unclear_IJK.flatten(), num_unclear)
         found_CN = share_CIJK.flatten(1).index_select(1, place_N)
         top_KN, order_KN = found_CN.topk(top_k, dim=0)

@@ -277,6 +277,6 @@ def test_a_model_that_the_gpu_has_no_room_for_is_refused_with_figures(gpu):
     gpu.free_bytes = 3 * 10**9
     model = model_of(3)
     model.networks[0].largest = 0
-    text = r"inference\.window: .*of 80\.0 GB of cuda:0 .* 3\.0 GB can be had"
+    text = r"inference\.window: .*at least 3\.0 GB.*of 80\.0 GB of cuda:0 .* 3\.0 GB can be had"
     with pytest.raises(ModelError, match=text):
         Segmenter(model, GPU)
