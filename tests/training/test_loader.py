@@ -158,10 +158,10 @@ def test_memory_stays_flat(cached, make_config, tmp_path):
         return int(line.split()[1]) / 1024
 
     batches = iter(build_loader(cached, make_config(tmp_path), SPACING_MM, ALONE, 0))
-    for _ in itertools.islice(batches, 75):
+    for _ in itertools.islice(batches, 50):
         pass
     before = resident_mib()
-    for _ in itertools.islice(batches, 300):
+    for _ in itertools.islice(batches, 150):
         pass
     assert resident_mib() - before < 4
 
