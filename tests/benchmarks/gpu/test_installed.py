@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu.bundle import make_bundle
+from benchmarks.gpu.parts.tests import AREAS
 from benchmarks.gpu.wheels import lab_has
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-NO_NETWORK = ["unshare", "--map-root-user", "--net"]
+LOOP_ONLY = """
+import fcntl, os, socket, struct, sys
+name_and_flags = struct.pack("16sh14x", b"lo", 1)
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8914, name_and_flags)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Brings up what reaches the machine itself (SIOCSIFFLAGS of Linux), and goes on as a command."""
+
+NO_NETWORK = ["unshare", "--map-root-user", "--net", sys.executable, "-c", LOOP_ONLY]
 FORBIDDEN = "SimpleITK, pydicom, highdicom"
 
 IMPORT_ALL = f"""
@@ -91,7 +100,9 @@ def test_a_bundle_is_installed_and_runs_with_torch_alone(lab, alone, tmp_path):
     words = ["--device", "cpu", "--tiny", "--part", "tests", "--out", str(tmp_path / "figures")]
     done = run("-m", "benchmarks.gpu", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "losses_failed = 0 (" in done.stdout
+    for area in AREAS:
+        # What fills a card needs one.
+        assert f"{area}_failed = 0 (" in done.stdout or area == "memory", done.stdout
     page = (tmp_path / "figures" / "gpu.md").read_text()
     assert "`training_failed`" in page
     assert "with changes" in page or "commit " in page
