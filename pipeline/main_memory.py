@@ -15,14 +15,11 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import psutil
 
 from pipeline.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 ROOT = Path("/")
 
@@ -62,17 +59,6 @@ def available_bytes(root: Path = ROOT) -> int:
     """Return the memory that can still be had, of the machine and within every control group."""
     left = [max(0, limit - use) for limit, use in _limits_and_use(root)]
     return min([int(psutil.virtual_memory().available), *left])
-
-
-def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """Copy a tensor to a device without waiting for it to get there.
-
-    A GPU fetches it from memory that the system cannot move (pinned); from other memory the
-    process would wait for all that the GPU still has to do.
-    """
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def resident_bytes() -> int:

@@ -47,8 +47,14 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Tests run side by side, so each takes one core."""
+    """Tests run side by side, so each takes one core, and so does what it starts.
+
+    Threads of two processes on as many cores wait for each other most of the time.
+    """
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from pipeline.main_memory import to_device
+from pipeline.transforms import upload
 from pipeline.volume import IGNORE_INDEX
 
 
@@ -63,7 +63,7 @@ def compare_classes(
     # Where the loader left it, on the CPU, asking costs nothing; a GPU would have to catch up.
     if annotated_BC is not None and not annotated_BC.all():
         known_BC = functional.pad(annotated_BC, (1, 0), value=True)
-        known_BC = to_device(known_BC, logits_BCIJK.device)
+        known_BC = upload(known_BC, logits_BCIJK.device)
         log_probability_BCIJK = _merge_probability(log_probability_BCIJK, known_BC)
         target_BIJK = _merge_target(target_BIJK, known_BC)
     probability_BCIJK = log_probability_BCIJK.exp()
@@ -111,7 +111,7 @@ def compare_regions(
     counts_BRIJK = (target_BIJK != IGNORE_INDEX)[:, None].expand_as(is_true_BRIJK)
     annotated_R = torch.ones(len(table_RC), dtype=torch.bool, device=logits_BRIJK.device)
     if annotated_BC is not None:
-        missing_B1C = ~to_device(annotated_BC, table_RC.device)[:, None]
+        missing_B1C = ~upload(annotated_BC, table_RC.device)[:, None]
         known_BR = ~(missing_B1C & table_RC[:, 1:]).any(dim=2)
         counts_BRIJK = counts_BRIJK & known_BR[:, :, None, None, None]
         annotated_R = known_BR.any(dim=0)

@@ -88,6 +88,9 @@ class Segmenter:
             room = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
             lack = NotEnoughMemory(room + 1, room)
             raise window_too_large(description, device, lack) from error
+        if device.type == "cuda":
+            # One for all studies: torch keeps what is freed for the stream that it was made in.
+            self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._has_field = description.postprocessing.crf is not None
         self._num_slots = num_slots(description.num_outputs) if self._has_field else 0
 
@@ -144,11 +147,10 @@ class Segmenter:
         sizes = len(settings.channels), grid.num_voxels, round(num_working)
         if self.device.type == "cpu" or not self._budget.has_room_to_prepare(*sizes):
             return preprocess(volume, settings, max_voxels=max_voxels)
-        beside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         try:
-            with torch.cuda.stream(beside):
+            with torch.cuda.stream(self._beside):
                 working = preprocess(volume, settings, max_voxels=max_voxels, device=self.device)
-            beside.synchronize()
+            self._beside.synchronize()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise

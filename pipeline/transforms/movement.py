@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from pipeline.main_memory import to_device
+from pipeline.transforms.transfer import upload
 
 Matrix = npt.NDArray[np.float64]
 
@@ -131,9 +131,9 @@ def displacements(
     bending: Bending, size: Sequence[int], device: torch.device
 ) -> tuple[torch.Tensor, ...]:
     """Return how far each voxel moves along I, J, K: three tensors of `size`, in voxels."""
-    field = to_device(torch.from_numpy(bending.controls).float(), device)
+    field = upload(torch.from_numpy(bending.controls).float(), device)
     for n, spacing in zip(size, bending.spacing, strict=True):
-        basis = to_device(torch.from_numpy(spline_basis(n, spacing)).float(), device)
+        basis = upload(torch.from_numpy(spline_basis(n, spacing)).float(), device)
         # Takes the first axis behind the 3 away and appends the new one: after three, I, J, K.
         field = torch.tensordot(field, basis, dims=([1], [1]))
     return field.unbind()

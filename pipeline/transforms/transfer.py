@@ -13,7 +13,11 @@ import torch
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on a device; a GPU takes it when its turn comes."""
+    """Return a tensor on a device; a GPU takes it when its turn comes.
+
+    From memory that the system cannot move (pinned); from other memory the host would wait for all
+    that the GPU still has to do.
+    """
     if device.type == "cpu" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

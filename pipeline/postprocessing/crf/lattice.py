@@ -19,7 +19,7 @@ from functools import cached_property
 
 import torch
 
-from pipeline.main_memory import to_device
+from pipeline.transforms import upload
 
 REACH = 3
 """Cells over which the blur goes to each side; beyond it weighs less than 1/800."""
@@ -62,7 +62,7 @@ class Axis:
         position = voxels / self.cell_voxels
         cell = position.floor()
         cell, parts = cell - self.first_cell, position - cell
-        return to_device(cell.long(), device), to_device(parts.to(dtype), device)
+        return upload(cell.long(), device), upload(parts.to(dtype), device)
 
 
 @dataclass(frozen=True)

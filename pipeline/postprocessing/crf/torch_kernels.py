@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch.nn.functional import embedding_bag
 
-from pipeline.main_memory import to_device
 from pipeline.postprocessing.crf.lattice import Lattice, Slab
+from pipeline.transforms import upload
 
 CHUNK = {"cpu": 2**14, "cuda": 2**20}
 """Rows whose corners are held at once: what stays in a cache; what keeps a GPU busy."""
@@ -80,7 +80,7 @@ class TorchRows:
     def gather(self, grid_GW: torch.Tensor, scale_N: torch.Tensor, values_NW: torch.Tensor) -> None:
         """Add to the values what the grid has at their places, times a scale."""
         chunk = _chunk(self._lattice)
-        steps_P = to_device(torch.tensor(self._steps, dtype=torch.int32), self._lattice.device)
+        steps_P = upload(torch.tensor(self._steps, dtype=torch.int32), self._lattice.device)
         for start in range(0, len(self._index_N3), chunk):
             rows = slice(start, start + chunk)
             index_N3, feature_NM = self._index_N3[rows], self._feature_NM[rows]
@@ -101,7 +101,7 @@ class TorchRows:
             return []
         chunk = _chunk(self._lattice)
         wanted = chunk * torch.arange(1, -(-len(self._index_N3) // chunk))
-        found = torch.searchsorted(stop_U, to_device(wanted.to(stop_U.dtype), stop_U.device))
+        found = torch.searchsorted(stop_U, upload(wanted.to(stop_U.dtype), stop_U.device))
         cuts = sorted(set(found.tolist()))
         ranges: list[tuple[slice, slice]] = []
         for first, last in itertools.pairwise([0, *(cut for cut in cuts if cut), len(stop_U)]):
