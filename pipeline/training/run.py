@@ -169,21 +169,32 @@ def train_fold(
     if not loop.is_finished or not ranks.is_main:
         return RunResult(folder, (), is_finished=loop.is_finished)
 
+    keeps = prepared is not None and config.training.out_of_fold_probabilities
+    return _finish(begun, state, folder, ranks.device, keeps_probabilities=keeps)
+
+
+def _finish(
+    begun: _Begun,
+    state: TrainingState,
+    folder: RunFolder,
+    device: torch.device,
+    *,
+    keeps_probabilities: bool,
+) -> RunResult:
+    """Save the model that was trained, and score it on the fold that it did not learn from."""
+    cases, description = begun.prepared.split.validation, begun.description
     model = Model(description, (state.network_to_keep,))
-    change = measure_label_change(split.validation, model, ranks.device)
+    change = measure_label_change(cases, model, device)
     description = with_learned(description, state.crf)
     description = description.model_copy(update={"label_change": change})
     save_model(Model(description, model.networks), folder.model)
     summaries = validate(
-        split.validation,
+        cases,
         begun.prepared.manifest,
-        load_model(folder.model, ranks.device),
-        ValidationFolder(
-            folder.validation,
-            keeps_probabilities=prepared is not None and config.training.out_of_fold_probabilities,
-        ),
-        device=ranks.device,
-        config=config.evaluation,
+        load_model(folder.model, device),
+        ValidationFolder(folder.validation, keeps_probabilities=keeps_probabilities),
+        device=device,
+        config=begun.config.evaluation,
     )
     note_zeros(summaries, folder.model)
     return RunResult(folder, summaries, is_finished=True, note=begun.note)
