@@ -1,7 +1,8 @@
 """Write a synthetic cohort as files and a manifest, like any other data set."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_path, write_text
 from pipeline.ownership import claim, remove
-from pipeline.phantom import abdomen, head
-from pipeline.phantom.scanner import CT, MR, Scan, scan
+from pipeline.phantom import abdomen, head, large_organ
+from pipeline.phantom.scanner import CT, MR, Scan, Scanner, scan
+from pipeline.phantom.shapes import Anatomy
 from pipeline.progress import track
 from pipeline.study.header import header_from_grid
 from pipeline.tables import csv_text
@@ -29,11 +31,33 @@ GENERATOR_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
 CASES_NAME = "cases.csv"
 
-_CHANNELS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "ct": (("CT", "CT"),),
-    "mr": (("T1", "MR"), ("T2", "MR")),
+Kind = Literal["ct", "mr", "large_organ"]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a kind of cohort is made of.
+
+    Attributes:
+        make: Draws one subject.
+        labels: Label values by name.
+        scanner: How the scanner varies.
+        channels: Name and modality of each channel.
+    """
+
+    make: Callable[[np.random.Generator], Anatomy]
+    labels: Mapping[str, int]
+    scanner: Scanner
+    channels: tuple[tuple[str, str], ...]
+
+
+_RECIPES: Mapping[Kind, _Recipe] = {
+    "ct": _Recipe(abdomen.make_abdomen, abdomen.LABELS, CT, (("CT", "CT"),)),
+    "mr": _Recipe(head.make_head, head.LABELS, MR, (("T1", "MR"), ("T2", "MR"))),
+    "large_organ": _Recipe(
+        large_organ.make_large_organ, large_organ.LABELS, large_organ.SCANNER, (("MR", "MR"),)
+    ),
 }
-_LABELS: Mapping[str, Mapping[str, int]] = {"ct": abdomen.LABELS, "mr": head.LABELS}
 
 
 class PhantomConfig(BaseModel):
@@ -41,11 +65,14 @@ class PhantomConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["ct", "mr"] = Field(
-        "ct", description="ct: abdomen in HU, one channel. mr: head, T1-like and T2-like."
+    kind: Kind = Field(
+        "ct",
+        description="ct: abdomen in HU, one channel. mr: head, T1-like and T2-like. large_organ: "
+        "a heart's chamber among others that look like it, MR.",
     )
     num_train: int = Field(24, ge=1, description="Studies to train on.")
     num_validation: int = Field(12, ge=0, description="Studies held out, numbered after those.")
+    num_test: int = Field(0, ge=0, description="Studies for tests, numbered after all others.")
     seed: int = Field(20240, ge=0, description="Each study depends on this and its number only.")
 
 
@@ -65,7 +92,8 @@ def make_cohort(folder: Path, config: PhantomConfig) -> Path:
         ConfigError: If the folder holds another data set, such as a cohort of another seed.
     """
     manifest = folder / MANIFEST_NAME
-    cases = [f"phantom_{index:03d}" for index in range(config.num_train + config.num_validation)]
+    number = config.num_train + config.num_validation + config.num_test
+    cases = [f"phantom_{index:03d}" for index in range(number)]
     files = [
         folder / name for case in cases for name in (*_images(case, config.kind), _label(case))
     ]
@@ -89,25 +117,25 @@ def make_cohort(folder: Path, config: PhantomConfig) -> Path:
     return manifest
 
 
-def make_study(kind: Literal["ct", "mr"], seed: int, index: int) -> Scan:
+def make_study(kind: Kind, seed: int, index: int) -> Scan:
     """Make study number `index` of the endless cohort that `seed` stands for."""
     of_anatomy, of_scanner = np.random.default_rng([seed, index]).spawn(2)
-    if kind == "ct":
-        return scan(abdomen.make_abdomen(of_anatomy), CT, of_scanner)
-    return scan(head.make_head(of_anatomy), MR, of_scanner)
+    recipe = _RECIPES[kind]
+    return scan(recipe.make(of_anatomy), recipe.scanner, of_scanner)
 
 
-def _images(case: str, kind: str) -> list[str]:
-    if len(_CHANNELS[kind]) == 1:
+def _images(case: str, kind: Kind) -> list[str]:
+    number = len(_RECIPES[kind].channels)
+    if number == 1:
         return [f"images/{case}.nii.gz"]
-    return [f"images/{case}_{channel:04d}.nii.gz" for channel in range(len(_CHANNELS[kind]))]
+    return [f"images/{case}_{channel:04d}.nii.gz" for channel in range(number)]
 
 
 def _label(case: str) -> str:
     return f"labels/{case}.nii.gz"
 
 
-def _write_study(folder: Path, case: str, study: Scan, kind: str) -> None:
+def _write_study(folder: Path, case: str, study: Scan, kind: Kind) -> None:
     for name, channel_IJK in zip(_images(case, kind), study.data_CIJK, strict=True):
         _write_nifti(channel_IJK, study.grid.affine, folder / name)
     _write_nifti(study.labels_IJK, study.grid.affine, folder / _label(case))
@@ -125,27 +153,37 @@ def _write_nifti(
 
 
 def _cases_text(cases: list[str], config: PhantomConfig) -> str:
-    channels = [name for name, _ in _CHANNELS[config.kind]]
+    channels = [name for name, _ in _RECIPES[config.kind].channels]
     columns = ["image"] if len(channels) == 1 else [f"image:{name}" for name in channels]
     rows = [["case", *columns, "label", "subject", "split"]]
     for index, case in enumerate(cases):
-        split = "train" if index < config.num_train else "validation"
-        rows.append([case, *_images(case, config.kind), _label(case), case, split])
+        rows.append([case, *_images(case, config.kind), _label(case), case, _split(index, config)])
     return csv_text(rows)
+
+
+def _split(index: int, config: PhantomConfig) -> str:
+    """Return the split of a study; without validation studies, folds deal all but the tests."""
+    if index >= config.num_train + config.num_validation:
+        return "test"
+    if index >= config.num_train:
+        return "validation"
+    return "train" if config.num_validation else ""
 
 
 def _manifest_text(config: PhantomConfig) -> str:
     """The whole manifest follows from the configuration, so equal text means the same cohort."""
-    settings = ", ".join(f"{key}={value}" for key, value in config.model_dump().items())
+    recipe = _RECIPES[config.kind]
+    # Without test studies the text is the one from before there were any.
+    left_out = set() if config.num_test else {"num_test"}
+    chosen = config.model_dump(exclude=left_out)
+    settings = ", ".join(f"{key}={value}" for key, value in chosen.items())
     content = {
         "name": f"phantom_{config.kind}",
         "description": f"Synthetic cohort, generator version {GENERATOR_VERSION}: {settings}",
         "origin": "made by pipeline.phantom; no patient is behind it",
         "licence": "CC0-1.0",
-        "channels": [
-            {"name": name, "modality": modality} for name, modality in _CHANNELS[config.kind]
-        ],
-        "labels": dict(_LABELS[config.kind]),
+        "channels": [{"name": name, "modality": modality} for name, modality in recipe.channels],
+        "labels": dict(recipe.labels),
         "root": ".",
         "cases": CASES_NAME,
     }

@@ -142,7 +142,74 @@ class Ring:
         return np.asarray(np.hypot(off_ellipse, z) - tube, np.float32)
 
 
-Shape = Superellipsoid | Ring
+@dataclass(frozen=True)
+class Tube:
+    """A straight tube with round ends, which may taper, such as a piece of a vessel.
+
+    Attributes:
+        start_mm: Middle of the tube's first end.
+        end_mm: Middle of its second end.
+        radii_mm: Radius at the first and at the second end.
+    """
+
+    start_mm: Triple
+    end_mm: Triple
+    radii_mm: tuple[float, float]
+
+    @property
+    def centre_mm(self) -> Triple:
+        """Middle of the tube."""
+        x, y, z = (np.array(self.start_mm) + np.array(self.end_mm)) / 2
+        return float(x), float(y), float(z)
+
+    @property
+    def half_box_mm(self) -> Array:
+        """Half the sides of a box along the body's axes that holds the shape."""
+        along = np.abs(np.array(self.end_mm) - np.array(self.start_mm)) / 2
+        return np.asarray(along + max(self.radii_mm))
+
+    def distance_mm(self, points: Points) -> Points:
+        """Return about the distance to the tube's surface; inside is negative."""
+        along = np.array(self.end_mm) - np.array(self.start_mm)
+        from_start = points - _column(self.start_mm)
+        to_share = (along / max(float(along @ along), 1e-6)).astype(np.float32)
+        share = np.clip(np.tensordot(to_share, from_start, 1), 0, 1)
+        for offset, length in zip(from_start, along, strict=True):
+            offset -= share * np.float32(length)
+        first, second = self.radii_mm
+        radius = np.float32(first) + share * np.float32(second - first)
+        return np.asarray(np.sqrt((from_start**2).sum(axis=0)) - radius, np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of one shape lies within another, such as a vessel up to where it is cut off.
+
+    Attributes:
+        shape: The shape.
+        bound: The other one.
+    """
+
+    shape: "Whole"
+    bound: "Whole"
+
+    @property
+    def centre_mm(self) -> Triple:
+        """Centre of the shape."""
+        return self.shape.centre_mm
+
+    @property
+    def half_box_mm(self) -> Array:
+        """Half the sides of a box along the body's axes that holds the shape."""
+        return self.shape.half_box_mm
+
+    def distance_mm(self, points: Points) -> Points:
+        """Return about the distance to the part's surface; inside is negative."""
+        return np.maximum(self.shape.distance_mm(points), self.bound.distance_mm(points))
+
+
+Whole = Superellipsoid | Ring | Tube
+Shape = Whole | Part
 
 
 @dataclass(frozen=True)
@@ -220,7 +287,7 @@ def _column(values: Triple) -> Points:
     return np.array(values, np.float32).reshape(3, 1, 1, 1)
 
 
-def _to_local(shape: Shape, points: Points) -> Points:
+def _to_local(shape: Superellipsoid | Ring, points: Points) -> Points:
     centred = points - _column(shape.centre_mm)
     # Off the exact centre, where a ray to the surface has no direction.
     centred += _NUDGE_MM
