@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -69,6 +70,63 @@ def test_manifest_and_table_describe_the_files(ct_manifest):
         assert label.get_data_dtype() == np.uint8
         assert image.shape == label.shape
         assert np.array_equal(image.affine, label.affine)
+
+
+def test_cohorts_from_before_test_studies_are_still_known(ct_manifest):
+    """The manifest and the table are those that earlier versions wrote, byte for byte."""
+    assert ct_manifest.read_text() == (
+        "name: phantom_ct\n"
+        "description: 'Synthetic cohort, generator version 1: kind=ct, num_train=2, "
+        "num_validation=1, seed=5'\n"
+        "origin: made by pipeline.phantom; no patient is behind it\n"
+        "licence: CC0-1.0\n"
+        "channels:\n- name: CT\n  modality: CT\n"
+        "labels:\n  liver: 1\n  spleen: 2\n  left_kidney: 3\n  right_kidney: 4\n"
+        "  aorta: 5\n  spine: 6\n  lesion: 7\n"
+        "root: .\ncases: cases.csv\n"
+    )
+    rows = [("phantom_000", "train"), ("phantom_001", "train"), ("phantom_002", "validation")]
+    table = "".join(
+        f"{case},images/{case}.nii.gz,labels/{case}.nii.gz,{case},{split}\n" for case, split in rows
+    )
+    written = (ct_manifest.parent / "cases.csv").read_text()
+    assert written == "case,image,label,subject,split\n" + table
+
+
+def test_test_studies_follow_all_others(ct_manifest, tmp_path):
+    manifest = make_cohort(tmp_path, CT_CONFIG.model_copy(update={"num_test": 1}))
+    assert (
+        "num_validation=1, num_test=1, seed=5"
+        in yaml.safe_load(manifest.read_text())["description"]
+    )
+    assert splits(tmp_path) == ["train", "train", "validation", "test"]
+    images = {name: found for name, found in digests(tmp_path).items() if name.endswith(".gz")}
+    assert len(images) == 8
+    assert images.items() >= {
+        (name, found) for name, found in digests(ct_manifest.parent).items() if name.endswith(".gz")
+    }
+
+
+def test_without_validation_studies_folds_deal_them(tmp_path):
+    make_cohort(tmp_path, PhantomConfig(num_train=2, num_validation=0, num_test=1))
+    assert splits(tmp_path) == ["", "", "test"]
+
+
+def splits(folder):
+    with (folder / "cases.csv").open() as table:
+        return [row["split"] for row in csv.DictReader(table)]
+
+
+@pytest.mark.parametrize("kind", ["large_organ"])
+def test_each_kind_is_a_function_of_seed_and_number(kind, monkeypatch):
+    recipe = cohort._RECIPES[kind]
+    coarse = replace(recipe.scanner, in_plane_mm=(3.0, 3.2), slice_mm=(5.0, 5.2))
+    monkeypatch.setitem(cohort._RECIPES, kind, replace(recipe, scanner=coarse))
+    first, again, other = (make_study(kind, 5, number) for number in (1, 1, 2))
+    assert np.array_equal(first.data_CIJK, again.data_CIJK)
+    assert np.array_equal(first.labels_IJK, again.labels_IJK)
+    assert np.array_equal(first.grid.affine, again.grid.affine)
+    assert not np.array_equal(first.grid.affine, other.grid.affine)
 
 
 def test_headers_state_the_geometry_twice_and_alike(ct_manifest):

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.phantom.shapes import (
+    Part,
     Ring,
     Superellipsoid,
+    Tube,
     random_pose,
     random_rotation,
     random_waves,
@@ -45,6 +47,22 @@ def test_a_ring_is_hollow():
     ring = Ring((0.0, 0.0, 0.0), (30.0, 30.0, 4.0))
     found = ring.distance_mm(points((30, 0, 0), (0, 0, 0), (30, 0, 6), (0, -33, 0)))
     assert found.ravel() == pytest.approx([-4, 26, 2, -1], abs=0.01)
+
+
+def test_a_tube_tapers_and_has_round_ends():
+    tube = Tube((0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (4.0, 2.0))
+    found = tube.distance_mm(points((0, 0, 0), (10, 5, 0), (20, 0, 3), (23, 0, 0), (-3, 0, 0)))
+    assert found.ravel() == pytest.approx([-4, 2, 1, 1, -1], abs=0.01)
+    assert tube.centre_mm == (10.0, 0.0, 0.0)
+    assert tube.half_box_mm == pytest.approx([14, 4, 4])
+
+
+def test_a_part_is_what_both_shapes_hold():
+    tube = Tube((0.0, 0.0, 0.0), (20.0, 0.0, 0.0), (4.0, 4.0))
+    part = Part(tube, Superellipsoid((0.0, 0.0, 0.0), (9.0, 9.0, 9.0)))
+    found = part.distance_mm(points((6, 0, 0), (12, 0, 0), (0, 6, 0)))
+    assert found.ravel() == pytest.approx([-3, 3, 2], abs=0.01)
+    assert part.centre_mm == tube.centre_mm
 
 
 @given(seed=st.integers(0, 10_000))
