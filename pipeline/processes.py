@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Literal
 
 HUNG_AFTER_MINUTES = 60.0
@@ -80,6 +81,20 @@ def unheard_by_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def waited_s() -> float:
+    """Return how long this process's threads were ready to run and had no core, so far.
+
+    Source: docs.kernel.org/scheduler/sched-stats.html, the second number in nanoseconds.
+    """
+    waited_ns = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited_ns += int(thread.read_text("ascii").split()[1])
+        except (OSError, ValueError, IndexError):  # The thread has ended, or nothing is counted.
+            continue
+    return waited_ns / 1e9
 
 
 def add_hung_after(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,7 @@
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.model import save_model
-from pipeline.processes import start_method, worker_context
+from pipeline.processes import start_method, waited_s, worker_context
 from tests.tiny import tiny_model
 
 LIGHT = """
@@ -104,3 +106,21 @@ def test_ctrl_c_is_not_heard_by_processes_that_import_still_and_comes_to_this_on
     words = [sys.executable, "-c", LISTENING]
     finished = subprocess.run(words, capture_output=True, text=True, check=True)
     assert finished.stdout == "[] True True False\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="this system counts none")
+def test_the_time_that_others_take_is_seen():
+    """Two endless loops on one core: each waits half of the time."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    loop = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+    try:
+        time.sleep(0.1)
+        before, end = waited_s(), time.perf_counter() + 0.4
+        while time.perf_counter() < end:
+            pass
+        assert waited_s() - before > 0.1
+    finally:
+        loop.kill()
+        loop.wait()
+        os.sched_setaffinity(0, cores)

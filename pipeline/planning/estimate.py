@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from pipeline.planning.memory import Cost, trace_cost
 from pipeline.planning.rules import Kind
 from pipeline.planning.search import Candidate
 from pipeline.planning.trial import make_step
+from pipeline.processes import waited_s
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic
 
@@ -146,10 +146,10 @@ def measure_seconds(config: RunConfig, manifest: Manifest, device: torch.device)
     # A step gives the loss as a number, and so waits for the device.
     for _ in range(WARM_UPS):
         step()
-    waited, start = _waited_s(), time.perf_counter()
+    waited, start = waited_s(), time.perf_counter()
     seconds = min(_timed(step, time.perf_counter) for _ in range(STEPS))
     most_s = MOST_WAITING * threads * (time.perf_counter() - start)
-    if device.type != "cpu" or _waited_s() - waited <= most_s:
+    if device.type != "cpu" or waited_s() - waited <= most_s:
         return StepTime(seconds, was_busy=False)
     torch.set_num_threads(1)
     try:
@@ -163,20 +163,6 @@ def _timed(step: Callable[[], float], clock: Callable[[], float]) -> float:
     start = clock()
     step()
     return clock() - start
-
-
-def _waited_s() -> float:
-    """Return how long this process's threads were ready to run and had no core, so far.
-
-    Source: docs.kernel.org/scheduler/sched-stats.html, the second number in nanoseconds.
-    """
-    waited_ns = 0
-    for thread in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            waited_ns += int(thread.read_text("ascii").split()[1])
-        except (OSError, ValueError, IndexError):  # The thread has ended, or nothing is counted.
-            continue
-    return waited_ns / 1e9
 
 
 def nominal_seconds(gflops: float, kind: Kind, gpu: KnownGpu | None = None) -> float:

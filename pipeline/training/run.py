@@ -31,6 +31,7 @@ from pipeline.training.folder import RunFolder
 from pipeline.training.freeze import attach_freezing
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import Loop
+from pipeline.training.pace import PaceCheck
 from pipeline.training.precision import measure_label_change
 from pipeline.training.prepare import Prepared, describe_run, prepare_run
 from pipeline.training.reading import adopt_reading
@@ -162,6 +163,8 @@ def train_fold(
             )
             meter = ResourceMeter(ranks.device)
             meter.attach(trainer)
+            if ranks.is_main:
+                PaceCheck(state, config, ranks.device).attach(trainer)
             with closing(loader) as batches, meter.sampling():
                 loop.run(batches, ranks)
             if ranks.is_main:
