@@ -35,6 +35,7 @@ def train(options: argparse.Namespace) -> int:
     from pipeline.config import load_config
     from pipeline.evaluation import format_table
     from pipeline.selection.present import weaknesses
+    from pipeline.training.validation import volume_notes
 
     options.overrides += ["data.allow_outside=true"] * options.allow_outside
     overrides = [_spell_out(word, training.ALIASES) for word in options.overrides]
@@ -48,6 +49,7 @@ def train(options: argparse.Namespace) -> int:
         return _say_how_to_resume(options)
     folder, console = result.folder, _results()
     print_lines([format_table(result.summaries), *weaknesses(folder.model)])
+    print_lines(volume_notes(result.summaries, config.loss))
     if result.note:
         console.print(f"note: {result.note}", soft_wrap=True)
     for what, path in (

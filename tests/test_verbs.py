@@ -213,7 +213,8 @@ class Finished:
 
     def __init__(self, folder):
         self.folder = RunFolder(folder)
-        self.summaries = [Summary("organ", metric, 0.5, 0.4, 0.6, 3) for metric in METRICS]
+        means = dict.fromkeys(METRICS, 0.5) | {"volume_error_percent": 13.0}
+        self.summaries = [Summary("organ", name, mean, 0.4, 0.6, 3) for name, mean in means.items()]
         self.is_finished = True
         self.note = ""
 
@@ -251,7 +252,9 @@ def test_cross_validation_ends_with_choosing_post_processing(after_training, tmp
     calls = []
     assert after_training(lambda *args: calls.append(args) or decision, "fold=all") == 0
     assert calls[0][0] == tmp_path / "model"
-    assert "decision on 5 validation cases: off" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "decision on 5 validation cases: off" in printed
+    assert "mean volume of organ on validation is off by +13.0 % (" in printed
     assert after_training(never, "fold=2") == 0
     assert after_training(never, "fold=all", "training.search_postprocessing=false") == 0
 

@@ -26,6 +26,7 @@ from pipeline.evaluation import (
 )
 from pipeline.files import write_text
 from pipeline.inference import native_precision
+from pipeline.losses import LossConfig
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription, read_description, save_description
 from pipeline.ownership import remove
@@ -34,6 +35,18 @@ from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import read_label_map
 from pipeline.training.data import read_case, read_cases
 from pipeline.volume import LabelMap
+
+VOLUME_PERCENT = 3.0
+"""Of the reference; a mean volume error beyond that is told."""
+
+MOST_VOLUME_NOTES = 5
+"""Labels that are told one by one."""
+
+LEARNT_DICE = 0.8
+"""A label of a lower mean Dice is not learnt well."""
+
+FAR_MM = 10.0
+"""HD95 beyond that comes from stray pieces rather than from a border."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,66 @@ def note_zeros(summaries: Sequence[Summary], folder: Path) -> None:
         description = read_description(folder)
         training = {**description.training, "never_found": zeros}
         save_description(description.model_copy(update={"training": training}), folder)
+
+
+def volume_notes(summaries: Sequence[Summary], loss: LossConfig) -> list[str]:
+    """Say which labels' mean volume on validation is off by more than `VOLUME_PERCENT`, and why.
+
+    A label that is never found is left to `note_zeros`.
+
+    Args:
+        summaries: Of the validation cases.
+        loss: That training minimised.
+    """
+    of_label: dict[str, dict[str, Summary]] = {}
+    for summary in summaries:
+        if summary.label != MEAN_OVER_LABELS:
+            of_label.setdefault(summary.label, {})[summary.metric] = summary
+    off = [
+        metrics
+        for metrics in of_label.values()
+        # An undefined error compares as false.
+        if abs(metrics["volume_error_percent"].mean) > VOLUME_PERCENT and metrics["dice"].mean > 0
+    ]
+    off.sort(key=lambda metrics: -abs(metrics["volume_error_percent"].mean))
+    notes = [_volume_note(metrics, loss) for metrics in off[:MOST_VOLUME_NOTES]]
+    if len(off) > MOST_VOLUME_NOTES:
+        more = len(off) - MOST_VOLUME_NOTES
+        notes.append(f"volumes of {more} more labels are off by over {VOLUME_PERCENT:g} %")
+    return notes
+
+
+def _volume_note(metrics: Mapping[str, Summary], loss: LossConfig) -> str:
+    error = metrics["volume_error_percent"]
+    cases = f"{error.count} case" + "s" * (error.count > 1)
+    interval = f"95 % interval {error.ci_low:+.1f} to {error.ci_high:+.1f} %, "
+    within = f"({interval if error.count > 1 else ''}{cases})"
+    return (
+        f"mean volume of {error.label} on validation is off by {error.mean:+.1f} % {within}; "
+        f"likely because {_why_off(metrics, loss)}"
+    )
+
+
+def _why_off(metrics: Mapping[str, Summary], loss: LossConfig) -> str:
+    """Return the likely reason that the mean volume of a label is off."""
+    error, in_ml, dice = (
+        metrics[metric] for metric in ("volume_error_percent", "volume_error_ml", "dice")
+    )
+    is_large = error.mean > 0
+    favours = {"weighted_ce": True}
+    if loss.alpha != loss.beta:
+        favours |= dict.fromkeys(("tversky", "focal_tversky"), loss.beta > loss.alpha)
+    if error.count == 1 or error.ci_low <= 0 <= error.ci_high:
+        return "these cases are too few to tell it from 0"
+    if dice.mean < LEARNT_DICE:
+        return f"it is not learnt well yet (Dice {dice.mean:.2f}): give more minutes or cases"
+    if favours.get(loss.name) == is_large:
+        return f"loss.name={loss.name} has structures found too {'large' if is_large else 'small'}"
+    if in_ml.ci_low <= 0 <= in_ml.ci_high or (in_ml.mean > 0) != is_large:
+        return f"cases with little of it are off by much; in ml the mean is {in_ml.mean:+.2g}"
+    if is_large and metrics["hd95_mm"].mean > FAR_MM:
+        return f"pieces of it are found far off (HD95 {metrics['hd95_mm'].mean:.1f} mm)"
+    return f"its border is drawn too far {'out' if is_large else 'in'}"
 
 
 def _ranked(scores: Sequence[LabelScores]) -> Mapping[str, str]:

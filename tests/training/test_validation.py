@@ -14,6 +14,7 @@ from pipeline.cli import main
 from pipeline.errors import ManifestError
 from pipeline.evaluation import EvaluationConfig, Summary
 from pipeline.inference import InferenceConfig
+from pipeline.losses import LossConfig
 from pipeline.manifest import Case, Channel, Manifest, Region
 from pipeline.model import (
     ChannelDescription,
@@ -26,7 +27,13 @@ from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
 from pipeline.training import validation
-from pipeline.training.validation import ValidationFolder, note_zeros, quick_dice, validate
+from pipeline.training.validation import (
+    ValidationFolder,
+    note_zeros,
+    quick_dice,
+    validate,
+    volume_notes,
+)
 from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
 
 CPU = torch.device("cpu")
@@ -292,3 +299,61 @@ def test_labels_that_are_never_found_are_noted_in_the_model(model, tmp_path):
     zeros = [Summary(name, "dice", 0.0, 0, 0, 3) for name in ("lesion", "mean")]
     note_zeros([found, Summary("organ", "nsd", 0.0, 0, 0, 3), *zeros], tmp_path)
     assert read_description(tmp_path).training["never_found"] == ["lesion"]
+
+
+def scored(label="organ", count=20, **means):
+    """Summaries of a label with half-widths of intervals: by default it is off by 8 to 18 %."""
+    usual = {
+        "dice": (0.89, 0.01),
+        "hd95_mm": (4.0, 1.0),
+        "volume_error_percent": (13.0, 5.0),
+        "volume_error_ml": (6.0, 2.0),
+    }
+    return [
+        Summary(label, metric, mean, mean - half, mean + half, count)
+        for metric, (mean, half) in (usual | means).items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("means", "loss", "reason"),
+    [
+        ({}, {}, "its border is drawn too far out"),
+        ({"volume_error_percent": (-13, 5), "volume_error_ml": (-6, 2)}, {}, "too far in"),
+        ({"volume_error_percent": (13, 14)}, {}, "too few to tell it from 0"),
+        ({"count": 1}, {}, "too few to tell it from 0"),
+        ({"dice": (0.55, 0.1)}, {}, "not learnt well yet (Dice 0.55): give more minutes or cases"),
+        ({"hd95_mm": (14.1, 2)}, {}, "pieces of it are found far off (HD95 14.1 mm)"),
+        ({"volume_error_ml": (-1, 2)}, {}, "little of it are off by much; in ml the mean is -1"),
+        ({}, {"name": "tversky"}, "loss.name=tversky has structures found too large"),
+        ({}, {"name": "tversky", "alpha": 0.7, "beta": 0.3}, "its border is drawn too far out"),
+        ({}, {"name": "weighted_ce"}, "loss.name=weighted_ce has structures found too large"),
+    ],
+)
+def test_a_mean_volume_that_is_off_is_told_with_the_likely_reason(means, loss, reason):
+    (note,) = volume_notes(scored(**means), LossConfig(**loss))
+    sign = "-" if "far in" in reason else "+"
+    assert note.startswith(f"mean volume of organ on validation is off by {sign}13.0 % (")
+    assert reason in note.partition("; likely because ")[2]
+
+
+def test_a_note_on_volumes_names_interval_and_cases():
+    (note,) = volume_notes(scored(), LossConfig())
+    assert "off by +13.0 % (95 % interval +8.0 to +18.0 %, 20 cases); " in note
+    (note,) = volume_notes(scored(count=1), LossConfig())
+    assert "off by +13.0 % (1 case); " in note
+
+
+def test_volumes_within_three_percent_are_not_told_of():
+    assert volume_notes(scored(volume_error_percent=(-3.0, 9.0)), LossConfig()) == []
+    assert volume_notes(scored("mean"), LossConfig()) == []
+    assert volume_notes(scored(volume_error_percent=(np.nan, np.nan)), LossConfig()) == []
+    never_found = scored(dice=(0.0, 0.0), volume_error_percent=(-100.0, 0.0))
+    assert volume_notes(never_found, LossConfig()) == []
+
+
+def test_of_many_labels_those_off_most_are_told():
+    summaries = [one for n in range(4, 12) for one in scored(str(n), volume_error_percent=(n, 1))]
+    notes = volume_notes(summaries, LossConfig())
+    assert [note.split()[3] for note in notes[:-1]] == ["11", "10", "9", "8", "7"]
+    assert notes[-1] == "volumes of 3 more labels are off by over 3 %"
