@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.errors import ConfigError
 from pipeline.files import atomic_path, write_text
 from pipeline.ownership import claim, remove
-from pipeline.phantom import abdomen, head, large_organ
+from pipeline.phantom import (
+    abdomen,
+    branching,
+    head,
+    large_organ,
+    thick_slices,
+    two_scales,
+)
 from pipeline.phantom.scanner import CT, MR, Scan, Scanner, scan
 from pipeline.phantom.shapes import Anatomy
 from pipeline.progress import track
@@ -31,7 +38,7 @@ GENERATOR_VERSION = 1
 MANIFEST_NAME = "manifest.yaml"
 CASES_NAME = "cases.csv"
 
-Kind = Literal["ct", "mr", "large_organ"]
+Kind = Literal["ct", "mr", "large_organ", "branching", "two_scales", "thick_slices"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,15 @@ _RECIPES: Mapping[Kind, _Recipe] = {
     "large_organ": _Recipe(
         large_organ.make_large_organ, large_organ.LABELS, large_organ.SCANNER, (("MR", "MR"),)
     ),
+    "branching": _Recipe(
+        branching.make_branching, branching.LABELS, branching.SCANNER, (("CT", "CT"),)
+    ),
+    "two_scales": _Recipe(
+        two_scales.make_two_scales, two_scales.LABELS, two_scales.SCANNER, (("CT", "CT"),)
+    ),
+    "thick_slices": _Recipe(
+        thick_slices.make_thick_slices, thick_slices.LABELS, thick_slices.SCANNER, (("T2", "MR"),)
+    ),
 }
 
 
@@ -68,7 +84,9 @@ class PhantomConfig(BaseModel):
     kind: Kind = Field(
         "ct",
         description="ct: abdomen in HU, one channel. mr: head, T1-like and T2-like. large_organ: "
-        "a heart's chamber among others that look like it, MR.",
+        "a heart's chamber among others that look like it, MR. branching: a tree of vessels in an "
+        "organ, CT. two_scales: an organ and small lesions in it, CT. thick_slices: a gland, its "
+        "rim and nodules, MR.",
     )
     num_train: int = Field(24, ge=1, description="Studies to train on.")
     num_validation: int = Field(12, ge=0, description="Studies held out, numbered after those.")

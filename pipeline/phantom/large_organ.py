@@ -21,11 +21,11 @@ from pipeline.phantom.shapes import (
     Shape,
     Superellipsoid,
     Tissue,
-    Triple,
     Tube,
     random_pose,
     random_rotation,
     random_waves,
+    triple,
 )
 
 LABELS: Mapping[str, int] = MappingProxyType({"organ": 1})
@@ -95,15 +95,10 @@ def _tissues(rng: np.random.Generator) -> Mapping[str, Tissue]:
     return MappingProxyType(drawn)
 
 
-def _triple(values: Array) -> Triple:
-    x, y, z = values
-    return float(x), float(y), float(z)
-
-
 def _chamber(rng: np.random.Generator, centre_mm: Array, half_axes_mm: Array) -> Superellipsoid:
     return Superellipsoid(
-        _triple(centre_mm),
-        _triple(half_axes_mm * rng.uniform(0.92, 1.08, size=3)),
+        triple(centre_mm),
+        triple(half_axes_mm * rng.uniform(0.92, 1.08, size=3)),
         random_rotation(rng, 16.0),
         rng.uniform(2.0, 2.8),
         random_waves(rng, num_waves=4, components=1, wavelength=2.0, size=0.06),
@@ -111,7 +106,7 @@ def _chamber(rng: np.random.Generator, centre_mm: Array, half_axes_mm: Array) ->
 
 
 def _grown(shape: Superellipsoid, thickness_mm: float) -> Superellipsoid:
-    return replace(shape, half_axes_mm=_triple(np.array(shape.half_axes_mm) + thickness_mm))
+    return replace(shape, half_axes_mm=triple(np.array(shape.half_axes_mm) + thickness_mm))
 
 
 def _reach(shape: Superellipsoid, direction: Array) -> float:
@@ -135,13 +130,13 @@ def _walled(
     for _ in range(int(rng.integers(3, 8))):
         size = rng.uniform(2.5, 6.0)
         spot = _on_surface(shape, rng.normal(size=3), 1.05)
-        found.append(("scar", Part(thick, Superellipsoid(_triple(spot), (size, size, size)))))
+        found.append(("scar", Part(thick, Superellipsoid(triple(spot), (size, size, size)))))
     return [*found, ("blood", shape)]
 
 
 def _vessel(rng: np.random.Generator, points_mm: Sequence[Array], radius_mm: float) -> list[Tube]:
     """Return a vessel through points that are shifted a little."""
-    moved = [_triple(point + rng.uniform(-1.5, 1.5, size=3)) for point in points_mm]
+    moved = [triple(point + rng.uniform(-1.5, 1.5, size=3)) for point in points_mm]
     radii = radius_mm * rng.uniform(0.85, 1.15, size=len(moved))
     return [
         Tube(moved[n], moved[n + 1], (float(radii[n]), float(radii[n + 1])))
@@ -165,11 +160,11 @@ def _surroundings(rng: np.random.Generator, place: Array) -> Structures:
     for _ in range(90):
         at = place + rng.uniform(-1, 1, size=3) * (65, 50, 36)
         a, b, c = rng.uniform(2.5, 9.0, size=3)
-        shape = Superellipsoid(_triple(at), (a, b, c), random_rotation(rng, 180.0))
+        shape = Superellipsoid(triple(at), (a, b, c), random_rotation(rng, 180.0))
         found.append((str(rng.choice(["muscle", "blood", "blood", "wall"])), shape))
     for side in (-1, 1):
         lung = place + rng.uniform(-4, 4, size=3) + (side * 74, -24, 8)
-        shape = Superellipsoid(_triple(lung), (32.0, 40.0, 70.0), random_rotation(rng, 10.0), 2.4)
+        shape = Superellipsoid(triple(lung), (32.0, 40.0, 70.0), random_rotation(rng, 10.0), 2.4)
         found.append(("lung", shape))
     x, y, _ = place + rng.uniform(-3, 3, size=3) + (6, -48, 0)
     spine = Superellipsoid((x, y, 0.0), (17.0, 14.0, _ENDLESS_MM), exponent=2.3)
@@ -191,7 +186,7 @@ def _vessels(rng: np.random.Generator, place: Array, organ: Superellipsoid) -> S
         tubes = _vessel(rng, [place + point for point in points], radius)
         found += _with_wall(tubes, rng.uniform(1.0, 1.8))
     top, bottom = (place + np.array((3.0, -back - 5, side)) for side in (60.0, -60.0))
-    gullet = Tube(_triple(top), _triple(bottom), (4.5, 4.5))
+    gullet = Tube(triple(top), triple(bottom), (4.5, 4.5))
     return [*found, ("muscle", gullet)]
 
 
@@ -202,7 +197,7 @@ def _right_side(rng: np.random.Generator, place: Array, organ: Superellipsoid) -
     size = np.array([21.0, 18.0, 13.5]) * rng.uniform(0.88, 1.14)
     chamber = _chamber(rng, place, size)
     apart = _reach(organ, towards) + _reach(chamber, towards) + rng.uniform(0.5, 2.5)
-    chamber = replace(chamber, centre_mm=_triple(place + apart * towards))
+    chamber = replace(chamber, centre_mm=triple(place + apart * towards))
     before = np.array(chamber.centre_mm) + np.array((-12.0, 31.0, -5.0))
     ventricle = _chamber(rng, before, np.array([22.0, 13.0, 13.0]))
     found = _walled(rng, ventricle)
@@ -218,7 +213,7 @@ def _tube_out_of(rng: np.random.Generator, chamber: Superellipsoid, way: Array) 
     start = _on_surface(chamber, way, 0.75)
     turned = way / np.linalg.norm(way) + rng.normal(0, 0.15, size=3)
     radius = rng.uniform(3.2, 5.2)
-    return Tube(_triple(start), _triple(start + 50 * turned), (radius, radius * 0.8))
+    return Tube(triple(start), triple(start + 50 * turned), (radius, radius * 0.8))
 
 
 def _organ(rng: np.random.Generator, organ: Superellipsoid) -> Structures:
@@ -228,11 +223,11 @@ def _organ(rng: np.random.Generator, organ: Superellipsoid) -> Structures:
     plane = np.array(organ.centre_mm) + out * _reach(organ, out) * rng.uniform(0.72, 0.88)
     turn = Rotation.align_vectors(out[None], np.array([[1.0, 0.0, 0.0]]))[0].as_matrix()
     behind = Superellipsoid(
-        _triple(plane - _ENDLESS_MM * out), (_ENDLESS_MM,) * 3, turn, exponent=12.0
+        triple(plane - _ENDLESS_MM * out), (_ENDLESS_MM,) * 3, turn, exponent=12.0
     )
     ventricle = _chamber(rng, np.zeros(3), np.array([25.0, 19.0, 16.0]) * rng.uniform(0.9, 1.1))
     far = plane + out * 0.75 * _reach(ventricle, out)
-    ventricle = replace(ventricle, centre_mm=_triple(far))
+    ventricle = replace(ventricle, centre_mm=triple(far))
     found: Structures = [("wall", _grown(ventricle, rng.uniform(1.5, 4))), ("blood", ventricle)]
     ways = [(-1, -0.5, 0.35), (-1, -0.6, -0.3), (1, -0.75, 0.35), (0.9, -0.8, -0.3)]
     veins = [_tube_out_of(rng, organ, np.array(way)) for way in ways[: rng.integers(3, 5)]]
@@ -241,7 +236,7 @@ def _organ(rng: np.random.Generator, organ: Superellipsoid) -> Structures:
     tip = _on_surface(organ, np.array([-0.85, 0.35, 0.45]) + rng.normal(0, 0.12, size=3), 1.12)
     pouch = _chamber(rng, tip, np.array([8.0, 5.0, 4.5]))
     found += [("wall", _grown(pouch, 1.2)), *_walled(rng, organ, behind)]
-    leaf = Superellipsoid(_triple(plane + 0.5 * out), (0.5, 12.0, 12.0), turn, exponent=2.5)
+    leaf = Superellipsoid(triple(plane + 0.5 * out), (0.5, 12.0, 12.0), turn, exponent=2.5)
     found += [("valve", leaf), ("organ", pouch), ("organ", Part(organ, behind))]
     cut = _grown(organ, VEIN_CUT_MM)
     return [*found, *(("organ", Part(vein, cut)) for vein in veins)]

@@ -44,6 +44,7 @@ class Scanner:
         bias: Relative size of the slow multiplicative field; 0 for CT.
         magnitude: Whether the signal is a magnitude (MR), with Rician noise.
         lowest: Values are clipped to this from below.
+        planes: Planes that a thick slice averages over, an odd number; 1 for about cubic voxels.
     """
 
     field_of_view_mm: tuple[float, float, float]
@@ -55,6 +56,7 @@ class Scanner:
     bias: float
     magnitude: bool
     lowest: float
+    planes: int = 1
 
 
 CT = Scanner(
@@ -160,7 +162,7 @@ def scan(anatomy: Anatomy, scanner: Scanner, rng: np.random.Generator) -> Scan:
     body_centre = np.linalg.inv(anatomy.world_to_body)[:3, 3]
     grid = random_grid(scanner, body_centre, rng)
     offsets = {name: rng.normal(0, scanner.tissue_offset) for name in anatomy.tissues}
-    image, labels = render(anatomy, grid, offsets)
+    image, labels = _render_slices(anatomy, grid, offsets, scanner.planes)
     blur = rng.uniform(*scanner.blur_mm) / np.array(grid.spacing_mm)
     noise = rng.uniform(*scanner.noise)
     for channel in image:
@@ -174,6 +176,25 @@ def scan(anatomy: Anatomy, scanner: Scanner, rng: np.random.Generator) -> Scan:
             channel += _noise(grid.shape, noise, rng)
     np.clip(np.rint(image), scanner.lowest, np.iinfo(np.int16).max, out=image)
     return Scan(image.astype(np.int16), labels, grid)
+
+
+def _render_slices(
+    anatomy: Anatomy, grid: Grid, offsets: dict[str, float], planes: int
+) -> tuple[Image, npt.NDArray[np.uint8]]:
+    """Render each slice as the mean of planes in it, with the labels of the middle one."""
+    if planes == 1:
+        return render(anatomy, grid, offsets)
+    axis = int(np.argmax(grid.spacing_mm))
+    affine, shape = grid.affine.copy(), list(grid.shape)
+    affine[:3, axis] /= planes
+    affine[:3, 3] -= affine[:3, axis] * (planes // 2)
+    shape[axis] *= planes
+    i, j, k = shape
+    image, labels = render(anatomy, Grid((i, j, k), affine), offsets)
+    apart = [*shape[:axis], grid.shape[axis], planes, *shape[axis + 1 :]]
+    mean = np.asarray(image.reshape(len(image), *apart).mean(axis=axis + 2), np.float32)
+    middle = np.asarray(labels.reshape(apart).take(planes // 2, axis=axis + 1), np.uint8)
+    return mean, middle
 
 
 def _voxel_points(shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) -> Points:

@@ -70,6 +70,12 @@ def random_waves(
     )
 
 
+def triple(values: npt.ArrayLike) -> Triple:
+    """Return three numbers as a tuple of floats."""
+    x, y, z = np.asarray(values, float)
+    return float(x), float(y), float(z)
+
+
 def random_rotation(rng: np.random.Generator, largest_deg: float) -> Array:
     """Draw a `(3, 3)` rotation about a random axis by at most `largest_deg` degrees."""
     axis = rng.normal(size=3)
@@ -159,8 +165,7 @@ class Tube:
     @property
     def centre_mm(self) -> Triple:
         """Middle of the tube."""
-        x, y, z = (np.array(self.start_mm) + np.array(self.end_mm)) / 2
-        return float(x), float(y), float(z)
+        return triple((np.array(self.start_mm) + np.array(self.end_mm)) / 2)
 
     @property
     def half_box_mm(self) -> Array:
@@ -190,8 +195,8 @@ class Part:
         bound: The other one.
     """
 
-    shape: "Whole"
-    bound: "Whole"
+    shape: "Shape"
+    bound: "Shape"
 
     @property
     def centre_mm(self) -> Triple:
@@ -208,8 +213,7 @@ class Part:
         return np.maximum(self.shape.distance_mm(points), self.bound.distance_mm(points))
 
 
-Whole = Superellipsoid | Ring | Tube
-Shape = Whole | Part
+Shape = Superellipsoid | Ring | Tube | Part
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def splits(folder):
         return [row["split"] for row in csv.DictReader(table)]
 
 
-@pytest.mark.parametrize("kind", ["large_organ"])
+@pytest.mark.parametrize("kind", ["large_organ", "branching", "two_scales", "thick_slices"])
 def test_each_kind_is_a_function_of_seed_and_number(kind, monkeypatch):
     recipe = cohort._RECIPES[kind]
     coarse = replace(recipe.scanner, in_plane_mm=(3.0, 3.2), slice_mm=(5.0, 5.2))

@@ -1,5 +1,6 @@
 """Grids are truthful, volumes are right, blur and noise are as stated."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import nibabel as nib
@@ -115,3 +116,24 @@ def test_magnitude_noise_lifts_the_air():
     data = scan(empty, MR, np.random.default_rng(1)).data_CIJK
     # Mean over standard deviation of a Rayleigh distribution: sqrt(pi / (4 - pi)).
     assert data.mean() / data.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thick_slice_is_the_mean_of_its_planes(seed):
+    """A flat border at a share of a slice's thickness mixes by that share, in each orientation."""
+    quiet = replace(CT, slice_mm=(20.0, 20.0), blur_mm=(0.0, 0.0), noise=(1e-3, 1e-3), planes=5)
+    wall = Superellipsoid((0.0, 0.0, -500.0), (5000.0, 5000.0, 500.0), exponent=8.0)
+    rendered = anatomy_of(("a", wall), tissues={"a": Tissue((0.0,), 1)})
+    study = scan(rendered, replace(quiet, tissue_offset=0.0), np.random.default_rng(seed))
+    grid = study.grid
+    middle = (np.array(grid.shape) - 1) / 2
+    axis = int(np.argmax(grid.spacing_mm))
+    for place in range(grid.shape[axis]):
+        voxel = np.round(middle).astype(int)
+        voxel[axis] = place
+        z = (grid.affine @ [*voxel, 1])[2]
+        tilt = abs(grid.affine[2, axis]) / grid.spacing_mm[axis]
+        share = np.clip(0.5 - z / (20.0 * tilt), 0, 1)
+        # Five planes give the mean of five shares, each softened over about one plane.
+        assert study.data_CIJK[0][tuple(voxel)] == pytest.approx(-1000 * (1 - share), abs=130)
+        assert study.labels_IJK[tuple(voxel)] == (z < 0)
