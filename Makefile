@@ -57,6 +57,7 @@ bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.postprocessing $(if $(CRF_PEER),--peer '$(CRF_PEER)')
+	$(BIN)/python -m benchmarks.planning $(if $(DATA),--data '$(DATA)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cohort --data '$(DATA)/imagesTr' --model '$(HIPPOCAMPUS)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.cluster --data '$(DATA)' --model '$(HIPPOCAMPUS)')
 	$(if $(DATA),$(BIN)/python -m benchmarks.inference --data '$(DATA)' $(if $(PEER),--peer '$(PEER)' --hippocampus '$(HIPPOCAMPUS)'))

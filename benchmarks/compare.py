@@ -190,15 +190,26 @@ def epochs_between_validations(config: RunConfig) -> int:
     return max(1, round(budget_s / NUM_VALIDATIONS / (ITERATIONS_PER_EPOCH * seconds)))
 
 
-def train(words: Sequence[str], log: Path) -> None:
-    """Train in another process, so that its memory is its own.
+def train(words: Sequence[str], log: Path, threads: int | None = None) -> None:
+    """Train, or go on with it, as `run_trivox` does."""
+    run_trivox(["train", *words, "--resume"], log, threads)
+
+
+def run_trivox(words: Sequence[str], log: Path, threads: int | None = None) -> None:
+    """Give a command in another process, so that its memory is its own.
+
+    Args:
+        words: Of the command.
+        log: Takes what it says.
+        threads: That it may take; all there are by default.
 
     Raises:
         Stopped: If it was told to stop.
         RuntimeError: If it failed; the last line that it wrote says why.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pipeline", "train", *words, "--resume"]
+    bound = [] if threads is None else ["env", f"OMP_NUM_THREADS={threads}"]
+    command = [*bound, sys.executable, "-m", "pipeline", *words]
     with log.open("ab") as file:
         # A session of its own: Ctrl-C reaches it once, from here, and it saves its state.
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)

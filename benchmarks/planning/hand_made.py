@@ -4,7 +4,7 @@ What is not said here is the same for all plans of a data set (`COMMON`) or a de
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Size = tuple[int, int, int]
@@ -23,6 +23,7 @@ class HandMade:
         reason: Why somebody would choose it.
         strides: To each level from the one above; empty: 2 along every axis.
         kernel_sizes: Of each level; empty: 3 along every axis.
+        settings: Others, by section, that it alone has.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HandMade:
     reason: str
     strides: tuple[Size, ...] = ()
     kernel_sizes: tuple[Size, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _features(width: int, levels: int) -> tuple[int, ...]:
@@ -49,6 +51,7 @@ COMMON: Mapping[str, Mapping[str, Any]] = {
         "augmentation": {"flip_axes": ["R"]},
         "inference": {"mirror": True},
     },
+    "thick_slices": {"augmentation": {"flip_axes": ["R"]}},
 }
 """Settings that all plans made by hand for a data set share."""
 
@@ -153,8 +156,79 @@ _HIPPOCAMPUS = (
     ),
 )  # fmt: skip
 
+# The volume is about 150 x 150 x 112 mm, of 1 mm voxels; vessels are 2 to 6 mm wide.
+_BRANCHING = (
+    HandMade(
+        "1 mm, 64 x 64 x 48, 16",
+        _cube(1.0), (64, 64, 48), 2, _features(16, 4),
+        "Thin branches need every voxel; patches as large as leaves some hundred steps.",
+    ),
+    HandMade(
+        "1.5 mm, 72 x 72 x 56, 16",
+        _cube(1.5), (72, 72, 56), 2, _features(16, 4),
+        "Most of the volume, to tell one tree from the other, as coarse as its branches bear.",
+    ),
+)  # fmt: skip
+
+# The volume is about 184 x 156 x 144 mm, of 1.2 mm voxels; lesions are 4 to 12 mm wide.
+_TWO_SCALES = (
+    HandMade(
+        "1.5 mm, 64 x 64 x 64, 16",
+        _cube(1.5), (64, 64, 64), 2, _features(16, 4),
+        "Cubes of 96 mm hold the organ, at a spacing that shows the smallest lesions.",
+    ),
+    HandMade(
+        "2 mm, 64 x 64 x 64, 16, 5 levels",
+        _cube(2.0), (64, 64, 64), 2, _features(16, 5),
+        "Most of the volume and a deeper network; the smallest lesions are two voxels wide.",
+    ),
+)  # fmt: skip
+
+# The volume is about 152 x 144 x 92 mm, of 0.8 x 0.8 x 5 mm voxels.
+_THICK_SLICES = (
+    HandMade(
+        "0.8 x 0.8 x 5 mm, 96 x 96 x 16, 16",
+        (0.8, 0.8, 5.0), (96, 96, 16), 2, _features(16, 5),
+        "Slices as they are; patches of 77 x 77 x 80 mm around the gland, flat kernels at first.",
+        strides=((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2)),
+        kernel_sizes=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    ),
+    HandMade(
+        "1.25 x 1.25 x 5 mm, 112 x 112 x 16, 16",
+        (1.25, 1.25, 5.0), (112, 112, 16), 2, _features(16, 5),
+        "Nearly whole volumes, at an in-plane spacing that the nodules still bear.",
+        strides=((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2)),
+        kernel_sizes=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    ),
+)  # fmt: skip
+
 HAND_MADE: Mapping[str, Sequence[HandMade]] = {
     "large_organ": _LARGE_ORGAN,
     "hippocampus": _HIPPOCAMPUS,
+    "branching": _BRANCHING,
+    "two_scales": _TWO_SCALES,
+    "thick_slices": _THICK_SLICES,
 }
 """By data set."""
+
+_AS_STARTED: Mapping[str, Mapping[str, Any]] = {
+    "augmentation": {"flip_axes": ["R"]},
+    "training": {"foreground_share": 0.67, "search_postprocessing": False},
+}
+
+STARTING_COMMIT: Mapping[tuple[str, int], HandMade] = {
+    ("large_organ", 5): HandMade(
+        "starting commit",
+        (0.7508, 0.7508, 0.7593), (56, 56, 56), 2, _features(16, 4),
+        "What `trivox plan --minutes 5` made of the cohort.",
+        settings=_AS_STARTED,
+    ),
+    ("large_organ", 15): HandMade(
+        "starting commit",
+        (0.6477, 0.6477, 0.655), (64, 64, 64), 2, _features(16, 5),
+        "What `trivox plan --minutes 15` made of the cohort.",
+        settings=_AS_STARTED,
+    ),
+}  # fmt: skip
+"""The plans of the commit that this benchmark began with, by data set and minutes. The speed that
+they go by was estimated from processor time."""
