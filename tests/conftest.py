@@ -8,15 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from matplotlib.figure import Figure
 from rich.logging import RichHandler
 
 # Where torch, built without CUDA, believes in a GPU, the pretended one is meant.
 if torch.version.cuda is not None or not torch.accelerator.is_available():
     collect_ignore = ["pretended"]
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 settings.register_profile("many", max_examples=10_000)
 
 REPOSITORY = Path(__file__).parent.parent
+
+DRAW = Figure.savefig
+BLANK = b"\x89PNG\r\n\x1a\n"
+"""How a picture begins, and all that there is of most."""
 
 TINY_RUN = """
 name: tiny
@@ -37,6 +45,12 @@ training:
   num_workers: 0
   validate_every_epochs: 1
   num_validation_cases: 1
+  precision: fp32
+  layout: contiguous
+inference:
+  precision: fp32
+evaluation:
+  num_resamples: 10
 """
 
 
@@ -54,6 +68,25 @@ def one_thread():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures():
+    """Pictures are written but not drawn, which takes longer than tiny networks to train.
+
+    Where a test looks at them it asks for `drawn_pictures`; other processes draw them, too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, path, **_: path.write_bytes(BLANK))
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_pictures(blank_pictures):
+    """Pictures as users get them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", DRAW)
         yield
 
 

@@ -119,11 +119,6 @@ def outcome(root, said):
 @pytest.fixture(scope="module")
 def patched():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "pipeline.training.validation.write_picture",
-            lambda volume, labels_IJK, labels, path, **_: path.touch(),
-        )
-        patch.setattr("pipeline.training.recorder.draw_curves", lambda rows, path: path.touch())
         patch.setattr(own_process, "OwnProcess", lambda remote, *_: Here(remote.make()))
         yield
 

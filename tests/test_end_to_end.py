@@ -13,8 +13,9 @@ import pytest
 from pipeline.cli import main
 
 
-@pytest.fixture(scope="session")
-def trained(tiny_run):
+@pytest.fixture(scope="module")
+def trained(tiny_run, drawn_pictures):
+    """A whole run, of which the pictures are drawn, too."""
     assert main(["train", str(tiny_run / "tiny.yaml"), "name=e2e"]) == 0
     return tiny_run / "runs" / "e2e"
 
@@ -26,6 +27,8 @@ def test_train_leaves_all_that_it_promises(trained):
         "validation/scores.csv", "validation/summary.csv", "validation/phantom_003_seg.nii.gz",
     ):  # fmt: skip
         assert (trained / name).stat().st_size > 0, name
+    (worst,) = (trained / "validation").glob("worst_*.png")
+    assert min(each.stat().st_size for each in (worst, trained / "curves.png")) > 10_000
     assert list((trained / "tensorboard").iterdir())
     with (trained / "validation" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

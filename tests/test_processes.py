@@ -23,7 +23,9 @@ import sys
 from pipeline.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    print("monai" in sys.modules)
+    sys.exit(code)
 """
 
 READY = """
@@ -77,6 +79,8 @@ def test_nothing_that_lies_in_the_current_folder_is_run(tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert (place / "masks" / "study_seg.nii.gz").is_file()
     assert not (place / "was_run").exists()
+    # The process that segments has imported it.
+    assert finished.stdout.endswith("\nFalse\n")
 
 
 def test_a_folder_of_temporary_files_may_have_a_long_path(tmp_path, monkeypatch):

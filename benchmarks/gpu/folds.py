@@ -75,7 +75,7 @@ class Fold:
             f"data.cache={context.work / 'cache'}",
             "training.max_minutes=null",
             f"training.{budget}",
-            f"training.num_workers={1 if context.tiny else 4}",
+            f"training.num_workers={0 if context.tiny else 4}",
         ]
         if context.tiny:
             settings += ["training.patch_size=[16,16,16]", "network.features=[4,8,8]"]

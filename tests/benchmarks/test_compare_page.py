@@ -11,6 +11,8 @@ from benchmarks.compare_result import MARKER, Point, Result, read_result
 from benchmarks.training_page import Figures, loss_section
 from pipeline.network import OPTIONS
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 
 def result_of(network, dice, num_points=60):
     curve = tuple(

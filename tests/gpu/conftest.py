@@ -142,17 +142,6 @@ def repeatable():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_pictures():
-    """Leave empty pictures, which take longer to draw than these runs to train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "pipeline.training.validation.write_picture",
-            lambda volume, labels_IJK, labels, path, **_: path.touch(),
-        )
-        yield
-
-
 @pytest.fixture(scope="session")
 def trained(make_config, repeatable):
     """The folder of a run on the device."""

@@ -223,6 +223,17 @@ def test_hash_follows_every_member(ensemble):
     assert hash_model(ensemble) == load_model(ensemble, CPU).sha256 != before
 
 
+def test_a_model_that_is_as_it_was_written_is_hashed_without_its_network(ensemble, monkeypatch):
+    before = hash_model(ensemble)
+    (ensemble / "models" / "hashes.json").rename(ensemble / "aside")
+    assert hash_model(ensemble) == before
+    monkeypatch.setattr("pipeline.model.folder.build_network", lambda *_: pytest.fail("built"))
+    with pytest.raises(pytest.fail.Exception, match="built"):
+        hash_model(ensemble)
+    (ensemble / "aside").rename(ensemble / "models" / "hashes.json")
+    assert hash_model(ensemble) == before
+
+
 def test_a_missing_member_is_named(ensemble):
     (ensemble / "models/member_1.safetensors").unlink()
     with pytest.raises(ModelError, match=r"member_1\.safetensors: the weights are missing"):

@@ -7,6 +7,7 @@ import pytest
 from pipeline.report import write_picture
 from pipeline.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
 NAMES = {"liver": 1, "lesion": 2}
 
 

@@ -5,6 +5,8 @@ from matplotlib.image import imread
 from pipeline.selection.plot import MOST_CANDIDATES, draw_decision
 from pipeline.selection.records import CandidateRecord, StructureRecord
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 
 def candidate(number, gain=0.01, kind="setting"):
     return CandidateRecord(

@@ -67,17 +67,6 @@ def make_config(workspace):
     return make
 
 
-@pytest.fixture(scope="module")
-def quick_pictures():
-    """Leave empty pictures, which take longer to draw than these runs to train."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "pipeline.training.validation.write_picture",
-            lambda volume, labels_IJK, labels, path, **_: path.touch(),
-        )
-        yield
-
-
 @pytest.fixture(scope="session")
 def uninterrupted(make_config, tmp_path_factory):
     """The folder of a run that nothing interrupted; the others are compared with it."""

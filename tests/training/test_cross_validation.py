@@ -18,7 +18,6 @@ from pipeline.model import load_model
 from pipeline.ownership import REPLACED
 from pipeline.training import RunFolder, arithmetic, cross_validate, run, train
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 CPU = torch.device("cpu")
 FOLDS = ("data.fold=all", "data.folds=3", "training.max_iterations=3")
 

@@ -23,7 +23,6 @@ from pipeline.training.finetune import (
 )
 from pipeline.transforms import ChannelNormalisation
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
 CPU = torch.device("cpu")
 ONE_STEP = ("training.max_iterations=1", "training.learning_rate=1e-12", "training.ema_decay=0")
 

@@ -73,7 +73,7 @@ def test_tensorboard_shows_the_scalars_and_no_dropped_ones(tmp_path):
 
 
 @pytest.mark.parametrize("dice", [None, 0.5])
-def test_curves_are_a_picture(tmp_path, dice):
+def test_curves_are_a_picture(drawn_pictures, tmp_path, dice):
     draw_curves([row(1), row(2, dice=dice), row(3, dice=dice)], tmp_path / "curves.png")
     picture = matplotlib.image.imread(tmp_path / "curves.png")[..., :3]
     assert picture.shape == (550, 880, 3)
@@ -89,7 +89,7 @@ def test_a_recorder_of_another_rank_touches_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_closing_draws_the_curves_of_what_there_is(tmp_path):
+def test_closing_draws_the_curves_of_what_there_is(drawn_pictures, tmp_path):
     record(tmp_path / "empty", [])
     assert not (tmp_path / "empty" / "curves.png").exists()
     assert not (tmp_path / "empty" / "metrics.csv").exists()

@@ -167,7 +167,7 @@ def test_a_killed_and_resumed_run_is_the_uninterrupted_one(
 
 
 def test_a_run_killed_while_its_last_epoch_is_validated_makes_up_for_it(
-    make_config, uninterrupted, outcome, monkeypatch, quick_pictures, tmp_path
+    make_config, uninterrupted, outcome, monkeypatch, tmp_path
 ):
     """The validations are those of iterations 5, 10 and 12."""
     quick_dice, calls = run.quick_dice, []
@@ -188,7 +188,7 @@ def test_a_run_killed_while_its_last_epoch_is_validated_makes_up_for_it(
 
 
 def test_deterministic_runs_agree_to_the_last_bit_whatever_seems_fastest(
-    make_config, outcome, signal_at, monkeypatch, quick_pictures, tmp_path
+    make_config, outcome, signal_at, monkeypatch, tmp_path
 ):
     """One run is stopped and resumed; its machine would be fastest with another choice."""
     words = ["deterministic=true", "precision=auto", "layout=auto", "max_iterations=5"]
@@ -363,7 +363,7 @@ def test_a_table_alone_names_no_labels_to_train_on(make_config, manifest, tmp_pa
 
 
 def test_overlapping_regions_with_ignored_voxels_and_partial_cases(
-    workspace, make_config, quick_pictures, tmp_path
+    workspace, make_config, tmp_path
 ):
     """Two regions of two labels; one label is ignored, and the first case annotates one only."""
     made = yaml.safe_load((workspace / "cohort" / "manifest.yaml").read_text())

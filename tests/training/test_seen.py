@@ -78,7 +78,6 @@ def configure(make_config, manifest, tmp_path_factory):
     return make
 
 
-@pytest.mark.usefixtures("quick_pictures")
 def test_fine_tuning_names_the_cases_that_the_first_model_was_trained_on(configure, caplog):
     first = train(configure("a", 0)).folder
     trained = set(first.read_split().train)

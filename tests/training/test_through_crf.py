@@ -74,7 +74,7 @@ def test_the_network_that_is_kept_has_no_part_of_the_field(through, uninterrupte
 
 
 def test_a_run_in_two_parts_is_the_uninterrupted_one(
-    make_config, through, outcome, stop_at, quick_pictures, tmp_path
+    make_config, through, outcome, stop_at, tmp_path
 ):
     config = make_config(tmp_path, f"training.crf={{{COARSE}}}")
     stop_at(7)
