@@ -62,6 +62,9 @@ TRUNK_RADIUS_MM = (2.7, 3.1)
 LEAST_RADIUS_MM = 1.0
 """Branches that would be thinner are not there at all."""
 
+FEWEST_PIECES = 20
+"""Straight pieces that a labelled tree has at least."""
+
 _ENDLESS_MM = 1000.0
 
 Structures = list[tuple[str, Shape]]
@@ -155,8 +158,12 @@ def _labelled_tree(rng: np.random.Generator, organ: Superellipsoid) -> Structure
     way = centre - start + rng.normal(0, 4, size=3)
     way /= np.linalg.norm(way)
     radius = rng.uniform(*TRUNK_RADIUS_MM)
-    trunk = Tube(triple(start - 45 * way + (0, 0, -12)), triple(start), (radius, radius))
     tubes = _grow(rng, start, way, radius, organ)
+    while len(tubes) < FEWEST_PIECES:
+        # It began so far outside that its first branch did not reach into the organ.
+        start = start + 5 * way
+        tubes = _grow(rng, start, way, radius, organ)
+    trunk = Tube(triple(start - 45 * way + (0, 0, -12)), triple(start), (radius, radius))
     return [("blood", trunk), *(("vessels", tube) for tube in tubes)]
 
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, uniform_filter
 
-from pipeline.phantom.branching import LABELS, LEAST_RADIUS_MM, SCANNER, TISSUES, make_branching
+from pipeline.phantom.branching import (
+    FEWEST_PIECES,
+    LABELS,
+    LEAST_RADIUS_MM,
+    SCANNER,
+    TISSUES,
+    make_branching,
+)
 from pipeline.phantom.scanner import render
 from pipeline.phantom.shapes import Tissue, Tube
 from pipeline.volume import Grid
@@ -60,6 +67,13 @@ def test_vessels_branch_and_hang_together(rendered):
         ]
         assert crossed[0] == 1
         assert max(crossed) >= 4
+
+
+def test_a_tree_that_begins_far_outside_reaches_the_organ():
+    """Of this subject, the first branch would end outside, with nothing after it."""
+    of_anatomy, _ = np.random.default_rng([20240, 56]).spawn(2)
+    names = [name for name, _ in make_branching(of_anatomy).structures]
+    assert names.count("vessels") >= FEWEST_PIECES
 
 
 def test_branches_keep_murrays_law_and_end_at_the_least_radius():
