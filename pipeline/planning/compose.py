@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.inference import KnownGpu
+from pipeline.planning.accuracy import CloseLook
 from pipeline.planning.config import PlanConfig
+from pipeline.planning.expect import Considered, Prospect
 from pipeline.planning.mirror import MirrorDecision
 from pipeline.planning.rules import (
     Kind,
@@ -62,7 +64,9 @@ class Plan:
         device: What was planned for, in words.
         timing: Whether the seconds were measured, on an idle or a busy machine, or follow from
             counting the arithmetic.
-        is_bound_by_time: Whether memory alone would allow a larger patch or batch.
+        look: At some of the labels.
+        considered: Candidates with the reason why each was not chosen; what was chosen comes first.
+        with_more: What would be chosen with four times the minutes.
     """
 
     config: RunConfig
@@ -72,7 +76,9 @@ class Plan:
     gflops: float
     device: str
     timing: Timing
-    is_bound_by_time: bool
+    look: CloseLook
+    considered: tuple[Considered, ...]
+    with_more: Prospect
 
 
 def compose(

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.inference import KnownGpu
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import WORKERS, Choice, compose
-from pipeline.planning.memory import Cost, trace_cost
+from pipeline.planning.memory import Cost, count_gflops, trace_cost
 from pipeline.planning.rules import Kind
 from pipeline.planning.search import Candidate
 from pipeline.planning.trial import make_step
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 GFLOPS_PER_CORE = 100.0
 """Of a CPU core in training steps of small 3D U-Nets, with AMX or AVX-512."""
+
+WIDE = 16
+"""Features of the finest level from which a CPU reaches that speed; it falls in proportion."""
 
 GFLOPS_OF_GPU = 8000.0
 """Of a data-centre GPU in the same steps, at half precision: a guess, for where none is known."""
@@ -56,7 +59,8 @@ class Pricer:
         self._choice = choice
         self._manifest = manifest
         self._costs: dict[Any, Cost] = {}
-        self._slowness = 1.0
+        self._gflops: dict[Any, float] = {}
+        self._slowness: dict[int, float] = {}
         self.was_busy = False
 
     def memory_gb(self, candidate: Candidate) -> float:
@@ -68,13 +72,19 @@ class Pricer:
 
     def gflops(self, candidate: Candidate) -> float:
         """Return the arithmetic of a step, in billions of operations."""
-        voxels = candidate.batch_size * candidate.shape.num_voxels
-        return self._cost(candidate).gflops_per_voxel * voxels
+        key = _network_of(candidate)
+        if key not in self._gflops:
+            run = compose(self._choice, candidate, ANY_MINUTES)
+            self._gflops[key] = count_gflops(run, self._manifest)
+        return self._gflops[key] * candidate.batch_size * candidate.shape.num_voxels
 
     def seconds(self, candidate: Candidate) -> float:
         """Return the seconds of a step, from its arithmetic and the speed that is known."""
-        gflops = self.gflops(candidate)
-        return self._slowness * nominal_seconds(gflops, self._choice.kind, self.gpu)
+        kind, width = self._choice.kind, candidate.features[0]
+        nominal = nominal_seconds(self.gflops(candidate), kind, self.gpu)
+        if kind == "cpu":
+            nominal *= max(1.0, WIDE / width)
+        return self._slowness.get(width, 1.0) * nominal
 
     def measured_seconds(self, candidate: Candidate) -> float:
         """Return the seconds of a step, measured where there is a device to do so.
@@ -101,16 +111,25 @@ class Pricer:
         return step.seconds
 
     def calibrate(self, candidate: Candidate) -> None:
-        """Learn the speed of the device from a candidate."""
-        self._slowness *= self.measured_seconds(candidate) / self.seconds(candidate)
+        """Learn the speed of the device from a candidate, for all networks of its width.
+
+        Narrow networks do less arithmetic in a second than wide ones: they wait for memory.
+        """
+        slowness = self.measured_seconds(candidate) / self.seconds(candidate)
+        width = candidate.features[0]
+        self._slowness[width] = self._slowness.get(width, 1.0) * slowness
 
     def _cost(self, candidate: Candidate) -> Cost:
-        shape = candidate.shape
-        key = (candidate.features, shape.strides, shape.kernel_sizes)
+        key = _network_of(candidate)
         if key not in self._costs:
             run = compose(self._choice, candidate, ANY_MINUTES)
             self._costs[key] = trace_cost(run, self._manifest, self._choice.kind)
         return self._costs[key]
+
+
+def _network_of(candidate: Candidate) -> tuple[object, ...]:
+    """Return what a step costs by the voxel depends on."""
+    return candidate.features, candidate.shape.strides, candidate.shape.kernel_sizes
 
 
 @dataclass(frozen=True)

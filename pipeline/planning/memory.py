@@ -5,6 +5,7 @@ alive or dies is counted. Activations grow with the voxels of a batch; weights, 
 optimiser do not.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,15 +108,25 @@ def trace_cost(config: RunConfig, manifest: Manifest, kind: str) -> Cost:
         step()
     num_voxels = 2 * int(np.prod(patch))
     parameters = count_parameters(network)
-    window = config.training.patch_size
-    shape = build_network(config.network, len(manifest.channels), num_outputs_of(manifest), window)
-    forward = gflops(shape, len(manifest.channels), window)
-    # The backward pass does the forward's arithmetic for the inputs and once more for the weights.
     return Cost(
         parameters,
         max(live.forward_peak, live.backward_peak - 4 * parameters) / num_voxels,
-        3 * forward / np.prod(window).item(),
+        count_gflops(config, manifest),
     )
+
+
+def count_gflops(config: RunConfig, manifest: Manifest) -> float:
+    """Return the arithmetic of a step of the planned network for each voxel of a batch.
+
+    Args:
+        config: Its network and patch count.
+        manifest: Says how many channels and outputs there are.
+    """
+    window, num_channels = config.training.patch_size, len(manifest.channels)
+    with torch.device("meta"):  # Without weights, which take long to draw.
+        network = build_network(config.network, num_channels, num_outputs_of(manifest), window)
+    # The backward pass does the forward's arithmetic for the inputs and once more for the weights.
+    return 3 * gflops(network, num_channels, window) / math.prod(window)
 
 
 def available_gb(config: PlanConfig, device: torch.device | None) -> float:

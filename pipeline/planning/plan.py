@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,20 +13,26 @@ from pipeline.manifest import (
     Case,
     Manifest,
     Split,
+    Volumes,
     load_manifest,
     split_cases,
     with_settings,
 )
 from pipeline.ownership import check_free, set_aside
+from pipeline.planning.accuracy import CloseLook, look_closely
 from pipeline.planning.compose import Choice, Plan, compose, round_to
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
+from pipeline.planning.expect import Prospect, expect
 from pipeline.planning.memory import available_gb, total_gb
 from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.reasons import consider
 from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
-from pipeline.planning.search import Candidate, choose, list_candidates
+from pipeline.planning.search import Candidate, list_candidates, list_spacings
 from pipeline.planning.survey import Survey, take_survey
+from pipeline.planning.trials import Trial, contenders, hold_trials
 from pipeline.planning.writer import write_plan
+from pipeline.report import volumes_ml
 from pipeline.training.data import (
     check_trainable,
     log_findings,
@@ -37,13 +44,14 @@ from pipeline.training.onlooker import Onlooker
 from pipeline.training.resources import Resources
 from pipeline.transforms import PreprocessingConfig, settle_preprocessing
 from pipeline.transforms.kept import unseen_labels
+from pipeline.volume import LabelMap, Volume
 
 logger = logging.getLogger(__name__)
 
-MIN_ITERATIONS = 500
-"""That the budget should hold; a patch too slow for that is not taken."""
-
 MAX_FOLDS = 5
+
+MORE = 4
+"""Times the minutes, for which a plan says what it would choose."""
 
 
 def plan(config: PlanConfig) -> Plan:
@@ -62,17 +70,35 @@ def plan(config: PlanConfig) -> Plan:
     manifest = _open_manifest(config)
     folds, split = _split(manifest)
     onlooker = Onlooker(manifest)
-    survey = _survey(manifest, split, onlooker)
+    survey, volumes = _survey(manifest, split, onlooker)
     mirroring = decide_mirroring(
         manifest.labels, survey.bodies, [region.name for region in manifest.regions]
     )
     gpu = find_known(device, memory_gb) if kind == "cuda" else None
     choice = Choice(config, folds, kind, survey, mirroring, gpu)
     pricer = Pricer(choice, manifest, _device_to_measure(config, device, memory_gb))
-    candidates = list_candidates(survey, kind)
+    ranking = Ranking(
+        list_candidates(survey, kind),
+        survey,
+        look_closely(split.train, manifest, list_spacings(survey)),
+        pricer,
+        memory_gb,
+    )
     minutes = config.minutes or LONGEST_MINUTES[kind]
-    largest = _largest(candidates, pricer, memory_gb)
-    chosen = _choose(largest, candidates, pricer, memory_gb, minutes)
+    ranking.calibrate(minutes)
+    prospects = ranking.of(minutes)
+    trials: tuple[Trial, ...] = ()
+    if pricer.device is not None:
+        trials = hold_trials(
+            contenders(prospects, pricer, memory_gb),
+            choice,
+            manifest,
+            _for_trials(manifest, split, folds, volumes),
+            pricer,
+            minutes,
+        )
+    best = trials[0].prospect if trials else ranking.first(prospects)
+    chosen = best.candidate
     seconds = pricer.measured_seconds(chosen)
     estimate = Resources(
         memory_gb=round_to(pricer.memory_gb(chosen), 3), seconds_per_iteration=round_to(seconds, 3)
@@ -88,7 +114,9 @@ def plan(config: PlanConfig) -> Plan:
         gflops=pricer.gflops(chosen),
         device="a GPU elsewhere" if device is None else _describe_device(device),
         timing="counted" if pricer.device is None else "busy" if pricer.was_busy else "measured",
-        is_bound_by_time=chosen != largest,
+        look=ranking.look,
+        considered=consider(best, prospects, trials, pricer.memory_gb, memory_gb),
+        with_more=ranking.first(ranking.of(MORE * minutes)),
     )
     if os.path.lexists(config.out):
         set_aside(config.out)
@@ -97,6 +125,60 @@ def plan(config: PlanConfig) -> Plan:
     log_findings(thin, manifest)
     log_unseen(unseen_labels(manifest, split.train, survey.fingerprint, {}))
     return result
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Orders candidates by what is expected of them.
+
+    Attributes:
+        candidates: All of them.
+        survey: Of the training cases.
+        look: At some of their labels.
+        pricer: Says what candidates cost.
+        memory_gb: To stay within.
+    """
+
+    candidates: Sequence[Candidate]
+    survey: Survey
+    look: CloseLook
+    pricer: Pricer
+    memory_gb: float
+
+    def of(self, minutes: float) -> list[Prospect]:
+        """Return what is expected of each candidate within the minutes, the best first."""
+        prospects = (
+            expect(one, self.survey, self.look, self.pricer.seconds(one), minutes)
+            for one in self.candidates
+        )
+        return sorted(prospects, key=lambda prospect: prospect.loss)
+
+    def first(self, prospects: Sequence[Prospect]) -> Prospect:
+        """Return the best that the memory holds.
+
+        Raises:
+            ConfigError: If it holds none.
+        """
+        if (found := self._fitting(prospects)) is not None:
+            return found
+        least = min(self.pricer.memory_gb(prospect.candidate) for prospect in prospects)
+        text = f"{self.memory_gb:.3g} GB, but training the smallest network takes {least:.3g} GB"
+        raise ConfigError("memory", text, "Name more with --memory, or another --device.")
+
+    def calibrate(self, minutes: float) -> None:
+        """Learn the speed of the device from the best candidate of each width, so far."""
+        prospects = self.of(minutes)
+        for width in {one.features[0] for one in self.candidates}:
+            of_width = [one for one in prospects if one.candidate.features[0] == width]
+            fitting = self._fitting(of_width)
+            if fitting is not None:
+                self.pricer.calibrate(fitting.candidate)
+
+    def _fitting(self, prospects: Sequence[Prospect]) -> Prospect | None:
+        for prospect in prospects:
+            if self.pricer.memory_gb(prospect.candidate) <= self.memory_gb:
+                return prospect
+        return None
 
 
 def find_device(config: PlanConfig) -> torch.device | None:
@@ -175,27 +257,39 @@ def _split(manifest: Manifest) -> tuple[int | None, Split]:
     return folds, split
 
 
-def _survey(manifest: Manifest, split: Split, onlooker: Onlooker) -> Survey:
-    """Read every case once, and describe those that are trained on."""
+def _for_trials(
+    manifest: Manifest, split: Split, folds: int | None, volumes: Volumes
+) -> Sequence[Case]:
+    """Return the cases that the planned run will train on: those that validate it are not tried."""
+    if folds is None:
+        return split.train
+    return split_cases(manifest, folds=folds, fold=0, seed=0, volumes_ml=volumes).train
+
+
+def _survey(manifest: Manifest, split: Split, onlooker: Onlooker) -> tuple[Survey, Volumes]:
+    """Read every case once; describe those that are trained on, and measure the labels of all."""
+    volumes: dict[str, dict[str, float]] = {}
     splits = [split] if split.validation else _one_subject_against_others(split.train)
     onlooker.check_names(splits)
     training = {case.name for case in split.train}
     cases = (*split.train, *split.validation)
     readings = with_warnings(read_cases(cases, manifest, manifest.study, "Reading"), manifest)
-    pairs = (
-        (study.volume, label_map)
-        for case, study, label_map in onlooker.over(readings)
-        if case.name in training
-    )
+
+    def observed() -> Iterator[tuple[Volume, LabelMap]]:
+        for case, study, label_map in onlooker.over(readings):
+            volumes[case.name] = volumes_ml(label_map.labels_IJK, label_map.grid, manifest.labels)
+            if case.name in training:
+                yield study.volume, label_map
+
     try:
-        survey = take_survey(pairs, manifest.channels, manifest.ignore_value)
+        survey = take_survey(observed(), manifest.channels, manifest.ignore_value)
     except ValueError as error:
         remedy = "Check the labels with `trivox check`."
         raise ManifestError(manifest.path, str(error), remedy) from error
     onlooker.report(splits)
     # Training would refuse a channel of which `ct` leaves nothing.
     settle_preprocessing(PreprocessingConfig(), manifest.channels, survey.fingerprint)
-    return survey
+    return survey, volumes
 
 
 def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
@@ -205,29 +299,6 @@ def _one_subject_against_others(cases: Sequence[Case]) -> list[Split]:
         own = tuple(case for case in cases if case.subject == subject)
         sides.append(Split(tuple(case for case in cases if case.subject != subject), own))
     return sides
-
-
-def _largest(candidates: Sequence[Candidate], pricer: Pricer, memory_gb: float) -> Candidate:
-    """Return the best candidate for the memory, however long it takes."""
-    largest = choose(candidates, pricer.memory_gb, lambda _: 0.0, memory_gb, 1.0)
-    if largest is None:
-        least = pricer.memory_gb(candidates[-1])
-        found = f"{memory_gb:.3g} GB, but training the smallest network takes {least:.3g} GB"
-        raise ConfigError("memory", found, "Name more with --memory, or another --device.")
-    return largest
-
-
-def _choose(
-    largest: Candidate,
-    candidates: Sequence[Candidate],
-    pricer: Pricer,
-    memory_gb: float,
-    minutes: float,
-) -> Candidate:
-    # The speed is that of the best network for the memory: small ones are slower than they count.
-    pricer.calibrate(largest)
-    max_seconds = 60 * minutes / MIN_ITERATIONS
-    return choose(candidates, pricer.memory_gb, pricer.seconds, memory_gb, max_seconds) or largest
 
 
 def _describe_device(device: torch.device) -> str:

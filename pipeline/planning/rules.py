@@ -14,9 +14,6 @@ from pipeline.planning.survey import Survey, Triple
 ANISOTROPY = 3.0
 """Ratio of spacings, and of shapes, from which slices count as thick (nnU-Net)."""
 
-MIN_PATCH_SHARE = 1 / 8
-"""Of the median volume that a patch should cover. nnU-Net adds a cascade below 1/4; we coarsen."""
-
 MIN_LABEL_VOXELS = 200
 """That the smallest label keeps when the spacing is coarsened."""
 

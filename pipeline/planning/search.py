@@ -1,17 +1,16 @@
-"""The largest patch and batch that memory and time allow, from a fixed ladder of candidates.
+"""All that could be trained: spacing, patch, levels, batch and width, chosen together afterwards.
 
-The ladder does not depend on the memory: patches from large to small, each with the spacing at
-which it covers enough of a volume. The first candidate that fits is taken, so more memory never
-gives a smaller patch. nnU-Net instead shrinks one patch until it fits, at one spacing.
+nnU-Net takes one spacing and shrinks one patch until it fits the memory. Here each spacing from the
+data's own to a coarse one comes with patches from large to small, so that time can decide, too: a
+coarse grid is seen whole and often, a fine one in parts and seldom.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.planning.rules import (
-    MIN_PATCH_SHARE,
     Kind,
     coarsen,
     largest_batch,
@@ -21,19 +20,26 @@ from pipeline.planning.rules import (
 from pipeline.planning.shape import Shape, fit_shape
 from pipeline.planning.survey import Survey, Triple
 
-LARGEST_PATCH = {"cpu": 200_000, "cuda": 160**3}
-"""Voxels. A CPU core trains on about as many in half a second."""
+LARGEST_PATCH = {"cpu": 600_000, "cuda": 160**3}
+"""Voxels."""
 
 SMALLEST_PATCH = 24**3
-LADDER = 1.25
+LADDER = 2.0
 """Ratio of one size of patch to the next."""
 
-COARSER = 1.1
-"""Ratio of one voxel volume to the next."""
+COARSER = 1.4
+"""Ratio of one voxel volume to the next, at least."""
+
+MOST_SPACINGS = 10
+
+COARSEST_VOLUME = 32**3
+"""Voxels that the median volume keeps at the coarsest spacing."""
 
 MAX_LEVELS = {"cpu": 5, "cuda": 6}
-WIDTHS = {"cpu": (16, 12, 8), "cuda": (32, 24, 16, 8)}
-"""Features of the finest level; narrower ones only where memory is short. nnU-Net's is 32."""
+WIDTHS = {"cpu": (16, 8), "cuda": (32, 16, 8)}
+"""Features of the finest level. nnU-Net's is 32."""
+
+BATCHES = {"cpu": (2, 4), "cuda": (2, 4, 8, 12)}
 
 MAX_FEATURES = 320
 
@@ -56,48 +62,32 @@ class Candidate:
     batch_size: int
     patch_share: float
 
+    @property
+    def edges_mm(self) -> Triple:
+        """Extent of the patch along R, A, S."""
+        r, a, s = (
+            float(n * mm) for n, mm in zip(self.shape.patch_size, self.spacing_mm, strict=True)
+        )
+        return r, a, s
+
 
 def list_candidates(survey: Survey, kind: Kind) -> list[Candidate]:
-    """Return candidates, the best first: smaller batches, then patches, then narrower networks."""
-    places = _ladder(survey, kind)
-    width, *narrower = WIDTHS[kind]
-    candidates = []
-    for rank, (spacing_mm, shape, share) in enumerate(places):
-        volume_voxels = shape.num_voxels / share
-        most = largest_batch(survey, shape.num_voxels, volume_voxels, kind) if rank == 0 else 2
-        if kind == "cpu":
-            most = int(np.clip(2 * LARGEST_PATCH["cpu"] // shape.num_voxels, 2, most))
-        for batch_size in range(most, 1, -1):
-            features = widen(width, len(shape.strides))
-            candidates.append(Candidate(spacing_mm, shape, features, batch_size, share))
-    spacing_mm, shape, share = places[-1]
-    for less in narrower:
-        features = widen(less, len(shape.strides))
-        candidates.append(Candidate(spacing_mm, shape, features, 2, share))
-    return candidates
+    """Return all candidates: the finest spacing, largest patch, widest network first."""
+    return [one for spacing_mm in list_spacings(survey) for one in _at(spacing_mm, survey, kind)]
 
 
-def choose(
-    candidates: Sequence[Candidate],
-    memory_gb_of: Callable[[Candidate], float],
-    seconds_of: Callable[[Candidate], float],
-    memory_gb: float,
-    max_seconds: float,
-) -> Candidate | None:
-    """Return the first candidate that memory and time allow.
+def list_spacings(survey: Survey) -> list[Triple]:
+    """Return the target spacing and coarser ones.
 
-    Where time allows none, the last one that memory allows at full width; None if memory allows
-    none at all.
+    They go as far as the smallest label and the size of the volume allow.
     """
-    smallest = None
-    for candidate in candidates:
-        if memory_gb_of(candidate) > memory_gb:
-            continue
-        if seconds_of(candidate) <= max_seconds:
-            return candidate
-        is_narrower = smallest is not None and candidate.features[0] < smallest.features[0]
-        smallest = smallest if is_narrower else candidate
-    return smallest
+    target = target_spacing(survey)
+    limit = min(
+        largest_coarsening(survey, target), _num_voxels(survey.size_mm, target) / COARSEST_VOLUME
+    )
+    step = max(COARSER, limit ** (1 / (MOST_SPACINGS - 1)))
+    number = 1 + int(np.log(max(limit, 1.0)) / np.log(step) + 1e-6)
+    return [coarsen(target, step**power) for power in range(number)]
 
 
 def widen(width: int, num_levels: int) -> tuple[int, ...]:
@@ -105,30 +95,27 @@ def widen(width: int, num_levels: int) -> tuple[int, ...]:
     return tuple(min(MAX_FEATURES, width << level) for level in range(num_levels))
 
 
-def _ladder(survey: Survey, kind: Kind) -> list[tuple[Triple, Shape, float]]:
-    """Spacing, shape and patch share for each size of patch, without repetition, largest first."""
-    size_mm, spacings = survey.size_mm, _spacings(survey)
-    places: dict[Shape, tuple[Triple, Shape, float]] = {}
+def _at(spacing_mm: Triple, survey: Survey, kind: Kind) -> Iterator[Candidate]:
+    volume_voxels = _num_voxels(survey.size_mm, spacing_mm)
+    shapes: dict[Shape, None] = {}
     voxels = float(LARGEST_PATCH[kind])
     while voxels >= SMALLEST_PATCH:
-        for spacing_mm in spacings:
-            shape = fit_shape(size_mm, spacing_mm, voxels, MAX_LEVELS[kind])
-            share = min(1.0, shape.num_voxels / _num_voxels(size_mm, spacing_mm))
-            if share >= MIN_PATCH_SHARE:
-                break
-        places.setdefault(shape, (spacing_mm, shape, share))
+        shapes[fit_shape(survey.size_mm, spacing_mm, voxels, MAX_LEVELS[kind])] = None
         voxels /= LADDER
-    return sorted(places.values(), key=lambda place: -place[1].num_voxels)
+    for shape in shapes:
+        share = _share_of(survey.size_mm, shape, spacing_mm)
+        most = largest_batch(survey, shape.num_voxels, volume_voxels, kind)
+        for width in WIDTHS[kind]:
+            features = widen(width, len(shape.strides))
+            for batch_size in BATCHES[kind]:
+                if batch_size <= most:
+                    yield Candidate(spacing_mm, shape, features, batch_size, share)
 
 
-def _spacings(survey: Survey) -> list[Triple]:
-    """Return the target spacing and coarser ones, as far as the smallest label allows."""
-    target = target_spacing(survey)
-    limit = largest_coarsening(survey, target)
-    factors = [1.0]
-    while factors[-1] * COARSER <= limit:
-        factors.append(factors[-1] * COARSER)
-    return [coarsen(target, factor) for factor in factors]
+def _share_of(size_mm: Triple, shape: Shape, spacing_mm: Triple) -> float:
+    """Return the share of a volume that a patch covers, 0 to 1."""
+    edges_mm = np.array(shape.patch_size) * spacing_mm
+    return float(np.prod(np.minimum(edges_mm / size_mm, 1)))
 
 
 def _num_voxels(size_mm: Triple, spacing_mm: Triple) -> float:

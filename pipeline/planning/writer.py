@@ -16,6 +16,7 @@ from pipeline.manifest.scheme import SCHEMES
 from pipeline.planning import rules
 from pipeline.planning.compose import Plan, settings_of
 from pipeline.planning.config import BYTES_PER_GB
+from pipeline.planning.reasons import in_words, table
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.training import RunConfig
 from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
@@ -42,7 +43,7 @@ def plan_text(plan: Plan, manifest: Manifest) -> str:
     head: dict[str, object] = {key: settings[key] for key in ("name", "device") if key in settings}
     data = {key: settings[key] for key in ("data", "study") if key in settings}
     groups: list[tuple[Iterable[str], dict[str, object]]] = [
-        (_on_data(plan, manifest), head | data),
+        ([*_on_data(plan, manifest), *_on_candidates(plan)], head | data),
         (_on_preprocessing(plan, manifest), {"preprocessing": settings["preprocessing"]}),
         (_on_mirroring(plan), {"augmentation": settings["augmentation"]}),
         (_on_network(plan), {"network": settings["network"]}),
@@ -66,7 +67,26 @@ def summary_of(plan: Plan) -> list[str]:
     ]
     if plan.choice.kind == "cuda":
         lines += [on_gpu_figures(plan), on_residence(plan)]
+    lines += [on_accuracy(plan), on_more_time(plan), "", *table(plan.considered), ""]
     return [*lines, f"train with: trivox train {shlex.quote(str(plan.choice.request.out))}"]
+
+
+def on_accuracy(plan: Plan) -> str:
+    """Say what the labels keep at the spacing: a bound for any network that learns there."""
+    spacing_mm, look = plan.candidate.spacing_mm, plan.look
+    (kept,) = (one for one in look.accuracies if one.spacing_mm == spacing_mm)
+    return (
+        f"resampled to this spacing and back, the labels of {look.num_cases} cases keep a Dice of "
+        f"{kept.dice:.3f} and an HD95 of {kept.hd95_mm:.2g} mm: about the most to be reached"
+    )
+
+
+def on_more_time(plan: Plan) -> str:
+    """Say what would be chosen with four times the minutes."""
+    minutes = plan.config.training.max_minutes or 0
+    same = plan.with_more.candidate == plan.candidate
+    words = "the same" if same else in_words(plan.with_more)
+    return f"with {4 * minutes:g} minutes it would be: {words}"
 
 
 def on_gpu_figures(plan: Plan) -> str:
@@ -145,6 +165,19 @@ def _on_data(plan: Plan, manifest: Manifest) -> list[str]:
     return lines
 
 
+def _on_candidates(plan: Plan) -> list[str]:
+    """Return the candidates that were considered, as a table, and what it means."""
+    minutes = plan.config.training.max_minutes or 0
+    more = on_more_time(plan)
+    return [
+        f"Candidates for {minutes:g} minutes. Loses: Dice that is expected to be lost by the "
+        "spacing, by what a patch does not see, and by too few steps; an estimate to choose by. "
+        "Sees: of the structure of which a patch sees least, with what surrounds it, the share.",
+        *(f"  {line}" for line in table(plan.considered)),
+        f"{more[0].upper()}{more[1:]}.",
+    ]
+
+
 def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
     survey, candidate = plan.choice.survey, plan.candidate
     fingerprint, target = survey.fingerprint, rules.target_spacing(survey)
@@ -163,16 +196,10 @@ def _on_preprocessing(plan: Plan, manifest: Manifest) -> list[str]:
     lines = [text]
     if candidate.spacing_mm != target:
         lines.append(
-            f"Coarser than that, since a patch that the device can train on should cover "
-            f"{rules.MIN_PATCH_SHARE:.1%} of the median volume; it covers "
-            f"{candidate.patch_share:.1%}. nnU-Net trains a cascade instead. The smallest label "
-            "keeps 200 voxels."
+            "Coarser than that, by what the table above says. nnU-Net trains a cascade instead."
         )
-    elif candidate.patch_share < rules.MIN_PATCH_SHARE:
-        lines.append(
-            f"The patch covers only {candidate.patch_share:.1%} of the median volume, but coarser "
-            "voxels would leave the smallest label fewer than 200."
-        )
+    text = on_accuracy(plan)
+    lines.append(f"{text[0].upper()}{text[1:]}.")
     kinds = [f"{channel.name}: {SCHEMES[channel.scheme]}" for channel in manifest.channels]
     lines.append(f"Normalisation is as the manifest says, or the modality. {'; '.join(kinds)}.")
     return lines
@@ -218,14 +245,13 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
     name = next((n for n, v in manifest.labels.items() if v == rarest.value), str(rarest.value))
     asked = choice.request.minutes is not None
     budget = "as asked for" if asked else "for about 100 passes over all volumes, within bounds"
-    most = f"At most about {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device."
-    if plan.is_bound_by_time:
-        most = "Memory allows more; time does not, since the budget should hold 500 iterations."
+    best = plan.considered[0].prospect
     return [
         f"Patch: {_numbers(edges, ' x ')} mm, as near to a cube as the median volume allows and a "
-        f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. "
-        + most,
-        "Batch: at least 2; more where memory, time and 5 % of all training voxels allow it.",
+        f"multiple of what the levels need; {candidate.patch_share:.0%} of the median volume. At "
+        f"most about {LARGEST_PATCH[choice.kind]:,} voxels on this kind of device.",
+        f"Batch: at least 2. The budget holds about {best.steps} steps, which see the whole of "
+        f"every case {best.passes:.3g} times.",
         f"Sampling: labels fill {survey.foreground_share:.2%} of a volume (median). A labelled "
         f"patch is placed on one of its case's classes, all as often, so that the rarest, {name}, "
         "counts as much as the largest where it is.",
@@ -257,6 +283,9 @@ def _on_estimate(plan: Plan) -> list[str]:
 def _comment(lines: Iterable[str]) -> str:
     wrapped = []
     for line in lines:
+        if line.startswith("  "):  # Of a table.
+            wrapped.append(line)
+            continue
         indent = "  " if line.startswith("- ") else ""
         wrapped += textwrap.wrap(
             line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline.manifest import Channel, Manifest
+from pipeline.planning.accuracy import Accuracy, CloseLook
+from pipeline.planning.search import list_spacings
 from pipeline.planning.survey import Body, Survey
 from pipeline.training import RunConfig
 from pipeline.transforms import Fingerprint, take_fingerprint
@@ -33,6 +35,21 @@ def make_survey():
             labels=(label,),
         )
         return Survey(fingerprint, (Body(size, {1: (0.0, 0.0, 0.0)}, share),) * num_cases)
+
+    return make
+
+
+@pytest.fixture
+def make_look():
+    """What labels say that lose a share of their Dice by each mm that the voxels grow."""
+
+    def make(survey, lost_per_mm=0.01, extent_mm=(50.0, 50.0, 50.0)):
+        spacings = list_spacings(survey)
+        finest = spacings[0][0]
+        kept = (
+            Accuracy(one, 1 - lost_per_mm * (one[0] - finest), one[0] - finest) for one in spacings
+        )
+        return CloseLook(tuple(kept), {1: extent_mm}, 6)
 
     return make
 

@@ -101,12 +101,33 @@ def test_calibration_makes_the_seconds_those_measured(choice, manifest, monkeypa
     monkeypatch.setattr(
         "pipeline.planning.estimate.measure_seconds", lambda *_: StepTime(7.0, was_busy=False)
     )
+    others = {
+        width: next(c for c in list_candidates(choice.survey, "cpu") if c.features[0] == width)
+        for width in (8, 16)
+    }
+    before = {width: pricer.seconds(other) for width, other in others.items()}
+    ratio = 7.0 / pricer.seconds(candidate)
     pricer.calibrate(candidate)
     assert pricer.seconds(candidate) == pytest.approx(7.0)
+    # It holds for all networks of that width, and for no other.
+    width = candidate.features[0]
+    assert pricer.seconds(others[width]) == pytest.approx(ratio * before[width])
+    assert pricer.seconds(others[24 - width]) == before[24 - width]
+
+
+def test_narrow_networks_are_slower_than_their_arithmetic_says(choice, manifest):
+    pricer = Pricer(choice, manifest, None)
+    wide, narrow = (
+        next(c for c in list_candidates(choice.survey, "cpu") if c.features[0] == width)
+        for width in (16, 8)
+    )
+    nominal = nominal_seconds(pricer.gflops(narrow), "cpu")
+    assert pricer.seconds(narrow) == pytest.approx(2 * nominal)
+    assert pricer.seconds(wide) == nominal_seconds(pricer.gflops(wide), "cpu")
 
 
 def test_prices_grow_with_the_batch(choice, manifest):
-    large, *_, small = [c for c in list_candidates(choice.survey, "cpu") if c.features[0] == 16]
+    small, large = [c for c in list_candidates(choice.survey, "cpu") if c.features[0] == 16][:2]
     pricer = Pricer(choice, manifest, None)
     assert large.batch_size == 2 * small.batch_size
     assert pricer.gflops(large) == pytest.approx(2 * pricer.gflops(small))

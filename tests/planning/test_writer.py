@@ -6,7 +6,9 @@ import yaml
 from pipeline.inference import KnownGpu
 from pipeline.planning.compose import Choice, Plan, compose
 from pipeline.planning.config import PlanConfig
+from pipeline.planning.expect import Considered, expect
 from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.reasons import in_words, table
 from pipeline.planning.search import list_candidates
 from pipeline.planning.writer import on_gpu_figures, plan_text, summary_of, write_plan
 from pipeline.training import RunConfig
@@ -19,15 +21,22 @@ STEP = {
 
 
 @pytest.fixture
-def make_plan(make_survey, tmp_path):
+def make_plan(make_survey, make_look, tmp_path):
     def make(spacing_mm=(0.6, 0.6, 3.6), shape=(320, 320, 20), **changes):
         survey = make_survey(spacing_mm, shape)
         request = PlanConfig(manifest=tmp_path / "m.yaml", out=tmp_path / "p.yaml")
         mirroring = decide_mirroring({"liver": 1}, survey.bodies)
         choice = Choice(request, 5, "cpu", survey, mirroring)
-        candidate = list_candidates(survey, "cpu")[0]
+        look = make_look(survey)
+        candidate, other = list_candidates(survey, "cpu")[::2][:2]
+        best, second = (expect(one, survey, look, 0.4, 15.0) for one in (candidate, other))
         run = compose(choice, candidate, 15.0, Resources(memory_gb=2, seconds_per_iteration=0.4))
-        said = {"timing": "measured", "is_bound_by_time": False} | changes
+        said = {
+            "timing": "measured",
+            "look": look,
+            "considered": (Considered(best, ""), Considered(second, "a reason")),
+            "with_more": second,
+        } | changes
         return Plan(run, choice, candidate, 8.0, 99.0, "a CPU", **said)
 
     return make
@@ -63,19 +72,45 @@ def test_each_group_stands_under_its_rule_and_numbers(make_plan, manifest):
 
 def test_what_bounds_the_patch_and_how_the_time_is_known_is_said(make_plan, manifest):
     idle = plan_text(make_plan(), manifest).replace("\n# ", " ")
-    assert "At most about 200,000 voxels on this kind of device" in idle
+    assert "At most about 600,000 voxels on this kind of device" in idle
     assert "measured on a CPU" in idle
-    busy = make_plan(timing="busy", is_bound_by_time=True)
+    busy = make_plan(timing="busy")
     text = plan_text(busy, manifest).replace("\n# ", " ")
-    assert "Memory allows more; time does not" in text
-    assert "200,000" not in text
     assert "other processes took the cores" in text
 
 
-def test_a_coarser_spacing_is_said(make_plan, manifest):
-    text = plan_text(make_plan((0.8, 0.8, 0.8), (512, 512, 300)), manifest).replace("\n# ", " ")
-    assert "Coarser than that, since a patch that the device can train on should cover" in text
-    assert "Coarser" not in plan_text(make_plan((1.0, 1.0, 1.0), (35, 50, 36)), manifest)
+def test_a_coarser_spacing_is_said(make_plan, make_survey, manifest):
+    fine = make_plan((0.8, 0.8, 0.8), (512, 512, 300))
+    coarse_mm = fine.look.accuracies[3]
+    candidate = replace(fine.candidate, spacing_mm=coarse_mm.spacing_mm)
+    config = compose(fine.choice, candidate, 15.0, fine.config.estimate)
+    coarse = replace(fine, candidate=candidate, config=config)
+    text = plan_text(coarse, manifest).replace("\n# ", " ")
+    assert "Coarser than that, by what the table above says." in text
+    bound = f"keep a Dice of {coarse_mm.dice:.3f} and an HD95 of {coarse_mm.hd95_mm:.2g} mm"
+    assert bound in text
+    assert any(bound in line for line in summary_of(coarse))
+    assert "Coarser" not in plan_text(fine, manifest)
+
+
+def test_the_candidates_are_a_table_in_the_file_and_in_the_summary(make_plan, manifest):
+    plan = make_plan()
+    rows = table(plan.considered)
+    assert len(rows) == 3
+    assert rows[2].endswith("a reason")
+    text = plan_text(plan, manifest)
+    for row in rows:
+        assert f"#   {row}\n" in text
+        assert row in summary_of(plan)
+
+
+def test_what_four_times_the_minutes_would_choose_is_said(make_plan, manifest):
+    plan = make_plan()
+    line = f"with 60 minutes it would be: {in_words(plan.with_more)}"
+    assert line in summary_of(plan)
+    assert line[1:] in plan_text(plan, manifest).replace("\n# ", " ")
+    same = replace(plan, with_more=plan.considered[0].prospect)
+    assert "with 60 minutes it would be: the same" in summary_of(same)
 
 
 def test_thick_slices_are_said_to_be_none_where_the_shape_does_not_differ(make_plan, manifest):
@@ -127,8 +162,6 @@ def test_whether_the_training_set_stays_on_the_gpu_is_said(make_plan, manifest):
     assert line in summary_of(small)
 
 
-def test_the_summary_is_short(make_plan):
+def test_the_summary_is_a_table_between_few_lines(make_plan):
     lines = summary_of(make_plan())
-    assert len(lines) == 3
-    assert "batch 2" in lines[0]
-    assert "2 GB of 8 GB, 0.4 s per iteration" in lines[1]
+    assert len(lines) == 5 + 2 + 3

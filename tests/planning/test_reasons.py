@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+
+from pipeline.planning.expect import expect
+from pipeline.planning.reasons import consider, in_words, table
+from pipeline.planning.search import list_candidates, list_spacings
+from pipeline.planning.trials import Trial
+
+
+@pytest.fixture
+def prospects(make_survey, make_look):
+    survey = make_survey((0.6, 0.6, 0.6), (190, 145, 88))
+    look = make_look(survey, lost_per_mm=0.02)
+    found = (
+        expect(one, survey, look, 1e-6 * one.batch_size * one.shape.num_voxels, 10.0)
+        for one in list_candidates(survey, "cpu")
+    )
+    return sorted(found, key=lambda prospect: prospect.loss)
+
+
+def free(_):
+    return 1.0
+
+
+def test_the_best_comes_first_and_each_spacing_is_there(prospects, make_survey):
+    best = prospects[0]
+    rows = consider(best, prospects, (), free, 8.0)
+    assert (rows[0].prospect, rows[0].reason) == (best, "")
+    assert all(row.reason for row in rows[1:])
+    spacings = {row.prospect.candidate.spacing_mm for row in rows}
+    survey = make_survey((0.6, 0.6, 0.6), (190, 145, 88))
+    assert len(spacings) == min(8, len(list_spacings(survey)))
+    # And what differs from the best in its patch, its batch and its width alone.
+    own = [
+        row.prospect.candidate
+        for row in rows
+        if row.prospect.candidate.spacing_mm == best.candidate.spacing_mm
+    ]
+    assert len({one.shape for one in own}) == 2
+    assert len({one.batch_size for one in own}) == 2
+    assert len({one.features[0] for one in own}) == 2
+
+
+def test_each_reason_is_the_cause_that_costs_most(prospects):
+    best = prospects[0]
+    rows = consider(best, prospects, (), free, 8.0)
+    by_spacing = sorted(rows, key=lambda row: row.prospect.candidate.spacing_mm)
+    assert "labels lose" in by_spacing[-1].reason
+    finest = by_spacing[0].reason
+    assert "steps and" in finest or "a patch sees" in finest
+
+
+def test_memory_is_a_reason(prospects):
+    rows = consider(prospects[3], prospects, (), lambda _: 9.5, 8.0)
+    assert {row.reason for row in rows[1:]} == {"needs 9.5 GB of memory"}
+
+
+def test_what_was_tried_lost_by_its_trial(prospects):
+    best = prospects[0]
+    other = next(
+        one for one in prospects if one.candidate.spacing_mm != best.candidate.spacing_mm
+    )
+    trials = (Trial(best, 300, 0.9, 2.0, 0.2), Trial(other, 150, 0.85, 4.04, 0.3))
+    rows = consider(best, prospects, trials, free, 8.0)
+    (row,) = [row for row in rows if row.prospect == other]
+    assert row.reason == (
+        "tried: Dice 0.850, HD95 4.0 mm after 150 steps, against 0.900, 2.0 mm after 300"
+    )
+
+
+def test_the_table_is_aligned_and_says_what_was_chosen(prospects):
+    best = replace(prospects[0], steps=1234, passes=12.3, seen=1.0)
+    lines = table(consider(best, prospects, (), free, 8.0))
+    assert lines[0].startswith("spacing mm")
+    assert lines[1].endswith("chosen")
+    assert "1234" in lines[1]
+    column = lines[0].index("batch")
+    assert all(line[column - 2 : column] == "  " for line in lines[1:])
+    assert in_words(best) in (
+        f"spacing {lines[1][: lines[0].index('patch')].strip()} mm, patch "
+        f"{lines[1][lines[0].index('patch') : column].strip()}, batch "
+        f"{best.candidate.batch_size}, features "
+        f"{'-'.join(map(str, best.candidate.features))}"
+    )

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.manifest import Case, load_manifest
+from pipeline.phantom import PhantomConfig, make_cohort
+from pipeline.planning import trials
+from pipeline.planning.compose import Choice
+from pipeline.planning.config import PlanConfig
+from pipeline.planning.expect import Prospect, expect_practice
+from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.plan import find_device
+from pipeline.planning.search import Candidate
+from pipeline.planning.shape import Shape
+from pipeline.planning.survey import take_survey
+from pipeline.planning.trials import (
+    DOUBT,
+    FEWEST_STEPS,
+    LOST_PER_MM,
+    SHARE,
+    TRAINING,
+    Trial,
+    contenders,
+    first_round_gflops,
+    hold_out,
+    hold_trials,
+)
+from pipeline.training.data import read_case
+
+
+def make_prospect(spacing=6.0, loss=0.1, steps=5000, seconds=0.01, width=4):
+    sizes = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    shape = Shape((16, 16, 16), sizes, ((3, 3, 3),) * 3)
+    features = (width, 2 * width, 2 * width)
+    candidate = Candidate((spacing,) * 3, shape, features, 2, 0.1)
+    return Prospect(candidate, seconds, steps, 10.0, loss, 0.0, 0.0, 1.0)
+
+
+class FakePricer:
+    """One step of a candidate costs as many GFLOP as its spacing has mm."""
+
+    device = torch.device("cpu")
+
+    def gflops(self, candidate):
+        return candidate.spacing_mm[0]
+
+    def memory_gb(self, candidate):
+        return candidate.spacing_mm[0]
+
+
+def test_only_near_losses_of_other_spacings_are_in_doubt():
+    best = make_prospect(5.0, 0.1)
+    same_spacing = make_prospect(5.0, 0.101, width=8)
+    near, too_large = make_prospect(4.0, 0.102), make_prospect(9.0, 0.103)
+    far = make_prospect(3.0, 0.1 + 1.1 * DOUBT)
+    found = contenders([best, same_spacing, near, too_large, far], FakePricer(), memory_gb=8.0)
+    assert found == [best, near]
+
+
+def test_the_work_of_all_rounds_is_a_share_of_the_minutes():
+    four = [make_prospect(spacing) for spacing in (1.0, 2.0, 3.0, 4.0)]
+    gflops = first_round_gflops(four, FakePricer(), minutes=60)
+    # A step of the first takes 0.01 s and 1 GFLOP. Four trials, then two of twice the work.
+    assert gflops * (4 + 2 * 2) == pytest.approx(SHARE * TRAINING * 3600 * 100)
+    assert first_round_gflops(four[:2], FakePricer(), 60) * 2 == pytest.approx(8 * gflops)
+    assert first_round_gflops(four[:1], FakePricer(), 60) is None
+
+
+def test_trials_too_short_to_say_anything_are_not_held():
+    two = [make_prospect(1.0), make_prospect(2.0)]
+    seconds = 2 * 2 * FEWEST_STEPS * 0.01 / (SHARE * TRAINING)
+    assert first_round_gflops(two, FakePricer(), 1.01 * seconds / 60) is not None
+    assert first_round_gflops(two, FakePricer(), 0.99 * seconds / 60) is None
+
+
+def test_subjects_that_score_are_not_learnt_from():
+    cases = [Case(str(n), (), None, f"subject {n // 2}") for n in range(100)]
+    split = hold_out(cases)
+    assert 0 < len(split.validation) <= trials.HELD_OUT
+    assert 0 < len(split.train) <= trials.MOST_CASES
+    learnt = {case.subject for case in split.train}
+    assert not learnt & {case.subject for case in split.validation}
+    # Spread over all, since lists are often in an order that means something.
+    assert {int(case.name) // 25 for case in split.train} == {0, 1, 2, 3}
+    assert hold_out(cases[:2]).validation == ()
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Trials whose result follows from the spacing; a list of what was held."""
+    held = []
+
+    def hold(self, prospect, steps):
+        held.append((prospect.candidate.spacing_mm[0], steps))
+        dice = 1 - 0.1 * prospect.candidate.spacing_mm[0]
+        return Trial(prospect, steps, dice, 0.0, 1 - dice)
+
+    monkeypatch.setattr("pipeline.planning.trials._Field.hold", hold)
+    return held
+
+
+def test_halves_go_on_with_twice_the_work(scripted):
+    four = [make_prospect(spacing) for spacing in (4.0, 3.0, 2.0, 1.0)]
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    pricer = FakePricer()
+    found = hold_trials(four, None, None, cases, pricer, minutes=60)
+    assert [trial.prospect.candidate.spacing_mm[0] for trial in found] == [1.0, 2.0, 3.0, 4.0]
+    assert [spacing for spacing, _ in scripted] == [4, 3, 2, 1, 1, 2]
+    work = [spacing * steps for spacing, steps in scripted]
+    # Equal counted work in a round, but for the part of a step; twice as much in the next.
+    np.testing.assert_allclose(work[:4], work[0], rtol=0.01)
+    np.testing.assert_allclose(work[4:], 2 * work[0], rtol=0.01)
+
+
+def test_one_candidate_is_not_tried(scripted):
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    assert hold_trials([make_prospect()], None, None, cases, FakePricer(), 60) == ()
+    assert scripted == []
+
+
+def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(tmp_path):
+    path = make_cohort(tmp_path / "data", PhantomConfig(num_train=5, num_validation=1))
+    manifest = load_manifest(path)
+    cases = [case for case in manifest.cases if case.split == "train"]
+    pairs = (read_case(case, 1, manifest.study) for case in cases)
+    survey = take_survey(((study.volume, labels) for study, labels in pairs), manifest.channels)
+    request = PlanConfig(manifest=path, out=tmp_path / "plan.yaml", device="cpu")
+    mirroring = decide_mirroring(manifest.labels, survey.bodies)
+    choice = Choice(request, None, "cpu", survey, mirroring)
+    split = hold_out(cases)
+    field = trials._Field(choice, manifest, split, FakePricer(), tmp_path / "trials")
+    prospect = make_prospect(8.0)
+    found = field.hold(prospect, 4)
+    assert find_device(request).type == "cpu"
+    assert (found.prospect, found.steps) == (prospect, 4)
+    assert 0 <= found.dice < 0.9
+    assert found.hd95_mm > 0
+    # What four steps are expected to lose is not counted; what all are expected to lose is.
+    four, at_all = (expect_practice(steps, prospect.candidate) for steps in (4, 5000))
+    lost = 1 - found.dice + LOST_PER_MM * found.hd95_mm
+    assert found.loss == pytest.approx(lost - four + at_all)
