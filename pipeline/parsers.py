@@ -251,10 +251,18 @@ def _add_plan(choices: Choices, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=to_read, metavar="DIR", help="where the data lies")
     add_allow_outside(parser)
     parser.add_argument("--memory", metavar="SIZE", help="of the device to plan for, such as 8GB")
-    parser.add_argument("--minutes", type=float, metavar="N", help="budget for the training")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="budget for the training; decides how coarse it is, and planning takes up to a fifth "
+        "of it where the rules leave doubt",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--no-measure", action="store_true", help="judge the speed without running a few steps"
+        "--no-measure",
+        action="store_true",
+        help="judge by rules alone: time no steps, and try nothing where they leave doubt",
     )
     add_replace(parser)
     parser.add_argument("--force", dest="replace", action="store_true", help=argparse.SUPPRESS)

@@ -24,5 +24,5 @@ class PlanConfig(BaseModel):
     minutes: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Budget; a rule if not set."
     )
-    measure: bool = Field(default=True, description="Run a few steps to learn the speed.")
+    measure: bool = Field(default=True, description="Time a few steps, and try what is in doubt.")
     replace: bool = Field(default=False, description="Set aside a configuration that is there.")

@@ -23,7 +23,7 @@ from pipeline.planning.survey import Survey
 RESOLUTION = 0.25
 """Of what labels lose on the way to a grid and back, what a network loses."""
 
-SIGHT = 0.05
+SIGHT = 0.15
 """Lost where nothing around a structure is seen."""
 
 SURROUNDINGS = 1.5

@@ -14,6 +14,7 @@ Source:
     AISTATS 2016, arXiv:1502.07943.
 """
 
+import math
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -57,6 +58,9 @@ DOUBT = 0.01
 
 MOST_CONTENDERS = 4
 
+APART = 1.9
+"""Ratio of the voxel volumes of two contenders, at least."""
+
 FEWEST_STEPS = 100
 """Of a trial: fewer say nothing about what a network will learn."""
 
@@ -92,7 +96,8 @@ class Trial:
 def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) -> list[Prospect]:
     """Return the candidates between which the rules leave doubt, the best first.
 
-    One of each spacing: they differ by most in what no rule knows, how fine the image must be seen.
+    Their voxels differ by a factor of two: how fine the image must be seen is what no rule knows,
+    and nearer neighbours learn alike.
 
     Args:
         prospects: Of all candidates, the best first.
@@ -101,15 +106,18 @@ def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) 
     """
     chosen: list[Prospect] = []
     for prospect in prospects:
-        is_near = not chosen or prospect.loss <= chosen[0].loss + DOUBT
-        if not is_near or len(chosen) == MOST_CONTENDERS:
+        if chosen and prospect.loss > chosen[0].loss + DOUBT:
             break
-        spacings = {one.candidate.spacing_mm for one in chosen}
-        if prospect.candidate.spacing_mm in spacings:
+        if any(_are_alike(prospect, one) for one in chosen):
             continue
         if pricer.memory_gb(prospect.candidate) <= memory_gb:
             chosen.append(prospect)
-    return chosen
+    return chosen[:MOST_CONTENDERS]
+
+
+def _are_alike(one: Prospect, other: Prospect) -> bool:
+    volumes = [math.prod(each.candidate.spacing_mm) for each in (one, other)]
+    return max(volumes) < APART * min(volumes)
 
 
 def hold_trials(
@@ -122,8 +130,8 @@ def hold_trials(
 ) -> tuple[Trial, ...]:
     """Try candidates by successive halving; return the last trial of each, the best first.
 
-    None are held of a single candidate, of too few cases, or where the minutes are too few to
-    learn anything in.
+    Where the minutes are too few to learn anything in so many trials, fewer are held, of the best;
+    of a single candidate, or with too few cases, none.
 
     Args:
         doubtful: What is expected of the candidates.
@@ -133,12 +141,13 @@ def hold_trials(
         pricer: Says what candidates cost.
         minutes: Of the whole training.
     """
-    split = hold_out(cases)
-    gflops = first_round_gflops(doubtful, pricer, minutes)
+    split, left = hold_out(cases), list(doubtful)
+    while (gflops := first_round_gflops(left, pricer, minutes)) is None and left:
+        left.pop()
     if not split.validation or gflops is None:
         return ()
     last: dict[Candidate, Trial] = {}
-    left = list(doubtful)
+    tried = list(left)
     with tempfile.TemporaryDirectory(prefix="trivox-plan-") as folder:
         field = _Field(choice, manifest, split, pricer, Path(folder))
         while len(left) > 1:
@@ -149,8 +158,8 @@ def hold_trials(
             left = left[: (len(left) + 1) // 2]
             gflops *= 2
     (best,) = left
-    others = sorted(doubtful, key=lambda one: (one != best, last[one.candidate].loss))
-    return tuple(last[one.candidate] for one in others)
+    tried.sort(key=lambda one: (one != best, last[one.candidate].loss))
+    return tuple(last[one.candidate] for one in tried)
 
 
 def first_round_gflops(

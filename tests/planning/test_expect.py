@@ -40,9 +40,7 @@ def test_by_hand(make_survey, make_look):
     assert found.steps == 3600
     # 100 cases, each seen whole by one of two patches.
     assert found.passes == pytest.approx(3600 * 2 / 100)
-    assert found.resolution == pytest.approx(
-        RESOLUTION * 0.02 * (candidate.spacing_mm[0] - 0.6)
-    )
+    assert found.resolution == pytest.approx(RESOLUTION * 0.02 * (candidate.spacing_mm[0] - 0.6))
     assert found.seen == 1
     assert found.sight == 0
     assert found.loss == pytest.approx(found.resolution + found.practice)
@@ -81,9 +79,7 @@ def test_more_minutes_never_choose_a_coarser_grid_of_the_whole_volume(make_surve
     @settings(max_examples=20, deadline=None)
     def holds(minutes, factor, lost_per_mm):
         look = make_look(survey, lost_per_mm)
-        few, many = (
-            best(survey, look, each, all_of_them) for each in (minutes, minutes * factor)
-        )
+        few, many = (best(survey, look, each, all_of_them) for each in (minutes, minutes * factor))
         assert many.loss <= few.loss
         if few.seen == many.seen and few.candidate.batch_size == many.candidate.batch_size:
             assert many.candidate.spacing_mm <= few.candidate.spacing_mm

@@ -58,9 +58,7 @@ def test_memory_is_a_reason(prospects):
 
 def test_what_was_tried_lost_by_its_trial(prospects):
     best = prospects[0]
-    other = next(
-        one for one in prospects if one.candidate.spacing_mm != best.candidate.spacing_mm
-    )
+    other = next(one for one in prospects if one.candidate.spacing_mm != best.candidate.spacing_mm)
     trials = (Trial(best, 300, 0.9, 2.0, 0.2), Trial(other, 150, 0.85, 4.04, 0.3))
     rows = consider(best, prospects, trials, free, 8.0)
     (row,) = [row for row in rows if row.prospect == other]

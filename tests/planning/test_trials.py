@@ -51,10 +51,15 @@ class FakePricer:
 def test_only_near_losses_of_other_spacings_are_in_doubt():
     best = make_prospect(5.0, 0.1)
     same_spacing = make_prospect(5.0, 0.101, width=8)
-    near, too_large = make_prospect(4.0, 0.102), make_prospect(9.0, 0.103)
+    # A voxel of (5 / 4)^3 = 1.95 times the volume is another one, one of (5 / 4.2)^3 = 1.69 not.
+    alike, near, too_large = (
+        make_prospect(4.2, 0.1015),
+        make_prospect(4.0, 0.102),
+        make_prospect(9.0, 0.103),
+    )
     far = make_prospect(3.0, 0.1 + 1.1 * DOUBT)
-    found = contenders([best, same_spacing, near, too_large, far], FakePricer(), memory_gb=8.0)
-    assert found == [best, near]
+    everything = [best, same_spacing, alike, near, too_large, far]
+    assert contenders(everything, FakePricer(), memory_gb=8.0) == [best, near]
 
 
 def test_the_work_of_all_rounds_is_a_share_of_the_minutes():
@@ -110,6 +115,17 @@ def test_halves_go_on_with_twice_the_work(scripted):
     # Equal counted work in a round, but for the part of a step; twice as much in the next.
     np.testing.assert_allclose(work[:4], work[0], rtol=0.01)
     np.testing.assert_allclose(work[4:], 2 * work[0], rtol=0.01)
+
+
+def test_fewer_are_tried_where_the_minutes_hold_no_more(scripted):
+    """Three take 3 + 2 * 2 shares of the work, two take 2; the third's steps cost 3 GFLOP each."""
+    three = [make_prospect(spacing) for spacing in (1.0, 2.0, 3.0)]
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    for_three = 7 * 3 * FEWEST_STEPS * 0.01 / (SHARE * TRAINING) / 60
+    found = hold_trials(three, None, None, cases, FakePricer(), 0.99 * for_three)
+    assert [trial.prospect for trial in found] == three[:2]
+    found = hold_trials(three, None, None, cases, FakePricer(), 1.01 * for_three)
+    assert len(found) == 3
 
 
 def test_one_candidate_is_not_tried(scripted):
