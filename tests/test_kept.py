@@ -19,6 +19,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.model import save_model
 from pipeline.ownership import REPLACED
+from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.private import PRIVATE
 from tests.conftest import TINY_RUN
 from tests.tiny import tiny_model
@@ -51,6 +52,7 @@ def given(tmp_path_factory):
     text = '{"Name": "demo", "BIDSVersion": "1.8.0"}'
     (folder / "bids" / "dataset_description.json").write_text(text)
     save_model(tiny_model(), folder / "model")
+    make_cohort(folder / "cohort", PhantomConfig(num_train=2, num_validation=1))
     return folder
 
 
@@ -115,7 +117,11 @@ def write_tiny(given, place):
 
 
 def cross_validate(given, place):
-    return train(given, place, "fold=all", "folds=2", "training.search_postprocessing=false")
+    """Of a cohort that is there already; that one is made is tried by `train`."""
+    data = ["data.phantom=", "data.root=", f"data.manifest={given}/cohort/manifest.yaml"]
+    more = ["fold=all", "folds=2", "training.search_postprocessing=false"]
+    made = ("data.phantom", "data.root")
+    return [*(word for word in train(given, place) if not word.startswith(made)), *data, *more]
 
 
 def plan(given, place):
@@ -123,10 +129,8 @@ def plan(given, place):
     return ["plan", str(manifest), f"--out={place / 'mine.yaml'}", "--no-measure", "--device=cpu"]
 
 
-def make_cohort(given, place):
-    from pipeline.phantom import PhantomConfig, make_cohort
-
-    make_cohort(place / "cohort", PhantomConfig(num_train=3, num_validation=2))
+def copy_cohort(given, place):
+    shutil.copytree(given / "cohort", place / "cohort")
 
 
 def reproduce(given, place):
@@ -138,8 +142,11 @@ def search(given, place):
 
 
 def trained(given, place):
-    write_tiny(given, place)
-    assert main(train(given, place)) == 0
+    """Trained once: the run knows where its data lie, wherever it is copied to."""
+    if not (given / "trained").exists():
+        write_tiny(given, given / "trained")
+        assert main(train(given, given / "trained")) == 0
+    shutil.copytree(given / "trained", place, dirs_exist_ok=True)
 
 
 def segmented(given, place):
@@ -154,7 +161,7 @@ QUICK = {
 SLOW = {
     "segment": Verb(segment, ("inference.overlap=0.25",)),
     "export": Verb(export),
-    "plan": Verb(plan, ("--replace",), prepare=make_cohort),
+    "plan": Verb(plan, ("--replace",), prepare=copy_cohort),
     "train": Verb(train, ("--resume", "training.max_iterations=3"), prepare=write_tiny),
     "cross_validate": Verb(
         cross_validate, ("--resume", "training.max_iterations=3"), prepare=write_tiny

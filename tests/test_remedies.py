@@ -6,6 +6,7 @@ option or a setting must be there.
 
 import argparse
 import ast
+import functools
 import re
 import shlex
 import typing
@@ -130,7 +131,13 @@ def texts_of(module):
             yield text
 
 
+@functools.cache
 def messages():
+    """Return all texts; not as this module is imported, which each process of the tests does."""
+    return list(_messages())
+
+
+def _messages():
     for module in sorted(PACKAGE.rglob("*.py")):
         name = module.relative_to(PACKAGE).as_posix()
         is_ours = not name.startswith(OTHERS_WORDS)
@@ -140,7 +147,6 @@ def messages():
                 yield name, text
 
 
-MESSAGES = list(messages())
 COMMAND = re.compile(r"`trivox ([^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 SETTING = re.compile(r"(?<![\w.`/-])([a-z][a-z_]*(?:\.[A-Za-z_]+)+)(?==)")
@@ -166,14 +172,14 @@ def is_key(key, known):
 
 
 def test_enough_is_collected():
-    assert len(MESSAGES) > 1000
-    joined = "\n".join(text for _, text in MESSAGES)
+    assert len(messages()) > 1000
+    joined = "\n".join(text for _, text in messages())
     for known in ("--allow-outside", "study.non_finite=repair", "--resume", "`trivox check`"):
         assert known in joined
 
 
 def test_command_lines_are_such():
-    found = [(name, words) for name, text in MESSAGES for words in COMMAND.findall(text)]
+    found = [(name, words) for name, text in messages() for words in COMMAND.findall(text)]
     assert len(found) > 10
     for name, words in found:
         verb, *rest = shlex.split(words.replace("%s", "X").replace("...", "X"))
@@ -184,7 +190,7 @@ def test_command_lines_are_such():
 
 def test_options_are_those_of_a_verb_that_says_so():
     wrong = []
-    for name, text in MESSAGES:
+    for name, text in messages():
         # Instructions for another verb are command lines, which are looked at by themselves.
         for option in OPTION.findall(COMMAND.sub("", text)):
             known = [option in OPTIONS[verb] for verb in verbs_of(name, text)]
@@ -195,7 +201,7 @@ def test_options_are_those_of_a_verb_that_says_so():
 
 def test_settings_are_those_of_a_verb_that_says_so():
     wrong = []
-    for name, text in MESSAGES:
+    for name, text in messages():
         for key in SETTING.findall(text):
             takers = [verb for verb in verbs_of(name, text) if verb in SETTINGS]
             if not any(is_key(key, SETTINGS[verb]) for verb in takers):
@@ -207,7 +213,7 @@ def test_settings_are_those_of_a_verb_that_says_so():
 def test_settings_of_reading_are_taken_by_every_verb_that_reads(stage):
     found = {
         key
-        for name, text in MESSAGES
+        for name, text in messages()
         if name.startswith(f"{stage}/")
         for key in SETTING.findall(text)
         if key.startswith("study.")
@@ -221,7 +227,7 @@ def test_settings_of_reading_are_taken_by_every_verb_that_reads(stage):
 
 def test_the_variables_of_make_are_there():
     makefile = (REPOSITORY / "Makefile").read_text("utf-8")
-    for name, text in MESSAGES:
+    for name, text in messages():
         for target, variable in re.findall(r"make ([a-z]+) ([A-Z]+)=", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), name
             assert variable in makefile, name
@@ -231,7 +237,7 @@ def test_the_variables_of_make_are_there():
 def test_every_verb_of_a_stage_takes_something_of_what_it_says(stage):
     """Where a text names no verb by itself, it must help whoever reads it."""
     wrong = []
-    for name, text in MESSAGES:
+    for name, text in messages():
         options, keys = OPTION.findall(text), SETTING.findall(text)
         if not name.startswith(f"{stage}/") or COMMAND.search(text) or not options + keys:
             continue

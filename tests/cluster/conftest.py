@@ -1,5 +1,8 @@
 """A tiny model and a small cohort, for workers in processes of their own."""
 
+from contextlib import contextmanager
+
+import dask
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from distributed import LocalCluster
 
 from pipeline.cohort import StudyInput
 from pipeline.model import save_model
+from pipeline.processes import start_method, warm_up
 from tests.tiny import tiny_model
 from tests.workers import make_remote
 
@@ -51,12 +55,22 @@ def make_studies(tmp_path, save_volume):
     return make
 
 
+@contextmanager
 def start_cluster():
-    """A scheduler that runs already, with one worker, as a user would start it."""
-    return LocalCluster(
-        n_workers=1, threads_per_worker=4, processes=True, dashboard_address=None, memory_limit=0,
-        silence_logs=False, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-    )  # fmt: skip
+    """A scheduler that runs already, with one worker, as a user would start it.
+
+    But for the worker's imports, which a process has done that it is forked from.
+    """
+    warm_up()
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": start_method()}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=4, processes=True, dashboard_address=None,
+            memory_limit=0, silence_logs=False,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        ) as cluster,
+    ):  # fmt: skip
+        yield cluster
 
 
 @pytest.fixture(scope="session")
