@@ -20,10 +20,10 @@ from pipeline.planning.accuracy import CloseLook
 from pipeline.planning.search import Candidate
 from pipeline.planning.survey import Survey
 
-RESOLUTION = 0.25
+RESOLUTION = 0.4
 """Of what labels lose on the way to a grid and back, what a network loses."""
 
-SIGHT = 0.15
+SIGHT = 0.12
 """Lost where nothing around a structure is seen."""
 
 SURROUNDINGS = 1.5
@@ -32,8 +32,11 @@ SURROUNDINGS = 1.5
 LEAST_SURROUNDINGS_MM = 64.0
 """What of a small structure's surroundings tells where it lies."""
 
-PRACTICE = 0.25
-"""Lost after a single step, and less with the root of their number."""
+PRACTICE = 0.15
+"""Lost less and less with the root of the number of steps."""
+
+FIRST_STEPS = 20.0
+"""In which next to nothing is learnt. What is lost by them falls with the square of all steps."""
 
 NARROW = {8: 0.006, 32: -0.003}
 """Lost by networks of few features at the finest level, and gained by those of many."""
@@ -101,15 +104,19 @@ def expect(
         passes=passes,
         resolution=RESOLUTION * (1 - dice),
         sight=SIGHT * (1 - seen),
-        practice=expect_practice(steps, candidate),
+        practice=expect_practice(steps, candidate, len(look.extents_mm)),
         seen=seen,
     )
 
 
-def expect_practice(steps: int, candidate: Candidate) -> float:
-    """Return the Dice that is lost since a candidate is trained for so few steps."""
-    worth = steps * (candidate.batch_size / 2) ** 0.5
-    return float(PRACTICE / worth**0.5 + NARROW.get(candidate.features[0], 0.0))
+def expect_practice(steps: int, candidate: Candidate, num_labels: int) -> float:
+    """Return the Dice that is lost since a candidate is trained for so few steps.
+
+    Patches are placed on each label as often, so that each of many gets fewer.
+    """
+    worth = steps * (candidate.batch_size / 2 / max(1, num_labels)) ** 0.5
+    of_width = NARROW.get(candidate.features[0], 0.0)
+    return float(PRACTICE / worth**0.5 + (FIRST_STEPS / worth) ** 2 + of_width)
 
 
 def share_seen(candidate: Candidate, survey: Survey, look: CloseLook) -> float:

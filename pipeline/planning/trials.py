@@ -59,7 +59,7 @@ DOUBT = 0.01
 MOST_CONTENDERS = 4
 
 APART = 1.9
-"""Ratio of the voxel volumes of two contenders, at least."""
+"""Ratio of the volumes in mm^3 of the voxels or the patches of two contenders, at least."""
 
 FEWEST_STEPS = 100
 """Of a trial: fewer say nothing about what a network will learn."""
@@ -96,8 +96,8 @@ class Trial:
 def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) -> list[Prospect]:
     """Return the candidates between which the rules leave doubt, the best first.
 
-    Their voxels differ by a factor of two: how fine the image must be seen is what no rule knows,
-    and nearer neighbours learn alike.
+    Their voxels or patches differ in volume by a factor of two: how fine the image must be seen,
+    and how much of it, is what no rule knows, and nearer neighbours learn alike.
 
     Args:
         prospects: Of all candidates, the best first.
@@ -116,8 +116,11 @@ def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) 
 
 
 def _are_alike(one: Prospect, other: Prospect) -> bool:
-    volumes = [math.prod(each.candidate.spacing_mm) for each in (one, other)]
-    return max(volumes) < APART * min(volumes)
+    for volume_mm3 in ("spacing_mm", "edges_mm"):
+        volumes = [math.prod(getattr(each.candidate, volume_mm3)) for each in (one, other)]
+        if max(volumes) > APART * min(volumes):
+            return False
+    return True
 
 
 def hold_trials(
@@ -209,8 +212,10 @@ class _Field:
         description = describe_run(run, prepared)
         network = self._train(run, description, Ranks(device))
         dice, hd95_mm = self._score(Model(description, (network,)), device)
-        at_all = expect_practice(prospect.steps, prospect.candidate)
-        so_far = expect_practice(steps, prospect.candidate)
+        so_far, at_all = (
+            expect_practice(each, prospect.candidate, len(self.manifest.labels))
+            for each in (steps, prospect.steps)
+        )
         loss = 1 - dice + LOST_PER_MM * hd95_mm - so_far + at_all
         return Trial(prospect, steps, dice, hd95_mm, loss)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ class FakePricer:
         return candidate.spacing_mm[0]
 
 
-def test_only_near_losses_of_other_spacings_are_in_doubt():
+def test_only_near_losses_of_other_voxels_or_patches_are_in_doubt():
     best = make_prospect(5.0, 0.1)
     same_spacing = make_prospect(5.0, 0.101, width=8)
     # A voxel of (5 / 4)^3 = 1.95 times the volume is another one, one of (5 / 4.2)^3 = 1.69 not.
@@ -57,9 +59,12 @@ def test_only_near_losses_of_other_spacings_are_in_doubt():
         make_prospect(4.0, 0.102),
         make_prospect(9.0, 0.103),
     )
+    seen = make_prospect(5.0, 0.102)
+    shape = replace(seen.candidate.shape, patch_size=(16, 16, 32))
+    seen = replace(seen, candidate=replace(seen.candidate, shape=shape))
     far = make_prospect(3.0, 0.1 + 1.1 * DOUBT)
-    everything = [best, same_spacing, alike, near, too_large, far]
-    assert contenders(everything, FakePricer(), memory_gb=8.0) == [best, near]
+    everything = [best, same_spacing, alike, near, too_large, seen, far]
+    assert contenders(everything, FakePricer(), memory_gb=8.0) == [best, near, seen]
 
 
 def test_the_work_of_all_rounds_is_a_share_of_the_minutes():
@@ -152,6 +157,6 @@ def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(tmp_path):
     assert 0 <= found.dice < 0.9
     assert found.hd95_mm > 0
     # What four steps are expected to lose is not counted; what all are expected to lose is.
-    four, at_all = (expect_practice(steps, prospect.candidate) for steps in (4, 5000))
+    four, at_all = (expect_practice(steps, prospect.candidate, 7) for steps in (4, 5000))
     lost = 1 - found.dice + LOST_PER_MM * found.hd95_mm
     assert found.loss == pytest.approx(lost - four + at_all)
