@@ -80,6 +80,9 @@ def configure(folder, **training):
                 "num_workers": 0,
                 "precision": "bf16",
                 "layout": "contiguous",
+                # One checkpoint, at the end of one epoch, however busy the machine is.
+                "iterations_per_epoch": STEPS,
+                "checkpoint_minutes": 60,
                 **training,
             },
         }
