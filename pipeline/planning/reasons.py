@@ -57,12 +57,6 @@ def table(considered: Sequence[Considered]) -> list[str]:
     ]
 
 
-def in_words(prospect: Prospect) -> str:
-    """Return a candidate's settings as a few words."""
-    spacing, patch, batch, features, *_ = _cells(Considered(prospect, ""))
-    return f"spacing {spacing} mm, patch {patch}, batch {batch}, features {features}"
-
-
 def _shown(best: Prospect, prospects: Sequence[Prospect]) -> Iterator[Prospect]:
     """Yield the best of each other spacing, then neighbours of the best at its own, best first."""
     of_spacing: dict[object, Prospect] = {}

@@ -62,6 +62,12 @@ class Candidate:
     batch_size: int
     patch_share: float
 
+    def __str__(self) -> str:
+        spacing = " x ".join(f"{value:.3g}" for value in self.spacing_mm)
+        patch = " x ".join(map(str, self.shape.patch_size))
+        features = "-".join(map(str, self.features))
+        return f"spacing {spacing} mm, patch {patch}, batch {self.batch_size}, features {features}"
+
     @property
     def edges_mm(self) -> Triple:
         """Extent of the patch along R, A, S."""

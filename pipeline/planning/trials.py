@@ -14,6 +14,7 @@ Source:
     AISTATS 2016, arXiv:1502.07943.
 """
 
+import logging
 import math
 import tempfile
 from collections.abc import Sequence
@@ -33,7 +34,6 @@ from pipeline.planning.compose import Choice, compose
 from pipeline.planning.estimate import Pricer
 from pipeline.planning.expect import Prospect, expect_practice
 from pipeline.planning.search import Candidate
-from pipeline.progress import track
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import memory_format, usual_arithmetic
@@ -46,6 +46,8 @@ from pipeline.training.prepare import Prepared, describe_run
 from pipeline.training.recorder import Recorder
 from pipeline.training.step import build_state, build_trainer
 from pipeline.volume import LabelMap
+
+logger = logging.getLogger(__name__)
 
 SHARE = 0.2
 """Of the minutes, for all trials together with preparing and scoring them."""
@@ -154,9 +156,13 @@ def hold_trials(
     with tempfile.TemporaryDirectory(prefix="trivox-plan-") as folder:
         field = _Field(choice, manifest, split, pricer, Path(folder))
         while len(left) > 1:
-            for prospect in track(left, "Trying candidates", len(left)):
+            for number, prospect in enumerate(left, start=1):
                 steps = int(gflops / pricer.gflops(prospect.candidate))
-                last[prospect.candidate] = field.hold(prospect, steps)
+                logger.info(
+                    "trying %d of %d: %s, %d steps", number, len(left), prospect.candidate, steps
+                )
+                trial = last[prospect.candidate] = field.hold(prospect, steps)
+                logger.info("Dice %.3f, HD95 %.1f mm", trial.dice, trial.hd95_mm)
             left.sort(key=lambda one: last[one.candidate].loss)
             left = left[: (len(left) + 1) // 2]
             gflops *= 2

@@ -16,7 +16,7 @@ from pipeline.manifest.scheme import SCHEMES
 from pipeline.planning import rules
 from pipeline.planning.compose import Plan, settings_of
 from pipeline.planning.config import BYTES_PER_GB
-from pipeline.planning.reasons import in_words, table
+from pipeline.planning.reasons import table
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.training import RunConfig
 from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
@@ -85,7 +85,7 @@ def on_more_time(plan: Plan) -> str:
     """Say what would be chosen with four times the minutes."""
     minutes = plan.config.training.max_minutes or 0
     same = plan.with_more.candidate == plan.candidate
-    words = "the same" if same else in_words(plan.with_more)
+    words = "the same" if same else str(plan.with_more.candidate)
     return f"with {4 * minutes:g} minutes it would be: {words}"
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.planning.expect import expect
-from pipeline.planning.reasons import consider, in_words, table
+from pipeline.planning.reasons import consider, table
 from pipeline.planning.search import list_candidates, list_spacings
 from pipeline.planning.trials import Trial
 
@@ -75,9 +75,3 @@ def test_the_table_is_aligned_and_says_what_was_chosen(prospects):
     assert "1234" in lines[1]
     column = lines[0].index("batch")
     assert all(line[column - 2 : column] == "  " for line in lines[1:])
-    assert in_words(best) in (
-        f"spacing {lines[1][: lines[0].index('patch')].strip()} mm, patch "
-        f"{lines[1][lines[0].index('patch') : column].strip()}, batch "
-        f"{best.candidate.batch_size}, features "
-        f"{'-'.join(map(str, best.candidate.features))}"
-    )

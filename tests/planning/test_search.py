@@ -77,3 +77,9 @@ def test_few_voxels_make_no_large_batch(make_survey):
 
 def test_features_double_up_to_320():
     assert widen(32, 6) == (32, 64, 128, 256, 320, 320)
+
+
+def test_a_candidate_in_words(make_survey):
+    first = list_candidates(make_survey(*CASES["hippocampus"]), "cpu")[0]
+    words = "spacing 1 x 1 x 1 mm, patch 40 x 56 x 40, batch 2, features 16-32-64-128"
+    assert str(first) == words

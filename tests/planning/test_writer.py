@@ -8,7 +8,7 @@ from pipeline.planning.compose import Choice, Plan, compose
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.expect import Considered, expect
 from pipeline.planning.mirror import decide_mirroring
-from pipeline.planning.reasons import in_words, table
+from pipeline.planning.reasons import table
 from pipeline.planning.search import list_candidates
 from pipeline.planning.writer import on_gpu_figures, plan_text, summary_of, write_plan
 from pipeline.training import RunConfig
@@ -106,7 +106,7 @@ def test_the_candidates_are_a_table_in_the_file_and_in_the_summary(make_plan, ma
 
 def test_what_four_times_the_minutes_would_choose_is_said(make_plan, manifest):
     plan = make_plan()
-    line = f"with 60 minutes it would be: {in_words(plan.with_more)}"
+    line = f"with 60 minutes it would be: {plan.with_more.candidate}"
     assert line in summary_of(plan)
     assert line[1:] in plan_text(plan, manifest).replace("\n# ", " ")
     same = replace(plan, with_more=plan.considered[0].prospect)
