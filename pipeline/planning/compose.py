@@ -23,6 +23,9 @@ from pipeline.training.resources import Resources
 WORKERS = {"cpu": 1, "cuda": 4}
 """Processes that prepare patches: on a CPU, cores are for the network."""
 
+WHOLE = 0.95
+"""Share of the median volume that a patch covers, from which a study is one window."""
+
 EPOCH = 50
 """Iterations, where the budget holds enough of them for ten validations."""
 
@@ -131,6 +134,8 @@ def settings_of(
         "network": network,
         "training": training,
     }
+    if augmentation["flip_axes"] and candidate.patch_share >= WHOLE:
+        settings["inference"] = {"mirror": True}
     if "study" in reading:
         settings["study"] = reading["study"]
     if request.device != "auto":

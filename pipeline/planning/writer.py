@@ -48,6 +48,11 @@ def plan_text(plan: Plan, manifest: Manifest) -> str:
         (_on_mirroring(plan), {"augmentation": settings["augmentation"]}),
         (_on_network(plan), {"network": settings["network"]}),
         (_on_training(plan, manifest), {"training": settings["training"]}),
+        *(
+            [(_on_inference(), {"inference": settings["inference"]})]
+            if "inference" in settings
+            else []
+        ),
         (_on_estimate(plan), {"estimate": settings["estimate"]}),
     ]
     return "\n".join(_comment(lines) + _dump(values) for lines, values in groups)
@@ -256,6 +261,13 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
         f"patch is placed on one of its case's classes, all as often, so that the rarest, {name}, "
         "counts as much as the largest where it is.",
         f"Budget: {training.max_minutes:g} minutes, {budget}; about ten validations on the way.",
+    ]
+
+
+def _on_inference() -> list[str]:
+    return [
+        "A study is one window, which is soon predicted: the predictions of its mirror images are "
+        "averaged with it."
     ]
 
 

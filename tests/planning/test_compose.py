@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from pipeline.planning.compose import Choice, compose, round_to, settings_of
@@ -42,6 +44,19 @@ def test_a_long_budget_changes_patches_more(make_choice):
     assert short.augmentation.elastic_probability == 0
     assert long.augmentation.elastic_probability > 0
     assert long.augmentation.flip_axes == short.augmentation.flip_axes
+
+
+def test_a_study_of_one_window_is_predicted_mirrored_too(make_choice):
+    small, large = (
+        make_choice((1.0, 1.0, 1.0), shape) for shape in ((35, 50, 36), (300, 300, 300))
+    )
+    whole = list_candidates(small.survey, "cpu")[0]
+    assert compose(small, whole, 5.0).inference.mirror
+    part = list_candidates(large.survey, "cpu")[0]
+    assert part.patch_share < 0.1
+    assert not compose(large, part, 5.0).inference.mirror
+    no_mirror = replace(small, mirroring=())
+    assert not compose(no_mirror, whole, 5.0).inference.mirror
 
 
 def test_what_is_the_default_is_left_out(make_choice):

@@ -104,6 +104,13 @@ def test_the_candidates_are_a_table_in_the_file_and_in_the_summary(make_plan, ma
         assert row in summary_of(plan)
 
 
+def test_mirrored_prediction_is_said(make_plan, manifest):
+    text = plan_text(make_plan((1.0, 1.0, 1.0), (35, 50, 36)), manifest)
+    assert "mirror images are averaged" in text.replace("\n# ", " ")
+    assert "inference: {mirror: true}" in text
+    assert "inference:" not in plan_text(make_plan((1.0, 1.0, 1.0), (300, 300, 300)), manifest)
+
+
 def test_what_four_times_the_minutes_would_choose_is_said(make_plan, manifest):
     plan = make_plan()
     line = f"with 60 minutes it would be: {plan.with_more.candidate}"
