@@ -4,7 +4,7 @@ Three causes are added up. They are estimates to choose by, not predictions of a
 candidates lose alike, such as by labels that people draw differently, is left out.
 
 - Resolution: what the labels themselves lose on the way to the spacing and back, measured on the
-  data. A network's probabilities lie between voxels, so that it loses less than labels do.
+  data.
 - Sight: how much of what surrounds a structure a patch does not see. Where only place tells an
   organ from what looks like it, a network that sees little finds pieces far away.
 - Practice: steps and passes over the data that the minutes do not hold.
@@ -20,7 +20,7 @@ from pipeline.planning.accuracy import CloseLook
 from pipeline.planning.search import Candidate
 from pipeline.planning.survey import Survey
 
-RESOLUTION = 0.4
+RESOLUTION = 1.0
 """Of what labels lose on the way to a grid and back, what a network loses."""
 
 SIGHT = 0.12
@@ -32,13 +32,13 @@ SURROUNDINGS = 1.5
 LEAST_SURROUNDINGS_MM = 64.0
 """What of a small structure's surroundings tells where it lies."""
 
-PRACTICE = 0.15
+PRACTICE = 0.4
 """Lost less and less with the root of the number of steps."""
 
 FIRST_STEPS = 20.0
 """In which next to nothing is learnt. What is lost by them falls with the square of all steps."""
 
-NARROW = {8: 0.006, 32: -0.003}
+NARROW = {8: 0.01, 32: -0.003}
 """Lost by networks of few features at the finest level, and gained by those of many."""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-from pipeline.planning.expect import Considered, Prospect
+from pipeline.planning.expect import RESOLUTION, Considered, Prospect
 from pipeline.planning.search import Candidate
 from pipeline.planning.trials import Trial
 
@@ -87,7 +87,7 @@ def _differing(one: Prospect, other: Prospect) -> set[str]:
 def _worst_cause(prospect: Prospect, best: Prospect) -> str:
     """Name the cause by which a candidate is expected to lose most beyond the best one."""
     causes = {
-        f"labels lose {2 * prospect.resolution:.1%} at this spacing": (
+        f"labels lose {prospect.resolution / RESOLUTION:.1%} at this spacing": (
             prospect.resolution - best.resolution
         ),
         f"a patch sees {prospect.seen:.0%} of a structure and what surrounds it": (
