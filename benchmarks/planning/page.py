@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import table
@@ -74,7 +75,8 @@ def page(content: Content) -> str:
     lines += ["## The plans made by hand", "", "Written down before any of them was run.", ""]
     for data, plans in HAND_MADE.items():
         lines += [f"{data}:", "", *(f"- **{plan.name}**: {plan.reason}" for plan in plans), ""]
-    return "\n".join([*lines, "## How it was measured", "", _how(content)])
+    tried = Path(__file__).with_name("tried.md").read_text("utf-8")
+    return "\n".join([*lines, "## How it was measured", "", _how(content), tried])
 
 
 def _how(content: Content) -> str:
