@@ -294,19 +294,23 @@ def _add_postprocess_search(choices: Choices, common: argparse.ArgumentParser) -
     parser = choices.add_parser(
         "postprocess-search",
         parents=[common],
-        usage="trivox postprocess-search MODEL [--device DEVICE] [data.root=DIR] "
+        usage="trivox postprocess-search MODEL [--minutes N] [--device DEVICE] [data.root=DIR] "
         "[--allow-outside] [--verbose]",
         help="choose a model's post-processing on cases it never saw",
-        description="Try settings of a conditional random field and rules for each label on the "
-        "validation cases of the run that left MODEL, and store in MODEL what is accepted: the "
-        "mean Dice rises, no label falls in Dice or NSD, not by chance, and also on cases that it "
-        "was not chosen on. Otherwise masks stay as the network makes them. Cross-validation "
-        "(fold=all) does this at its end. Stopped, the same command goes on where it was.",
-        epilog="Replaces the post-processing that MODEL has. With fewer than ten cases nothing is "
-        "chosen. data.root=DIR says where the data lies by now. "
-        "Example: trivox postprocess-search runs/liver/model",
+        description="Try rules for each label and settings of a conditional random field on the "
+        "validation cases of the run that left MODEL, and store in MODEL what is accepted: mean "
+        "Dice, NSD or HD95 gains enough to matter, no label falls, not by chance, and also on "
+        "cases that it was not chosen on. Otherwise masks stay as the network makes them. Every "
+        "training does this at its end, within a part of its time. Stopped, the same command goes "
+        "on where it was.",
+        epilog="Replaces the post-processing that MODEL has. With fewer than ten cases only rules "
+        "are taken that change no training label and cost nothing on validation. data.root=DIR "
+        "says where the data lies by now. Example: trivox postprocess-search runs/liver/model",
     )
     parser.add_argument("model", type=to_read, metavar="MODEL", help="a finished run's model/")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="begin nothing that takes longer (default: any)"
+    )
     add_allow_outside(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(verb=verbs.postprocess_search)

@@ -60,14 +60,16 @@ def train(options: argparse.Namespace) -> int:
         # A cross-validation has the curves of each fold, but none of its own.
         if path.exists():
             console.print(f"{what}: {path}", soft_wrap=True)
-    if config.data.fold == "all" and result.summaries and config.training.search_postprocessing:
-        return _search_after_training(config, folder.model)
+    if result.summaries and config.training.search_postprocessing:
+        return _search_after_training(config, folder.model, options)
     return DONE
 
 
-def _search_after_training(config: "RunConfig", model: Path) -> int:
-    """Choose post-processing after a cross-validation, which stays whatever becomes of that."""
+def _search_after_training(config: "RunConfig", model: Path, options: argparse.Namespace) -> int:
+    """Choose post-processing after a training, which stays whatever becomes of that."""
+    from pipeline.inference import choose_device
     from pipeline.postprocessing import PostprocessingConfig
+    from pipeline.selection import decision_in_effect, search_postprocessing, summarise_decision
 
     again = f"trivox postprocess-search {shlex.quote(str(model))}"
     if config.postprocessing != PostprocessingConfig():
@@ -75,10 +77,15 @@ def _search_after_training(config: "RunConfig", model: Path) -> int:
         _results().print(text, soft_wrap=True)
         return DONE
     try:
-        return _search(model, (), config.device)
+        decision = decision_in_effect(model) or search_postprocessing(
+            model, device=choose_device(config.device), seconds="as after training"
+        )
+        print_lines(summarise_decision(decision, model))
+        return DONE
     except (PipelineError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         text, code = f"choosing its post-processing failed: {error}\ntry again", SOME_FAILED
     except KeyboardInterrupt:
+        again = _resume_command(options)
         text, code = "go on choosing its post-processing", INTERRUPTED
     CONSOLE.print(f"the model is finished; {text} with: {again}", soft_wrap=True)
     return code
@@ -91,10 +98,13 @@ def _spell_out(word: str, aliases: Mapping[str, str]) -> str:
 
 
 def _say_how_to_resume(options: argparse.Namespace) -> int:
-    words = shlex.join([str(options.config), *options.overrides])
-    text = f"stopped; go on with: trivox train {words} --resume"
-    CONSOLE.print(text, soft_wrap=True)
+    CONSOLE.print(f"stopped; go on with: {_resume_command(options)}", soft_wrap=True)
     return INTERRUPTED
+
+
+def _resume_command(options: argparse.Namespace) -> str:
+    words = shlex.join([str(options.config), *options.overrides])
+    return f"trivox train {words} --resume"
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -159,16 +169,15 @@ def export(options: argparse.Namespace) -> int:
 
 def postprocess_search(options: argparse.Namespace) -> int:
     """Choose a model's post-processing on cases it never saw; print the evidence."""
-    outside = ["data.allow_outside=true"] * options.allow_outside
-    return _search(options.model, [*options.overrides, *outside], options.device)
-
-
-def _search(model: Path, overrides: Sequence[str], device: str) -> int:
     from pipeline.inference import choose_device
     from pipeline.selection import describe_decision, search_postprocessing
 
-    decision = search_postprocessing(model, overrides, choose_device(device))
-    print_lines(describe_decision(decision, model))
+    outside = ["data.allow_outside=true"] * options.allow_outside
+    overrides = [*options.overrides, *outside]
+    seconds = None if options.minutes is None else 60 * options.minutes
+    device = choose_device(options.device)
+    decision = search_postprocessing(options.model, overrides, device, seconds=seconds)
+    print_lines(describe_decision(decision, options.model))
     return DONE
 
 

@@ -12,8 +12,10 @@ from pipeline.cli import main
 from pipeline.errors import ModelError
 from pipeline.evaluation import Summary
 from pipeline.evaluation.aggregate import METRICS
-from pipeline.model import save_model
+from pipeline.model import read_description, save_description, save_model
+from pipeline.postprocessing import Rule
 from pipeline.selection import Decision
+from pipeline.selection.evidence import store_decision
 from pipeline.training import RunFolder
 from tests.dicom_files import ROOT, make_series, positions_along, save_series
 from tests.tiny import tiny_model
@@ -223,8 +225,9 @@ class Finished:
 def after_training(tiny_run, tmp_path, monkeypatch):
     """Call `train` as if its training were done, with another search; return the code."""
 
-    def call(search, *words):
-        save_model(tiny_model(), tmp_path / "model")
+    def call(search, *words, saves=True):
+        if saves:
+            save_model(tiny_model(), tmp_path / "model")
         monkeypatch.setattr("pipeline.training.cross_validate", lambda *_, **__: Finished(tmp_path))
         monkeypatch.setattr("pipeline.training.train", lambda *_, **__: Finished(tmp_path))
         monkeypatch.setattr("pipeline.selection.search_postprocessing", search)
@@ -233,30 +236,51 @@ def after_training(tiny_run, tmp_path, monkeypatch):
     return call
 
 
-def never(*_):
+def never(*_, **__):
     raise AssertionError("nothing is searched")
 
 
-def test_cross_validation_ends_with_choosing_post_processing(after_training, tmp_path, capsys):
-    decision = Decision(
-        verdict="off",
-        reason="off: 5 validation cases",
-        num_cases=5,
-        num_folds=5,
-        nsd_tolerance_mm=1,
-        confidence=0.95,
-        num_resamples=1,
-        versions={},
-        seconds=1,
-    )
+OFF = Decision(
+    verdict="off",
+    reason="off: 5 validation cases",
+    num_cases=5,
+    num_folds=5,
+    nsd_tolerance_mm=1,
+    confidence=0.95,
+    num_resamples=1,
+    versions={},
+    seconds=1,
+)
+
+
+@pytest.mark.parametrize("fold", ["fold=all", "fold=2"])
+def test_every_training_ends_with_choosing_post_processing(after_training, tmp_path, capsys, fold):
     calls = []
-    assert after_training(lambda *args: calls.append(args) or decision, "fold=all") == 0
-    assert calls[0][0] == tmp_path / "model"
+    assert after_training(lambda *args, **how: calls.append((args, how)) or OFF, fold) == 0
+    (((model,), how),) = calls
+    assert model == tmp_path / "model"
+    assert how["seconds"] == "as after training"
     printed = capsys.readouterr().out
     assert "decision on 5 validation cases: off" in printed
     assert "mean volume of organ on validation is off by +13.0 % (" in printed
-    assert after_training(never, "fold=2") == 0
-    assert after_training(never, "fold=all", "training.search_postprocessing=false") == 0
+    assert after_training(never, fold, "training.search_postprocessing=false") == 0
+
+
+def test_what_was_decided_is_shown_and_not_decided_again(after_training, tmp_path, capsys):
+    def decide(model, **_):
+        store_decision(OFF, read_description(model), model)
+        return OFF
+
+    assert after_training(decide) == 0
+    said = capsys.readouterr().out
+    assert after_training(never, saves=False) == 0
+    assert capsys.readouterr().out == said
+    described = read_description(tmp_path / "model").postprocessing.model_copy(
+        update={"rules": (Rule(label="organ", keep_largest=1),)}
+    )
+    changed = read_description(tmp_path / "model").model_copy(update={"postprocessing": described})
+    save_description(changed, tmp_path / "model")
+    assert after_training(decide, saves=False) == 0, "one that was not put to use is made again"
 
 
 def test_post_processing_that_was_configured_is_left_alone(after_training, capsys):
@@ -274,15 +298,16 @@ def test_post_processing_that_was_configured_is_left_alone(after_training, capsy
     ],
 )
 def test_a_finished_training_survives_its_search(after_training, capsys, error, code, words):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
-    assert after_training(fail, "fold=all") == code
+    assert after_training(fail, "fold=1") == code
     printed = capsys.readouterr()
     assert "0.500" in printed.out
     assert words in printed.err
     assert "the model is finished" in printed.err
-    assert "trivox postprocess-search" in printed.err
+    again = "fold=1 --resume" if code == 130 else "trivox postprocess-search"
+    assert again in printed.err
 
 
 def test_show_and_search_name_what_is_no_model(tmp_path, capsys):

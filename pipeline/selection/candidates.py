@@ -4,7 +4,7 @@ The spaces are coarse on purpose: each further candidate makes it likelier that 
 by chance, and validation cases are few.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,6 +22,9 @@ INTENSITY = (0.25, 0.5, 1.0)
 WEIGHTS = ((3.0, 1.0), (8.0, 2.0))
 """Of appearance and smoothness: messages are means of probabilities, so 3 turns only voxels that
 are nearly undecided, and 8 most of the uncertain ones."""
+
+_COARSE = ((2, 2, 0), (1, 1, 1), (0, 0, 0))
+"""Places of far-apart settings among positions, intensities and weights."""
 
 SMOOTHNESS_ONLY = CrfConfig(weight_appearance=0.0, weight_smoothness=4.0)
 """What a boundary gains that is only straightened, without a look at the image."""
@@ -46,10 +49,38 @@ class Candidates:
     settings: tuple[CrfConfig, ...]
     rules: tuple[Rule, ...]
 
-    def space(self, structures: tuple[str, ...]) -> Space:
-        """Return what can be chosen: of each label one rule that fills and one that removes."""
+    def space(self, structures: tuple[str, ...], settings: Sequence[int] = ()) -> Space:
+        """Return what can be chosen: of each label one rule that fills and one that removes.
+
+        Args:
+            structures: That are scored.
+            settings: Numbers of those that were tried.
+        """
         groups = tuple(f"{rule.label} {_kind(rule)}" for rule in self.rules)
-        return Space(structures, len(self.settings), groups)
+        return Space(structures, tuple(settings), groups)
+
+    @property
+    def coarse(self) -> tuple[int, ...]:
+        """Numbers of the few settings that are tried first, the cheapest first.
+
+        They are what was learnt, and far-apart ones: what reaches far is computed on a coarse
+        lattice.
+        """
+        places = [_place(setting) for setting in self.settings]
+        apart = [places.index(place) for place in _COARSE if place in places]
+        return (*(n for n, place in reversed([*enumerate(places)]) if place is None), *apart)
+
+    def around(self, number: int) -> tuple[int, ...]:
+        """Return the numbers of the settings that differ from one by a step of one parameter."""
+        here = _place(self.settings[number])
+        if here is None:
+            return ()
+        places = [_place(setting) for setting in self.settings]
+        return tuple(
+            other
+            for other, place in enumerate(places)
+            if place is not None and sum(abs(a - b) for a, b in zip(here, place, strict=True)) == 1
+        )
 
     def config_of(self, choice: Choice) -> PostprocessingConfig:
         """Return a choice as the configuration of a model."""
@@ -125,6 +156,20 @@ def _rules(description: ModelDescription) -> Iterator[Rule]:
             volume_mm3 = float(f"{1000 * share * small_ml.get(value, 0.0):.2g}")
             if volume_mm3 > 0:
                 yield Rule(label=label, min_volume_mm3=volume_mm3)
+
+
+def _place(setting: CrfConfig) -> tuple[int, int, int] | None:
+    """Return where a setting lies in the grid of positions, intensities and weights, if it does."""
+    weights = (setting.weight_appearance, setting.weight_smoothness)
+    try:
+        place = (
+            POSITION_MM.index(setting.theta_position_mm),
+            INTENSITY.index(setting.theta_intensity),
+            WEIGHTS.index(weights),
+        )
+    except ValueError:
+        return None
+    return place
 
 
 def _kind(rule: Rule) -> str:

@@ -1,6 +1,6 @@
-"""The best candidate on some cases: a setting of the random field, the labels it may change, rules.
+"""The best candidate on some cases: rules; a setting of the random field, and labels it may change.
 
-Axes: C = candidates, N = cases, L = structures (labels or regions), M = Dice and NSD.
+Axes: C = candidates, N = cases, L = structures (labels or regions), M = metrics.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,37 +45,37 @@ class Space:
 
     Attributes:
         structures: Names along the axis L.
-        num_settings: Of the conditional random field; 0 where it does not apply.
+        settings: Numbers of those of the conditional random field; none where it does not apply.
         rule_groups: Group of each rule; at most one of a group is chosen.
     """
 
     structures: tuple[str, ...]
-    num_settings: int
+    settings: tuple[int, ...]
     rule_groups: tuple[str, ...]
 
 
-def choose_setting(measure: Measure, space: Space, cases: Cases) -> Choice:
-    """Return the best setting that is accepted on some cases, or `IDENTITY`.
+def choose_setting(base: Choice, measure: Measure, space: Space, cases: Cases) -> Choice:
+    """Return rules with the best setting before them that is accepted on some cases, if any.
 
     A setting changes only labels that it helps, each by itself as a candidate would have to. That
     is stricter than that none falls: a label that is neither helped nor harmed would fall on every
     other set of cases by chance.
     """
     everywhere = frozenset(space.structures)
-    settings = [Choice(number, everywhere) for number in range(space.num_settings)]
-    before_NLM, *all_after = measure([IDENTITY, *settings])[:, cases]
+    settings = [replace(base, setting=number, labels=everywhere) for number in space.settings]
+    before_NLM, *all_after = measure([base, *settings])[:, cases]
     promising = []
     for choice, after_NLM in zip(settings, all_after, strict=True):
         compared = compare(before_NLM, after_NLM)
         if compared.helped:
-            hope = float(compared.dice_L[list(compared.helped)].sum())
+            hope = float(compared.of_each[list(compared.helped)].sum())
             promising.append((hope, _gated(choice, compared, space)))
     promising.sort(key=lambda entry: -entry[0])
-    best, best_gain = IDENTITY, 0.0
+    best, most = base, 0.0
     for _, choice in promising[:SHORTLIST]:
         choice, compared = _settle_labels(choice, before_NLM, measure, space, cases)
-        if compared.is_accepted and compared.gain > best_gain:
-            best, best_gain = choice, compared.gain
+        if choice.labels and compared.is_accepted and compared.worth > most:
+            best, most = choice, compared.worth
     return best
 
 
@@ -97,22 +97,26 @@ def _gated(choice: Choice, compared: Comparison, space: Space) -> Choice:
     return replace(choice, labels=choice.labels & helped)
 
 
-def add_rules(base: Choice, measure: Measure, space: Space, cases: Cases) -> Choice:
-    """Return a choice with rules on top of it: of each group the best that is accepted, if any."""
-    rules = range(len(space.rule_groups))
-    candidates = [replace(base, rules=(number,)) for number in rules]
-    before_NLM, *all_after = measure([base, *candidates])[:, cases]
+def choose_rules(measure: Measure, space: Space, cases: Cases) -> Choice:
+    """Return the best rule of each group that helps a label and harms none, if any.
+
+    Each must be worth it for a label, all together for the mean of all.
+    """
+    candidates = [Choice(rules=(number,)) for number in range(len(space.rule_groups))]
+    before_NLM, *all_after = measure([IDENTITY, *candidates])[:, cases]
     best: dict[str, tuple[float, int]] = {}
-    for number, after_NLM in zip(rules, all_after, strict=True):
+    for number, after_NLM in enumerate(all_after):
         compared = compare(before_NLM, after_NLM)
         group = space.rule_groups[number]
-        if compared.is_accepted and compared.gain > best.get(group, (0.0, 0))[0]:
-            best[group] = (compared.gain, number)
+        # A label may fall a little: what ranks is what all of them gain.
+        if compared.is_helpful and compared.worth > best.get(group, (0.0, 0))[0]:
+            best[group] = (compared.worth, number)
     if not best:
-        return base
-    together = replace(base, rules=tuple(sorted(number for _, number in best.values())))
-    (after_NLM,) = measure([together])[:, cases]
-    if compare(before_NLM, after_NLM).is_accepted:
-        return together
-    # Each helps, all do not: structures that share labels were changed by several.
-    return replace(base, rules=(max(best.values())[1],))
+        return IDENTITY
+    together = Choice(rules=tuple(sorted(number for _, number in best.values())))
+    # Each helps, all may not: structures that share labels were changed by several.
+    for choice in (together, Choice(rules=(max(best.values())[1],))):
+        (after_NLM,) = measure([choice])[:, cases]
+        if compare(before_NLM, after_NLM).is_accepted:
+            return choice
+    return IDENTITY

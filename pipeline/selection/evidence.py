@@ -15,13 +15,13 @@ from pipeline.errors import ModelError
 from pipeline.files import atomic_path, write_text
 from pipeline.hashes import check_whole, write_noted
 from pipeline.manifest.faults import first_fault
-from pipeline.model import ModelDescription, save_description
+from pipeline.model import ModelDescription, read_description, save_description
 from pipeline.model.folder import EVIDENCE
 from pipeline.outside import read_json
 from pipeline.ownership import remove
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.plot import draw_decision
-from pipeline.selection.records import CandidateRecord, StructureRecord
+from pipeline.selection.records import CandidateRecord, ScoreRecord, StructureRecord
 from pipeline.tables import csv_text
 
 DECISION = EVIDENCE / "decision.json"
@@ -34,7 +34,8 @@ class Decision(BaseModel):
 
     Attributes:
         verdict: Accepted: `postprocessing` is used. Refused: the best candidate did not hold on
-            other cases. Nothing: there was none. Off: there were too few cases.
+            other cases. Nothing: there was none. Off: there were too few cases, and anatomy allows
+            no rule that costs nothing.
         reason: Why, in words.
         proposed: The best candidate on all cases, in words, whether or not it is used.
         postprocessing: What the model does from now on.
@@ -44,8 +45,15 @@ class Decision(BaseModel):
         of_folds: Their choices, in words.
         gain: Mean change of Dice by these choices on these cases, with its 95 % interval from `low`
             to `high`.
+        nsd_gain: The same of NSD, from `nsd_low` to `nsd_high`; None in earlier versions.
+        hd95_gain: Share by which the mean HD95 falls, from `hd95_low` to `hd95_high`.
+        num_field_cases: On which a conditional random field was tried.
         structures: What became of each, on these cases too.
-        candidates: How each candidate does on all cases.
+        candidates: How each candidate does on the cases that it was tried on.
+        scores: On all cases, without clean-up and by each way of it; the choice is made on the same
+            cases, so those of what was chosen flatter it.
+        ways: What each way of cleaning up does, in words.
+        chosen_way: The one that is used.
         nsd_tolerance_mm: Of the NSD.
         confidence: Of the intervals, two-sided.
         num_resamples: Bootstrap resamples behind them.
@@ -66,8 +74,18 @@ class Decision(BaseModel):
     gain: float | None = None
     low: float | None = None
     high: float | None = None
+    nsd_gain: float | None = None
+    nsd_low: float | None = None
+    nsd_high: float | None = None
+    hd95_gain: float | None = None
+    hd95_low: float | None = None
+    hd95_high: float | None = None
+    num_field_cases: int = 0
     structures: tuple[StructureRecord, ...] = ()
     candidates: tuple[CandidateRecord, ...] = ()
+    scores: tuple[ScoreRecord, ...] = ()
+    ways: Mapping[str, str] = {}
+    chosen_way: str = "none"
     nsd_tolerance_mm: float
     confidence: float
     num_resamples: int
@@ -107,6 +125,18 @@ def read_decision(folder: Path) -> Decision | None:
     except ValidationError as error:
         fault = first_fault(error, Decision, content)
         raise ModelError(path, f"the decision does not hold: {fault}", remedy) from error
+
+
+def decision_in_effect(folder: Path) -> Decision | None:
+    """Return the decision that a model goes by; None if there is none, or it was not put to use.
+
+    Raises:
+        ModelError: If it cannot be read.
+    """
+    decision = read_decision(folder)
+    if decision is None or decision.postprocessing != read_description(folder).postprocessing:
+        return None
+    return decision
 
 
 def _as_csv(decision: Decision) -> str:

@@ -18,6 +18,7 @@ from pipeline.ownership import remove
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import check_trainable
 from pipeline.training.reading import open_manifest
+from pipeline.training.recorder import read_metrics
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.validation import config_for
 
@@ -71,6 +72,18 @@ class FinishedRun:
     def cases(self) -> tuple[Case, ...]:
         """All cases, member after member."""
         return tuple(case for member in self.members for case in member.cases)
+
+    @property
+    def training_cases(self) -> tuple[Case, ...]:
+        """The cases that the model learnt from: all, if each of its members learnt from others."""
+        names = set(self.folder.read_split().train)
+        return tuple(case for case in self.manifest.cases if case.name in names)
+
+    @property
+    def trained_s(self) -> float:
+        """How long its members were trained together, in seconds; 0 if nothing says so."""
+        metrics = [read_metrics(member.model.parent / "metrics.csv") for member in self.members]
+        return sum(rows[-1].elapsed_s for rows in metrics if rows)
 
     @property
     def selection(self) -> Path:

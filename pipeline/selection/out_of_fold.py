@@ -1,192 +1,254 @@
-"""Each case as the member segmented it that never saw it, and what each setting changes of that.
+"""Each case as the member segmented it that never saw it: from the masks of its validation.
 
-Cases are kept on disk while the search goes on, each when it is done, so that a search that was
-stopped goes on where it was; and a cohort of large cases never fills the memory.
+Where the mask on disk is not what this member makes of the case without post-processing, the
+network runs again. Cases are kept on disk while the search goes on, each when it is done, so that a
+search that was stopped goes on where it was; and a cohort of large cases never fills the memory.
 
 Axes: C = channels, I, J, K = voxel axes.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from math import hypot
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pipeline import __version__
-from pipeline.errors import StudyError
-from pipeline.files import sha256_of
+from pipeline.errors import ManifestError
 from pipeline.hashes import noted_path, state_of
-from pipeline.manifest import Case
-from pipeline.model import load_model
-from pipeline.model.folder import weight_files
+from pipeline.model import ModelDescription, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig, num_slots
-from pipeline.postprocessing.crf import CrfConfig
 from pipeline.progress import track
 from pipeline.segmentation import Segmenter
-from pipeline.selection.changes import Change, Labels, crop_changes, difference
-from pipeline.selection.finished_run import FinishedRun, Member
-from pipeline.study import Study, StudyConfig
+from pipeline.selection.changes import Change, Labels, crop_changes
+from pipeline.selection.finished_run import FinishedRun
+from pipeline.study import Place, Study, StudyConfig, place_labels, read_label_map
 from pipeline.training.data import read_case
+from pipeline.training.validation import ValidationFolder, made_by
 from pipeline.transforms import Uncertain
 from pipeline.volume import LabelMap
 
 
-class Refine(Protocol):
-    """A conditional random field that changes labels of uncertain voxels."""
-
-    def __call__(
-        self,
-        image_CIJK: npt.NDArray[np.float32],
-        labels_IJK: Labels,
-        uncertain: Uncertain,
-        label_values: Sequence[int],
-        spacing_mm: tuple[float, float, float],
-        config: CrfConfig,
-    ) -> Labels:
-        """Return new labels."""
-        ...
-
-
 @dataclass(frozen=True)
 class SegmentedCase:
-    """A case in the box that holds all labels, references and changes.
+    """A case in a box that holds all labels, references and changes.
 
     Attributes:
         before: Its labels without post-processing.
         reference: What experts drew.
-        changes: What each setting makes of `before`.
+        changes: What settings make of `before`, by their numbers.
+        diagonal_mm: Of the grid that the case lies on: the HD95 of a structure that is missed.
+        start: Index in that grid of the first voxel of the box.
+        shape: Of that grid.
     """
 
     before: LabelMap
     reference: LabelMap
-    changes: tuple[Change, ...]
+    changes: Mapping[int, Change]
+    diagonal_mm: float
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def whole_indices(self, voxel_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the indices in the whole flattened grid of voxels of the flattened box."""
+        places = np.unravel_index(voxel_N, self.before.grid.shape)
+        moved = tuple(place + first for place, first in zip(places, self.start, strict=True))
+        return np.asarray(np.ravel_multi_index(moved, self.shape))
 
 
 @dataclass(frozen=True)
-class CaseStore:
-    """The segmented cases on disk.
+class FieldInput:
+    """What a conditional random field looks at.
 
     Attributes:
-        folder: That holds a file for each case.
-        cases: In their order.
-        fold_N: Number of the fold of each case.
+        image_CIJK: The study's own voxels.
+        labels_IJK: Without post-processing.
+        uncertain: The voxels whose label is not clear.
+        spacing_mm: Of the voxels.
     """
 
-    folder: Path
-    cases: tuple[Case, ...]
-    fold_N: npt.NDArray[np.int64]
-
-    def load(self, index: int) -> SegmentedCase:
-        """Read a case."""
-        return _read(_path(self.folder, self.cases[index]))
+    image_CIJK: npt.NDArray[np.float32]
+    labels_IJK: Labels
+    uncertain: Uncertain
+    spacing_mm: tuple[float, float, float]
 
 
-def segment_cases(
-    run: FinishedRun, settings: Sequence[CrfConfig], refine: Refine, device: torch.device
-) -> CaseStore:
-    """Segment each case of a run by the member that never saw it, unless that was done.
+class CaseStore:
+    """The segmented cases of a run, on disk.
 
     Args:
         run: From `open_run`.
-        settings: Of the conditional random field, each tried on each case.
-        refine: Applies them.
-        device: For the networks.
+        device: For the networks, where they have to run.
 
     Raises:
         PipelineError: If a model or a case cannot be read.
     """
-    store = CaseStore(run.selection / "cases", run.cases, run.fold_N)
-    pairs = [(member, case) for member in run.members for case in member.cases]
-    todo = _with_members(pairs, settings, device, run.manifest.study)
-    for case, key, member in track(todo, "Segmenting held-out cases", len(pairs)):
-        path = _path(store.folder, case)
-        if not _is_done(path, key):
-            _write(_segment(case, member.segmenter, settings, refine), key, path)
-    return store
 
+    def __init__(self, run: FinishedRun, device: torch.device) -> None:
+        self.cases, self.folder = run.cases, run.selection
+        self._device, self._study = device, run.manifest.study
+        self._models = [member.model for member in run.members for _ in member.cases]
+        self._made_by = {
+            model: made_by(model, _plain(read_description(model), self._study))
+            for model in dict.fromkeys(self._models)
+        }
+        self._segmenter: tuple[Path, Segmenter] | None = None
+        for index in track(range(len(self.cases)), "Reading held-out cases", len(self.cases)):
+            self._make(index)
 
-class _LoadedMember:
-    """A member, on the device from its first case on that was not done."""
+    def key(self, index: int, *more: str) -> str:
+        """Name all that is known of a stored case by what it follows from."""
+        words = [__version__, self._made_by[self._models[index]]]
+        words += [repr(self.cases[index].stamps()), *more]
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
-    def __init__(self, folder: Path, device: torch.device, study: StudyConfig) -> None:
-        model = load_model(folder, device)
-        # Post-processing that the model has by now is among what is chosen anew.
-        plain = model.description.model_copy(
-            update={"postprocessing": PostprocessingConfig(), "study": study}
+    def num_voxels(self, index: int) -> int:
+        """Return the size of the grid that a case lies on."""
+        return int(np.prod(self.read("cases", index)["shape"]))
+
+    def load(self, index: int, changes: Mapping[int, Change]) -> SegmentedCase:
+        """Read a case in the smallest box that holds it and some changes of its whole volume."""
+        stored = self.read("cases", index)
+        shape, start = stored["shape"], stored["start"]
+        stop = start + stored["before"].shape
+        for change in changes.values():
+            if len(change.voxel_N):
+                places = np.stack(np.unravel_index(change.voxel_N, tuple(shape)))
+                start = np.minimum(start, places.min(axis=1))
+                stop = np.maximum(stop, places.max(axis=1) + 1)
+        before, reference = (
+            LabelMap(_pad(stored[name], stored["start"] - start, stop - start), stored["affine"])
+            for name in ("before", "reference")
         )
-        self._model = replace(model, description=plain)
-        self._device = device
-        self._folder = folder
-
-    @cached_property
-    def segmenter(self) -> Segmenter:
-        return Segmenter(self._model, self._device)
-
-    @cached_property
-    def key(self) -> str:
-        """Names the weights and how they are used."""
-        files = weight_files(self._model.description.num_members)
-        weights = sha256_of(*(self._folder / file for file in files))
-        return weights + self._model.description.model_dump_json()
-
-
-def _with_members(
-    pairs: Sequence[tuple[Member, Case]],
-    settings: Sequence[CrfConfig],
-    device: torch.device,
-    study: StudyConfig,
-) -> Iterator[tuple[Case, str, _LoadedMember]]:
-    """Yield each case with the name of its result and its member, one member at a time."""
-    folder: Path | None = None
-    for member, case in pairs:
-        if member.model != folder:
-            folder, loaded = member.model, _LoadedMember(member.model, device, study)
-        yield case, _key(case, loaded, settings), loaded
-
-
-def _segment(
-    case: Case, segmenter: Segmenter, settings: Sequence[CrfConfig], refine: Refine
-) -> SegmentedCase:
-    description = segmenter.description
-    study, reference = read_case(case, len(description.channels), description.study)
-    prepared = segmenter.prepare(study, keep_volume=True)
-    top_k = num_slots(description.num_outputs) if settings else 0
-    result = segmenter.segment(prepared, top_k=top_k)
-    before_IJK, uncertain = result.labels_IJK, result.uncertain
-    changes: tuple[Change, ...] = ()
-    if uncertain is not None and settings:
-        volume, values = study.volume, description.label_values
-        image_CIJK, spacing_mm = volume.data_CIJK, volume.grid.spacing_mm
-        found = (
-            refine(image_CIJK, before_IJK, uncertain, values, spacing_mm, config)
-            for config in settings
+        box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        cropped = crop_changes(tuple(changes.values()), shape.tolist(), box)
+        numbered = dict(zip(changes, cropped, strict=True))
+        return SegmentedCase(
+            before=before,
+            reference=reference,
+            changes=numbered,
+            diagonal_mm=float(stored["diagonal_mm"]),
+            start=tuple(start.tolist()),
+            shape=tuple(shape.tolist()),
         )
-        try:
-            changes = tuple(difference(before_IJK, after_IJK) for after_IJK in found)
-        except ValueError as error:
-            remedy = "Correct the case, or leave it out of the manifest."
-            raise StudyError(case.name, str(error), remedy) from error
-    return _crop(study, before_IJK, reference, changes)
+
+    def field_input(self, index: int) -> FieldInput:
+        """Read what a field looks at; the network runs, unless it was done for this case before.
+
+        Raises:
+            PipelineError: If the case cannot be read, or does not fit in memory.
+        """
+        description = read_description(self._models[index])
+        study, _ = read_case(self.cases[index], len(description.channels), self._study)
+        if not self.is_done("uncertain", index):
+            self._run(index, study)
+        found = self.read("uncertain", index)
+        uncertain = Uncertain(found["voxel"], found["index"], found["probability"])
+        stored = self.read("cases", index)
+        labels_IJK = _pad(stored["before"], stored["start"], stored["shape"])
+        volume = study.volume
+        return FieldInput(volume.data_CIJK, labels_IJK, uncertain, volume.grid.spacing_mm)
+
+    def is_done(self, what: str, index: int, *more: str) -> bool:
+        """Tell whether something of a case is stored, and follows from the same as now."""
+        path = self._path(what, index)
+        if state_of(path) != "whole":
+            return False
+        with np.load(path, allow_pickle=False) as stored:
+            return str(stored["key"]) == self.key(index, *more)
+
+    def write(self, what: str, index: int, arrays: Mapping[str, Any], *more: str) -> None:
+        """Store something of a case, in a folder of that name."""
+        with noted_path(self._path(what, index)) as temporary:
+            np.savez_compressed(temporary, key=np.array(self.key(index, *more)), **arrays)
+
+    def read(self, what: str, index: int) -> dict[str, npt.NDArray[Any]]:
+        """Read what was stored of a case."""
+        with np.load(self._path(what, index), allow_pickle=False) as stored:
+            return dict(stored)
+
+    def _path(self, what: str, index: int) -> Path:
+        return self.folder / what / f"{self.cases[index].name}.npz"
+
+    def _make(self, index: int) -> None:
+        """Store a case, unless that was done."""
+        if self.is_done("cases", index):
+            return
+        case, model = self.cases[index], self._models[index]
+        if case.label is None:
+            raise ManifestError(case.name, "no label", "Add one, or mark the case as split=test.")
+        description = read_description(model)
+        mask = ValidationFolder(model.parent / "validation").mask_made_by(
+            case, self._made_by[model]
+        )
+        if mask is not None:
+            before = read_label_map(mask)
+            place = Place(mask.name, before.grid, before.warnings)
+            drawn = read_label_map(case.label, self._study)
+            reference = place_labels(drawn, case.label.name, place)
+        else:
+            study, reference = read_case(case, len(description.channels), self._study)
+            before = LabelMap(self._run(index, study), study.volume.affine)
+        self._write_case(index, before, reference)
+
+    def _write_case(self, index: int, before: LabelMap, reference: LabelMap) -> None:
+        """Keep the box of all that matters, and a voxel around: most of a study is background."""
+        is_needed = (before.labels_IJK > 0) | (reference.labels_IJK > 0)
+        box = tuple(_extent(is_needed, axis) for axis in range(3))
+        grid = before.grid
+        extent_mm = (n * mm for n, mm in zip(grid.shape, grid.spacing_mm, strict=True))
+        arrays = {
+            "affine": before.affine,
+            "shape": np.array(grid.shape),
+            "start": np.array([along.start for along in box]),
+            "diagonal_mm": np.array(hypot(*extent_mm)),
+            "before": np.ascontiguousarray(before.labels_IJK[box]),
+            "reference": np.ascontiguousarray(reference.labels_IJK[box]),
+        }
+        self.write("cases", index, arrays)
+
+    def _run(self, index: int, study: Study) -> Labels:
+        """Segment a case; store its uncertain voxels, if the model can have a field."""
+        segmenter = self._load_segmenter(self._models[index])
+        description = segmenter.description
+        top_k = 0 if description.regions else num_slots(description.num_outputs)
+        result = segmenter.segment(segmenter.prepare(study), top_k=top_k)
+        if result.uncertain is not None:
+            found = result.uncertain
+            arrays = {
+                "voxel": found.voxel_N,
+                "index": found.index_NK,
+                "probability": found.probability_NK,
+            }
+            self.write("uncertain", index, arrays)
+        return result.labels_IJK
+
+    def _load_segmenter(self, folder: Path) -> Segmenter:
+        """Load a member, unless it was the last one."""
+        if self._segmenter is None or self._segmenter[0] != folder:
+            model = load_model(folder, self._device)
+            plain = replace(model, description=_plain(model.description, self._study))
+            self._segmenter = (folder, Segmenter(plain, self._device))
+        return self._segmenter[1]
 
 
-def _crop(
-    study: Study, labels_IJK: Labels, reference: LabelMap, changes: Sequence[Change]
-) -> SegmentedCase:
-    """Keep the box of all that matters, and a voxel around: most of a study is background."""
-    is_needed = (labels_IJK > 0) | (reference.labels_IJK > 0)
-    for change in changes:
-        is_needed.reshape(-1)[change.voxel_N] = True
-    box = tuple(_extent(is_needed, axis) for axis in range(3))
-    maps = [
-        LabelMap(np.ascontiguousarray(part_IJK[box]), study.volume.affine)
-        for part_IJK in (labels_IJK, reference.labels_IJK)
-    ]
-    return SegmentedCase(maps[0], maps[1], crop_changes(changes, labels_IJK.shape, box))
+def _plain(description: ModelDescription, study: StudyConfig) -> ModelDescription:
+    """Post-processing that a model has by now is among what is chosen anew."""
+    changes = {"postprocessing": PostprocessingConfig(), "study": study}
+    return description.model_copy(update=changes)
+
+
+def _pad(part_IJK: Labels, start: npt.NDArray[np.int64], shape: npt.NDArray[np.int64]) -> Labels:
+    """Put a part of a volume into background."""
+    whole_IJK = np.zeros(tuple(shape), part_IJK.dtype)
+    ends = start + part_IJK.shape
+    whole_IJK[tuple(slice(int(a), int(b)) for a, b in zip(start, ends, strict=True))] = part_IJK
+    return whole_IJK
 
 
 def _extent(mask_IJK: npt.NDArray[np.bool_], axis: int) -> slice:
@@ -195,50 +257,3 @@ def _extent(mask_IJK: npt.NDArray[np.bool_], axis: int) -> slice:
     if not len(places):
         return slice(0, 1)
     return slice(max(int(places[0]) - 1, 0), min(int(places[-1]) + 2, mask_IJK.shape[axis]))
-
-
-def _path(folder: Path, case: Case) -> Path:
-    return folder / f"{case.name}.npz"
-
-
-def _key(case: Case, member: _LoadedMember, settings: Sequence[CrfConfig]) -> str:
-    """Name all that a stored case follows from."""
-    words = [__version__, member.key, repr(case.stamps())]
-    words += [config.model_dump_json() for config in settings]
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()
-
-
-def _is_done(path: Path, key: str) -> bool:
-    if state_of(path) != "whole":
-        return False
-    with np.load(path, allow_pickle=False) as stored:
-        return str(stored["key"]) == key
-
-
-def _write(segmented: SegmentedCase, key: str, path: Path) -> None:
-    arrays: dict[str, Any] = {
-        "key": np.array(key),
-        "affine": segmented.before.affine,
-        "before": segmented.before.labels_IJK,
-        "reference": segmented.reference.labels_IJK,
-        "num_changes": np.array(len(segmented.changes)),
-    }
-    for number, change in enumerate(segmented.changes):
-        arrays[f"voxel_{number}"] = change.voxel_N
-        arrays[f"old_{number}"] = change.old_N
-        arrays[f"new_{number}"] = change.new_N
-    with noted_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
-
-
-def _read(path: Path) -> SegmentedCase:
-    with np.load(path, allow_pickle=False) as stored:
-        changes = tuple(
-            Change(stored[f"voxel_{n}"], stored[f"old_{n}"], stored[f"new_{n}"])
-            for n in range(int(stored["num_changes"]))
-        )
-        return SegmentedCase(
-            LabelMap(stored["before"], stored["affine"]),
-            LabelMap(stored["reference"], stored["affine"]),
-            changes,
-        )

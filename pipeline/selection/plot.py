@@ -70,7 +70,7 @@ def _draw_candidates(axes: "Axes", candidates: Sequence[CandidateRecord]) -> Non
         axes.plot([candidate.low, candidate.high], [row, row], color=color, linewidth=2)
         axes.plot(candidate.gain, row, marker, color=color, markersize=5)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [SUMS.get(c.kind, textwrap.shorten(c.name, 60)) for c in candidates]
+    names = [f"{SUMS.get(c.kind, textwrap.shorten(c.name, 60))}{_gain_of(c)}" for c in candidates]
     axes.set_yticks(range(len(candidates)), names, fontsize=8)
     axes.set_ylim(len(candidates) - 0.5, -0.5)
     # A candidate that ruins everything would squeeze all others into a line.
@@ -79,9 +79,18 @@ def _draw_candidates(axes: "Axes", candidates: Sequence[CandidateRecord]) -> Non
     reach = 1.1 * max(near[len(near) * 3 // 4], *sums, 1e-4)
     axes.set_xlim(-reach, reach)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel("change of the mean Dice on all cases, with 95 % interval (cut at the border)")
-    axes.set_title("Candidates (green: none of the labels falls, and not by chance)", fontsize=9)
+    axes.set_xlabel("change of the mean Dice, with 95 % interval (cut at the border)")
+    axes.set_title("Candidates (green: a gain that matters, and no label falls)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
+
+
+def _gain_of(candidate: CandidateRecord) -> str:
+    return "" if candidate.hd95_gain is None else f", HD95 {-candidate.hd95_gain:+.0%}"
+
+
+def _hd95(structure: StructureRecord) -> str:
+    before, after = structure.hd95_before, structure.hd95_after
+    return "" if before is None or after is None else f"\nHD95 {before:.1f} to {after:.1f} mm"
 
 
 def _draw_structures(axes: "Axes", structures: Sequence[StructureRecord]) -> None:
@@ -96,7 +105,7 @@ def _draw_structures(axes: "Axes", structures: Sequence[StructureRecord]) -> Non
             axes.plot(after, height, "o", color=color, markersize=4)
             change = f"  {after - before:+.4f}"
             axes.text(max(before, after), height, change, va="center", fontsize=7)
-    names = [textwrap.shorten(f"{s.name} (n {s.num_cases})", 40) for s in structures]
+    names = [f"{textwrap.shorten(s.name, 30)} (n {s.num_cases}){_hd95(s)}" for s in structures]
     axes.set_yticks(range(len(structures)), names, fontsize=8)
     axes.set_ylim(max(len(structures), _FEWEST_ROWS) - 0.5, -0.5)
     axes.margins(x=0.2)

@@ -74,7 +74,19 @@ def describe_decision(decision: Decision, folder: Path) -> list[Line]:
         lines.append(_candidate_table(decision))
     if decision.structures:
         lines.append(_structure_table(decision))
-    lines.append(f"decision on {decision.num_cases} validation cases: {decision.reason}")
+    return [*lines, *summarise_decision(decision, folder)]
+
+
+def summarise_decision(decision: Decision, folder: Path) -> list[Line]:
+    """Return the scores without and with clean-up, and what was decided.
+
+    Args:
+        decision: From `search_postprocessing` or `read_decision`.
+        folder: Of the model, where the picture lies.
+    """
+    lines: list[Line] = [_score_table(decision)] if decision.scores else []
+    lines += [f"{way}: {words}" for way, words in decision.ways.items()]
+    lines.append(f"decision on {decision.num_cases} validation cases: {_sentence(decision)}")
     if decision.verdict == "refused":
         lines.append(f"refused was: {decision.proposed}")
     lines += [f"post-processing: {words}" for words in _in_words(decision.postprocessing)]
@@ -83,6 +95,13 @@ def describe_decision(decision: Decision, folder: Path) -> list[Line]:
     if (folder / PICTURE).is_file():
         lines.append(f"evidence: {folder / PICTURE}, and the files beside it")
     return lines
+
+
+def _sentence(decision: Decision) -> str:
+    """Return the verdict and its reason; those of earlier versions begin with the verdict."""
+    if decision.reason.startswith(decision.verdict):
+        return decision.reason
+    return f"{decision.verdict}; {decision.reason}"
 
 
 def _facts(description: ModelDescription, folder: Path) -> Iterator[tuple[str, str]]:
@@ -143,20 +162,24 @@ def _by_axis(values: tuple[float, ...]) -> str:
 
 
 def _candidate_table(decision: Decision) -> Table:
-    table = _table("candidate", "Dice change", "95 % interval", "worst label", "better / worse", "")
+    headings = ("candidate", "n", "Dice change", "95 % interval", "NSD", "HD95", "worst label", "")
+    table = _table(*headings)
     shown = _best(decision.candidates)
     for candidate in shown:
         table.add_row(
             Text(SUMS.get(candidate.kind, candidate.name)),
+            str(decision.num_cases if candidate.num_cases is None else candidate.num_cases),
             f"{candidate.gain:+.4f}",
             Text(f"[{candidate.low:+.4f}, {candidate.high:+.4f}]"),
+            "" if candidate.nsd_gain is None else f"{candidate.nsd_gain:+.4f}",
+            "" if candidate.hd95_gain is None else f"{-candidate.hd95_gain:+.1%}",
             Text(f"{candidate.worst_label} {candidate.worst_change:+.4f}"),
-            f"{candidate.num_better} / {candidate.num_worse}",
             "passes" if candidate.passes else "",
         )
     hidden = len(decision.candidates) - len(shown)
     more = f"; {hidden} more in candidates.csv" if hidden else ""
-    table.caption = f"on all cases, against no post-processing; rules on top of the field{more}"
+    table.caption = "on n cases; a field against the rules that were chosen, all else against "
+    table.caption += f"no post-processing{more}"
     return table
 
 
@@ -166,7 +189,8 @@ def _best(candidates: tuple[CandidateRecord, ...]) -> list[CandidateRecord]:
 
 
 def _structure_table(decision: Decision) -> Table:
-    table = _table("label", "n", "Dice before", "after", "NSD before", "after")
+    headings = ("label", "n", "Dice before", "after", "NSD before", "after", "HD95 before", "after")
+    table = _table(*headings)
     for row in decision.structures:
         table.add_row(
             Text(row.name),
@@ -175,12 +199,41 @@ def _structure_table(decision: Decision) -> Table:
             f"{row.dice_after:.4f}",
             f"{row.nsd_before:.4f}",
             f"{row.nsd_after:.4f}",
+            _number(row.hd95_before, ".2f"),
+            _number(row.hd95_after, ".2f"),
         )
     way = (
         "each fold by what was chosen on the others" if decision.of_folds else "nothing was chosen"
     )
-    table.caption = f"{way}; NSD at {decision.nsd_tolerance_mm:g} mm"
+    table.caption = f"{way}; NSD at {decision.nsd_tolerance_mm:g} mm, HD95 in mm"
     return table
+
+
+def _score_table(decision: Decision) -> Table:
+    headings = ("clean-up", "label", "n", "Dice", "NSD", "HD95 mm", "volume error %")
+    table = _table(*headings)
+    last = None
+    for row in decision.scores:
+        if row.way != last and last is not None:
+            table.add_section()
+        is_chosen = row.way.split(" (")[0] == decision.chosen_way
+        mark = f"{row.way}{' (chosen)' * is_chosen}" if row.way != last else ""
+        last = row.way
+        table.add_row(
+            mark,
+            Text(row.label),
+            str(row.num_cases),
+            _number(row.dice, ".4f"),
+            _number(row.nsd, ".4f"),
+            _number(row.hd95_mm, ".2f"),
+            _number(row.volume_error_percent, "+.1f"),
+        )
+    table.caption = "on the cases that the choice was made on"
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _table(*headings: str) -> Table:

@@ -1,34 +1,44 @@
-"""The rows of a decision's evidence: one for each candidate, one for each structure."""
+"""The rows of a decision's evidence: one for each candidate, structure, and way of cleaning up."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.selection.candidates import Candidates, setting_in_words
-from pipeline.selection.choice import IDENTITY, Choice, Measure
+from pipeline.evaluation import MEAN_OVER_LABELS
+from pipeline.selection.choice import Choice, Measure
 from pipeline.selection.decision import Verdict
-from pipeline.selection.statistics import Comparison, Scores, compare, pair_scores
+from pipeline.selection.statistics import (
+    DICE,
+    HD95,
+    NSD,
+    Scores,
+    compare,
+    mean_of_defined,
+    pair_scores,
+)
 
 Kind = Literal["setting", "rule", "proposed", "accepted"]
 
 
 class CandidateRecord(BaseModel):
-    """How a candidate does on all validation cases.
+    """How a candidate does on the validation cases that it was tried on.
 
     Attributes:
         name: What it does.
-        kind: A setting of the conditional random field on all labels; a rule, on top of the setting
-            that was proposed; all that was proposed together; or the part of it that was accepted.
+        kind: A setting of the conditional random field on all labels, before the rules that were
+            chosen; a rule; all that was proposed together; or the part of it that was accepted.
         gain: Mean change of Dice.
         low: Lower end of its 95 % interval.
         high: Upper end.
         worst_label: The structure that fares worst, and `worst_change` its mean change of Dice or
             NSD, whichever is lower.
         num_better: Cases whose mean Dice rises, and `num_worse` falls.
-        passes: Whether it would be accepted on these cases.
+        passes: Whether it would be accepted on these cases; a rule, if it is worth it for a label.
+        nsd_gain: Mean change of NSD, from `nsd_low` to `nsd_high`. None in earlier versions.
+        hd95_gain: Share by which the mean HD95 falls, from `hd95_low` to `hd95_high`.
+        num_cases: That it was tried on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +53,13 @@ class CandidateRecord(BaseModel):
     num_better: int
     num_worse: int
     passes: bool
+    nsd_gain: float | None = None
+    nsd_low: float | None = None
+    nsd_high: float | None = None
+    hd95_gain: float | None = None
+    hd95_low: float | None = None
+    hd95_high: float | None = None
+    num_cases: int | None = None
 
 
 class StructureRecord(BaseModel):
@@ -56,6 +73,8 @@ class StructureRecord(BaseModel):
             masks has a false finding counts as 1 in the other.
         dice_after: The same with it.
         nsd_before: Mean NSD without, and `nsd_after` with it.
+        hd95_before: Mean HD95 without, in mm, and `hd95_after` with it; a case where only one of
+            both masks has a false finding counts as 0 mm in the other. None in earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,33 +86,69 @@ class StructureRecord(BaseModel):
     dice_after: float
     nsd_before: float
     nsd_after: float
+    hd95_before: float | None = None
+    hd95_after: float | None = None
 
 
-def candidate_records(
-    candidates: Candidates, verdict: Verdict, measure: Measure, structures: Sequence[str]
-) -> tuple[CandidateRecord, ...]:
-    """Return how each candidate does on all cases: settings, rules, what is proposed and taken."""
-    return tuple(_candidate_records(candidates, verdict, measure, structures))
+class ScoreRecord(BaseModel):
+    """Mean scores of a structure by one way of cleaning up, as `trivox evaluate` has them.
+
+    Attributes:
+        way: none, rules, field, or field and rules.
+        label: Name of the structure; `mean` for the mean over cases of each case's structures.
+        num_cases: Where it has a Dice.
+        dice: Mean Dice, and `nsd` mean NSD; None where undefined.
+        hd95_mm: Mean HD95, in mm.
+        volume_error_percent: Mean of predicted minus reference volume, in percent of that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    way: str
+    label: str
+    num_cases: int
+    dice: float | None
+    nsd: float | None
+    hd95_mm: float | None
+    volume_error_percent: float | None
 
 
-def _candidate_records(
-    candidates: Candidates, verdict: Verdict, measure: Measure, structures: Sequence[str]
-) -> Iterator[CandidateRecord]:
-    proposed = verdict.proposed
-    everywhere = frozenset(structures)
-    for number, setting in enumerate(candidates.settings):
-        found = _compare(measure, IDENTITY, Choice(number, everywhere))
-        yield _record(setting_in_words(setting), "setting", found, structures)
-    base = replace(proposed, rules=())
-    for number, rule in enumerate(candidates.rules):
-        found = _compare(measure, base, replace(base, rules=(number,)))
-        yield _record(str(rule), "rule", found, structures)
-    if proposed != IDENTITY:
-        found = _compare(measure, IDENTITY, proposed)
-        yield _record(candidates.in_words(proposed), "proposed", found, structures)
-    if verdict.choice not in (IDENTITY, proposed):
-        found = _compare(measure, IDENTITY, verdict.choice)
-        yield _record(candidates.in_words(verdict.choice), "accepted", found, structures)
+def candidate_record(
+    name: str, kind: Kind, measure: Measure, pair: tuple[Choice, Choice], structures: Sequence[str]
+) -> CandidateRecord:
+    """Return how the second of two choices does against the first.
+
+    Args:
+        name: What it does.
+        kind: Of candidate.
+        measure: Scores choices on the cases that it was tried on.
+        pair: What is to be beaten, and the candidate.
+        structures: Names along the axis L.
+    """
+    before_NLM, after_NLM = measure(pair)
+    found = compare(before_NLM, after_NLM)
+    worst_L = np.nan_to_num(np.fmin(found.gain_LM[:, DICE], found.gain_LM[:, NSD]))
+    worst = int(np.argmin(worst_L))
+    (gain, nsd, hd95), low_M, high_M = found.gain_M.tolist(), found.low_M, found.high_M
+    return CandidateRecord(
+        name=name,
+        kind=kind,
+        gain=gain,
+        low=float(low_M[DICE]),
+        high=float(high_M[DICE]),
+        worst_label=structures[worst],
+        worst_change=float(worst_L[worst]),
+        num_better=found.num_better,
+        num_worse=found.num_worse,
+        passes=found.is_helpful if kind == "rule" else found.is_accepted,
+        nsd_gain=nsd,
+        nsd_low=float(low_M[NSD]),
+        nsd_high=float(high_M[NSD]),
+        hd95_gain=hd95,
+        hd95_low=float(low_M[HD95]),
+        hd95_high=float(high_M[HD95]),
+        num_cases=len(before_NLM),
+    )
 
 
 def structure_records(
@@ -104,45 +159,54 @@ def structure_records(
     before_NLM, after_NLM = pair_scores(before_NLM, after_NLM)
     records = []
     for index, name in enumerate(structures):
-        is_defined = ~np.isnan(before_NLM[:, index, 0])
+        is_defined = ~np.isnan(before_NLM[:, index, DICE])
         if is_defined.any():
-            dice_before, nsd_before = before_NLM[is_defined, index].mean(axis=0).tolist()
-            dice_after, nsd_after = after_NLM[is_defined, index].mean(axis=0).tolist()
+            before_M = before_NLM[is_defined, index].mean(axis=0).tolist()
+            after_M = after_NLM[is_defined, index].mean(axis=0).tolist()
             records.append(
                 StructureRecord(
                     name=name,
                     may_change=name in verdict.proposed.labels,
                     num_cases=int(is_defined.sum()),
-                    dice_before=dice_before,
-                    dice_after=dice_after,
-                    nsd_before=nsd_before,
-                    nsd_after=nsd_after,
+                    dice_before=before_M[DICE],
+                    dice_after=after_M[DICE],
+                    nsd_before=before_M[NSD],
+                    nsd_after=after_M[NSD],
+                    hd95_before=before_M[HD95],
+                    hd95_after=after_M[HD95],
                 )
             )
     return tuple(records)
 
 
-def _compare(measure: Measure, one: Choice, other: Choice) -> Comparison:
-    return compare(*measure([one, other]))
+def score_records(
+    way: str, scores_NLM: Scores, structures: Sequence[str]
+) -> tuple[ScoreRecord, ...]:
+    """Return the mean scores of each structure, and of all, by one way of cleaning up.
 
-
-def _record(
-    name: str,
-    kind: Kind,
-    found: Comparison,
-    structures: Sequence[str],
-) -> CandidateRecord:
-    worst_L = np.nan_to_num(np.fmin(found.dice_L, found.nsd_L))
-    worst = int(np.argmin(worst_L))
-    return CandidateRecord(
-        name=name,
-        kind=kind,
-        gain=found.gain,
-        low=found.low,
-        high=found.high,
-        worst_label=structures[worst],
-        worst_change=float(worst_L[worst]),
-        num_better=found.num_better,
-        num_worse=found.num_worse,
-        passes=found.is_accepted,
-    )
+    Args:
+        way: Its name.
+        scores_NLM: Dice, NSD, HD95 in mm and volume error in percent.
+        structures: Names along the axis L.
+    """
+    # Over cases the mean of each case's structures, as `summarise` has it.
+    with_mean = [*structures, MEAN_OVER_LABELS]
+    columns = np.concatenate([scores_NLM, mean_of_defined(scores_NLM, axis=1)[:, None]], axis=1)
+    records = []
+    for index, label in enumerate(with_mean):
+        means = mean_of_defined(columns[:, index], axis=0).tolist()
+        values = [None if np.isnan(mean) else mean for mean in means]
+        count = int((~np.isnan(columns[:, index, DICE])).sum())
+        dice, nsd, hd95_mm, volume = values
+        records.append(
+            ScoreRecord(
+                way=way,
+                label=label,
+                num_cases=count,
+                dice=dice,
+                nsd=nsd,
+                hd95_mm=hd95_mm,
+                volume_error_percent=volume,
+            )
+        )
+    return tuple(records)

@@ -1,6 +1,7 @@
 """Scores of candidates on stored cases: only what a candidate changes is measured anew.
 
-Axes: I, J, K = voxel axes; C = candidates, N = cases, L = structures, M = Dice and NSD.
+Axes: I, J, K = voxel axes; C = candidates, N = cases, L = structures, M = Dice, NSD, HD95 in mm and
+the volume error in percent, by which nothing is judged.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import numpy as np
 
 from pipeline.evaluation import (
     EvaluationConfig,
+    LabelScores,
     score_case,
     scored_structures,
     values_by_name,
@@ -20,13 +22,19 @@ from pipeline.postprocessing import apply_rules
 from pipeline.progress import track
 from pipeline.selection.candidates import Candidates
 from pipeline.selection.changes import Labels, apply_change, gate, largest_shares
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.choice import IDENTITY, Choice, Measure
+from pipeline.selection.field import Fields
 from pipeline.selection.out_of_fold import CaseStore, SegmentedCase
 from pipeline.selection.statistics import Scores
 from pipeline.volume import LabelMap
 
 WORTH_A_BAR = 6
 """Candidates from which on scoring shows a progress bar; a few are soon done."""
+
+
+Known = dict[tuple[str, bytes], tuple[float, ...]]
+
+NUM_SCORES = 4
 
 
 @dataclass
@@ -47,7 +55,7 @@ class CaseScorer:
     description: ModelDescription
     candidates: Candidates
     evaluation: EvaluationConfig
-    known: dict[tuple[str, bytes], tuple[float, float]] = field(default_factory=dict)
+    known: Known = field(default_factory=dict)
     _base: tuple[Choice, Labels] | None = None
 
     def score(self, choice: Choice) -> Scores:
@@ -55,6 +63,8 @@ class CaseScorer:
         after_IJK = self.labels_after(choice)
         before, after = self.segmented.before.labels_IJK.reshape(-1), after_IJK.reshape(-1)
         voxel_N = np.flatnonzero(before != after)
+        # The box depends on the changes that were read.
+        whole_N = self.segmented.whole_indices(voxel_N)
         old_N, new_N = before[voxel_N], after[voxel_N]
         labels, regions = self.description.labels, self.description.regions
         all_values = values_by_name(scored_structures(labels, regions))
@@ -63,17 +73,23 @@ class CaseScorer:
         for name in annotated:
             values = all_values[name]
             differs_N = np.isin(old_N, values) != np.isin(new_N, values)
-            keys[name] = hashlib.sha256(voxel_N[differs_N].tobytes()).digest()
+            keys[name] = hashlib.sha256(whole_N[differs_N].tobytes()).digest()
         unseen = {n: annotated[n] for n, key in keys.items() if (n, key) not in self.known}
         if unseen:
             reference = self.segmented.reference
             prediction = LabelMap(after_IJK, reference.affine)
             for found in score_case("", prediction, reference, unseen, self.evaluation):
-                self.known[found.label, keys[found.label]] = (found.dice, found.nsd)
-        nothing = (np.nan, np.nan)
+                self.known[found.label, keys[found.label]] = self._scores(found)
+        nothing = (np.nan,) * NUM_SCORES
         return np.array(
             [self.known[n, keys[n]] if n in keys else nothing for n in all_values], np.float64
-        ).reshape(-1, 2)
+        ).reshape(-1, NUM_SCORES)
+
+    def _scores(self, found: LabelScores) -> tuple[float, ...]:
+        # What is scored is a box of the grid, whose own diagonal is shorter.
+        is_missed = (found.volume_ml > 0) != (found.reference_volume_ml > 0)
+        hd95_mm = self.segmented.diagonal_mm if is_missed else found.hd95_mm
+        return found.dice, found.nsd, hd95_mm, found.volume_error_percent
 
     def labels_after(self, choice: Choice) -> Labels:
         """Return the labels that a choice leads to."""
@@ -97,7 +113,7 @@ class CaseScorer:
 
 
 class StoreMeasure:
-    """Scores choices on all cases of a store; each choice is scored once.
+    """Scores choices on all cases of a store; each choice is scored once on each case.
 
     Args:
         store: Of the segmented cases.
@@ -117,8 +133,9 @@ class StoreMeasure:
         self._description = description
         self._candidates = candidates
         self._evaluation = evaluation
-        self._scores: dict[Choice, Scores] = {}
-        self._known: list[dict[tuple[str, bytes], tuple[float, float]]] = [{} for _ in store.cases]
+        self._scores: dict[tuple[Choice, int], Scores] = {}
+        self._known: list[Known] = [{} for _ in store.cases]
+        self.fields: Fields | None = None
 
     @property
     def structures(self) -> tuple[str, ...]:
@@ -126,31 +143,41 @@ class StoreMeasure:
         return tuple(scored_structures(self._description.labels, self._description.regions))
 
     def __call__(self, choices: Sequence[Choice]) -> Scores:
-        """Return the scores `(C, N, L, M)` of choices; see `pipeline.selection.decision`."""
-        unseen = [choice for choice in dict.fromkeys(choices) if choice not in self._scores]
-        if unseen:
-            found: list[list[Scores]] = [[] for _ in unseen]
-            num_cases = len(self._store.cases)
-            indices: Iterable[int] = range(num_cases)
-            if len(unseen) >= WORTH_A_BAR:
-                indices = track(indices, f"Scoring {len(unseen)} candidates", num_cases)
-            for index in indices:
-                scorer = self._scorer(index)
-                for of_choice, choice in zip(found, unseen, strict=True):
-                    of_choice.append(scorer.score(choice))
-            for of_choice, choice in zip(found, unseen, strict=True):
-                self._scores[choice] = np.stack(of_choice)
-        return np.stack([self._scores[choice] for choice in choices])
+        """Return the scores `(C, N, L, M)` of choices on all cases."""
+        return self.of(range(len(self._store.cases)))(choices)
 
-    def largest_change(self, choice: Choice) -> Mapping[str, float]:
+    def of(self, cases: Sequence[int]) -> Measure:
+        """Return what scores choices on some cases, in their order."""
+
+        def measure(choices: Sequence[Choice]) -> Scores:
+            asked = dict.fromkeys(choices)
+            todo = {
+                index: [choice for choice in asked if (choice, index) not in self._scores]
+                for index in cases
+            }
+            num_unseen = max((len(unseen) for unseen in todo.values()), default=0)
+            indices: Iterable[int] = [index for index in cases if todo[index]]
+            if num_unseen >= WORTH_A_BAR:
+                indices = track(indices, f"Scoring {num_unseen} candidates", len(todo))
+            for index in indices:
+                scorer = self._scorer(index, todo[index])
+                for choice in todo[index]:
+                    self._scores[choice, index] = scorer.score(choice)
+            return np.array([[self._scores[choice, n] for n in cases] for choice in choices])
+
+        return measure
+
+    def largest_change(self, choice: Choice, cases: Sequence[int]) -> Mapping[str, float]:
         """Return of each label the largest share of its voxels gained and lost in any case."""
-        scorers = (self._scorer(index) for index in range(len(self._store.cases)))
+        scorers = (self._scorer(index, [choice]) for index in cases)
         changes = ((each.labels_after(IDENTITY), each.labels_after(choice)) for each in scorers)
         return largest_shares(changes, self._description.labels)
 
-    def _scorer(self, index: int) -> CaseScorer:
+    def _scorer(self, index: int, choices: Sequence[Choice]) -> CaseScorer:
+        numbers = {choice.setting for choice in choices if choice.setting is not None}
+        changes = {} if self.fields is None else self.fields.changes(index, sorted(numbers))
         return CaseScorer(
-            self._store.load(index),
+            self._store.load(index, changes),
             self._store.cases[index].annotated,
             self._description,
             self._candidates,

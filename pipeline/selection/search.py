@@ -1,33 +1,46 @@
 """`search_postprocessing()`: from a finished run to the post-processing of its model."""
 
 import logging
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipeline import __version__
-from pipeline.inference import NotEnoughMemory
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.postprocessing import PostprocessingConfig
-from pipeline.postprocessing.crf import CrfConfig
-from pipeline.selection.candidates import Candidates, make_candidates, setting_in_words
-from pipeline.selection.changes import Labels
+from pipeline.selection.anatomy import Anatomy, read_anatomy
+from pipeline.selection.candidates import Candidates, make_candidates
 from pipeline.selection.choice import IDENTITY
-from pipeline.selection.decision import Verdict, decide, why_off
-from pipeline.selection.evidence import Decision, store_decision
+from pipeline.selection.clock import Clock, seconds_allowed
+from pipeline.selection.decision import (
+    decide_anatomy,
+    decide_field,
+    decide_rules,
+    why_few,
+)
+from pipeline.selection.evidence import Decision, read_decision, store_decision
+from pipeline.selection.field import Fields, Refine, random_field
 from pipeline.selection.finished_run import FinishedRun, open_run
-from pipeline.selection.out_of_fold import Refine, segment_cases
-from pipeline.selection.records import candidate_records, structure_records
+from pipeline.selection.out_of_fold import CaseStore
+from pipeline.selection.records import structure_records
 from pipeline.selection.scoring import StoreMeasure
 from pipeline.selection.statistics import CONFIDENCE, NUM_RESAMPLES
-from pipeline.transforms import Uncertain
+from pipeline.selection.trial import FieldTrial, spread
+from pipeline.selection.ways import Findings, candidate_records, chosen_way, scores_by_way
 
 logger = logging.getLogger(__name__)
+
+Outcome = Literal["accepted", "refused", "nothing", "off"]
+
+SHARE_OF_ANATOMY = 0.25
+"""Of the time that is left, what reading training labels may take."""
+
+SHARE_OF_SCORING = 0.1
+"""Of all time, what is left for scores when no further field is tried."""
 
 
 def search_postprocessing(
@@ -35,6 +48,8 @@ def search_postprocessing(
     overrides: Sequence[str] = (),
     device: torch.device | None = None,
     refine: Refine | None = None,
+    *,
+    seconds: float | Literal["as after training"] | None = None,
 ) -> Decision:
     """Choose a model's post-processing on cases that it never saw; store it with the evidence.
 
@@ -45,6 +60,7 @@ def search_postprocessing(
         overrides: Words such as `data.root=...`, if the data lies elsewhere by now.
         device: To compute on; the CPU by default.
         refine: The conditional random field; another one only in tests.
+        seconds: That it may take; or what a training adds for it, by its own time; None: any time.
 
     Raises:
         PipelineError: If the run, its members or its data cannot be read.
@@ -53,111 +69,187 @@ def search_postprocessing(
     if note := run.note():
         logger.warning("%s: %s", model, note)
     again = "Wait for it or stop it, and run the same command again."
+    if seconds == "as after training":
+        seconds = seconds_allowed(run.trained_s)
+    bound = "" if seconds is None else f", within {seconds:.0f} s"
+    logger.info("choosing post-processing on %d held-out cases%s", len(run.cases), bound)
     with only_run(run.folder.path, remedy=again, lock=RUN_LOCK):
-        decision = _decide(run, refine, device or torch.device("cpu"))
+        device = device or torch.device("cpu")
+        search = _Search(run, refine or random_field(device), device, Clock(seconds))
+        decision = search.decide()
+        store_decision(decision, run.description, run.folder.model)
+        run.remove_selection()
     logger.info("post-processing of %s: %s", model, decision.reason)
     return decision
 
 
-def _decide(run: FinishedRun, refine: Refine | None, device: torch.device) -> Decision:
-    """Choose, and store the decision."""
-    started = time.monotonic()
-    candidates = make_candidates(run.description)
-    if reason := why_off(run.fold_N):
-        decision = _record(run, Verdict(IDENTITY, IDENTITY, reason), candidates, None, started)
-    else:
-        refine = refine or _random_field(device)
-        store = segment_cases(run, candidates.settings, refine, device)
+@dataclass(frozen=True)
+class _Search:
+    run: FinishedRun
+    refine: Refine
+    device: torch.device
+    clock: Clock
+
+    def decide(self) -> Decision:
+        """Choose by what is gained, or with too few cases by anatomy."""
+        few = why_few(self.run.fold_N)
+        return self._by_anatomy(few) if few else self._by_gain()
+
+    def _by_gain(self) -> Decision:
+        run, candidates = self.run, make_candidates(self.run.description)
+        store = CaseStore(run, self.device)
         measure = StoreMeasure(store, run.description, candidates, run.evaluation)
-        verdict = decide(measure, candidates.space(measure.structures), run.fold_N)
-        decision = _record(run, verdict, candidates, measure, started)
-    store_decision(decision, run.description, run.folder.model)
-    run.remove_selection()
-    return decision
-
-
-def _random_field(device: torch.device) -> Refine:
-    """Return the conditional random field that segmenting applies."""
-    from pipeline.postprocessing.crf import Crf
-
-    def refine(
-        image_CIJK: npt.NDArray[np.float32],
-        labels_IJK: Labels,
-        uncertain: Uncertain,
-        label_values: Sequence[int],
-        spacing_mm: tuple[float, float, float],
-        config: CrfConfig,
-    ) -> Labels:
-        crf = Crf(config, device=device)
-        try:
-            return crf.refine_uncertain(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm)
-        except NotEnoughMemory as error:
-            # A study that is segmented keeps its labels then, too.
-            logger.warning(
-                "%s changes nothing in a case: it needs %.1f GB of memory",
-                setting_in_words(config),
-                error.needed_bytes / 1e9,
-            )
-            return labels_IJK
-
-    return refine
-
-
-def _record(
-    run: FinishedRun,
-    verdict: Verdict,
-    candidates: Candidates,
-    measure: StoreMeasure | None,
-    started: float,
-) -> Decision:
-    """Put together all that is to be known of a decision."""
-    old, nested = run.description.postprocessing, verdict.nested
-    chosen = _config_of(verdict, candidates, old, is_off=measure is None)
-    evidence: dict[str, Any] = {}
-    if measure is not None:
-        if verdict.choice != IDENTITY:
-            largest = measure.largest_change(verdict.choice)
+        rules = decide_rules(measure, candidates.space(measure.structures), run.fold_N)
+        found = Findings(measure, candidates, rules, len(run.cases))
+        free, of_anatomy = self._free_labels(found)
+        found, field_reason = self._try_field(found, store)
+        chosen = candidates.config_of(found.verdict.choice)
+        if found.verdict.choice != IDENTITY:
+            largest = measure.largest_change(found.verdict.choice, found.cases)
+            free -= found.verdict.choice.labels
+            largest = {name: share for name, share in largest.items() if name not in free}
             chosen = chosen.model_copy(update={"largest_change": largest})
-        (before_NLM,) = measure([IDENTITY])
-        names = measure.structures
-        evidence = {
-            "candidates": candidate_records(candidates, verdict, measure, names),
-            "structures": structure_records(before_NLM, verdict, names),
-        }
+        if found.verdict.choice != IDENTITY:
+            outcome: Outcome = "accepted"
+        else:
+            outcome = "nothing" if found.verdict.nested is None else "refused"
+        reason = f"rules: {rules.reason}{of_anatomy}; {field_reason}"
+        return self._record(outcome, reason, found, chosen)
+
+    def _free_labels(self, found: Findings) -> tuple[set[str], str]:
+        """Return the labels that keep their largest piece however much of them that takes away.
+
+        That is so where it changes no training label. Of all other labels, what was seen on
+        validation bounds what may change: with few cases, the worst of those to come would be left
+        as they are.
+        """
+        rules = (found.candidates.rules[number] for number in found.rules.choice.rules)
+        values = self.run.description.labels
+        labels = {rule.label: values[rule.label] for rule in rules if rule.keep_largest == 1}
+        if not labels:
+            return set(), ""
+        anatomy = self._read_anatomy(labels)
+        free = {rule.label for rule in anatomy.rules if rule.keep_largest == 1}
+        if not free:
+            return free, ""
+        return free, f" (one piece in each of {anatomy}: {', '.join(sorted(free))})"
+
+    def _read_anatomy(self, labels: Mapping[str, int]) -> Anatomy:
+        left_s = self.clock.left_s
+        bound = Clock(None if self.clock.max_seconds is None else SHARE_OF_ANATOMY * left_s)
+        return read_anatomy(self.run.training_cases, labels, self.run.manifest.study, bound)
+
+    def _try_field(self, found: Findings, store: CaseStore) -> tuple[Findings, str]:
+        run, candidates, measure = self.run, found.candidates, found.measure
+        if not candidates.settings:
+            return found, "field: regions that overlap can have none"
+        values = run.description.label_values
+        fields = Fields(store, candidates.settings, values, self.refine, self.clock)
+        measure.fields = fields
+        order = spread([case.name for case in run.cases], run.fold_N)
+        self.clock.set_aside(SHARE_OF_SCORING)
+        base = found.rules.choice
+        trial = FieldTrial(fields, measure, candidates, base, order, self.clock).run()
+        settings, cases, num_cases = trial.settings, trial.cases, len(run.cases)
+        said = f"field, {len(trial.tried)} settings tried on {len(cases)} of {num_cases} cases"
+        said = f"{said} until {trial.why}" if settings else f"{said}: {trial.why}"
+        fold_N = run.fold_N[list(cases)]
+        if not settings or (few := why_few(fold_N)):
+            said = f"{said}; {few}" if settings else said
+            return Findings(measure, candidates, found.rules, num_cases, trial), said
+        space = candidates.space(measure.structures, settings)
+        fresh_N = np.array([index not in trial.picked_on for index in cases])
+        field = decide_field(measure.of(cases), space, fold_N, found.rules, run.fold_N, fresh_N)
+        found = Findings(measure, candidates, found.rules, num_cases, trial, field)
+        return found, f"{said}: {field.reason}"
+
+    def _by_anatomy(self, few: str) -> Decision:
+        """Take the rules that training labels allow and that cost nothing on what there is."""
+        run, num_cases = self.run, len(self.run.cases)
+        if not num_cases:
+            return self._record("off", "off: no validation cases", None)
+        if self._is_configured():
+            reason = f"off: {few}; what was configured stays"
+            return self._record("off", reason, None)
+        anatomy = self._read_anatomy(run.description.labels)
+        candidates = Candidates((), anatomy.rules)
+        store = CaseStore(run, self.device)
+        measure = StoreMeasure(store, run.description, candidates, run.evaluation)
+        verdict = decide_anatomy(measure, len(anatomy.rules))
+        found = Findings(measure, candidates, verdict, num_cases)
+        proposed = candidates.in_words(verdict.proposed)
+        from_labels = f"proposed from {anatomy}, of which they change none: {proposed}"
+        if not anatomy.rules:
+            reason = f"off: {few}, and {anatomy} allow no rule"
+        elif verdict.choice == IDENTITY:
+            reason = f"off: {few}; {from_labels}; they cost something on validation"
+        else:
+            left = "" if verdict.choice == verdict.proposed else "; the others cost something there"
+            reason = (
+                f"accepted: {few} to measure a gain; {from_labels}; "
+                f"{candidates.in_words(verdict.choice)} cost nothing on validation{left}"
+            )
+        outcome: Outcome = "off" if verdict.choice == IDENTITY else "accepted"
+        return self._record(outcome, reason, found)
+
+    def _is_configured(self) -> bool:
+        """Tell whether the model has post-processing that no search gave it."""
+        old, decision = self.run.description.postprocessing, read_decision(self.run.folder.model)
+        if old == PostprocessingConfig():
+            return False
+        return decision is None or decision.postprocessing != old or decision.verdict == "off"
+
+    def _record(
+        self,
+        outcome: Outcome,
+        reason: str,
+        found: Findings | None,
+        chosen: PostprocessingConfig | None = None,
+    ) -> Decision:
+        """Put together all that is to be known of a decision."""
+        run, old = self.run, self.run.description.postprocessing
+        evidence: dict[str, Any] = {}
+        if found is not None:
+            evidence = _evidence(found)
+            chosen = chosen or found.candidates.config_of(found.verdict.choice)
+            # What only warns stays.
+            warn = tuple(rule for rule in old.rules if rule.volume_ml is not None)
+            chosen = chosen.model_copy(update={"rules": chosen.rules + warn})
+        chosen = chosen or old
+        return Decision(
+            verdict=outcome,
+            reason=reason,
+            postprocessing=chosen,
+            replaced=None if old in (chosen, PostprocessingConfig()) else old,
+            num_cases=len(run.cases),
+            num_folds=len(np.unique(run.fold_N)),
+            nsd_tolerance_mm=run.evaluation.nsd_tolerance_mm,
+            confidence=CONFIDENCE,
+            num_resamples=NUM_RESAMPLES,
+            versions={"trivox": __version__, "torch": torch.__version__, "numpy": np.__version__},
+            seconds=round(self.clock.spent_s, 1),
+            **evidence,
+        )
+
+
+def _evidence(found: Findings) -> dict[str, Any]:
+    """Return what a decision keeps of what was found."""
+    verdict, nested, names = found.verdict, found.verdict.nested, found.measure.structures
+    (before_NLM,) = found.measure.of(found.cases)([IDENTITY])
+    scores, ways = scores_by_way(found)
+    evidence: dict[str, Any] = {
+        "proposed": found.candidates.in_words(verdict.proposed),
+        "of_folds": tuple(found.candidates.in_words(choice) for choice in verdict.of_folds),
+        "candidates": candidate_records(found),
+        "structures": structure_records(before_NLM, verdict, names),
+        "scores": scores,
+        "ways": ways,
+        "chosen_way": chosen_way(verdict.choice),
+        "num_field_cases": 0 if found.trial is None else len(found.trial.cases),
+    }
     if nested is not None:
-        evidence |= {"gain": nested.gain, "low": nested.low, "high": nested.high}
-    return Decision(
-        verdict=_verdict(verdict, is_off=measure is None),
-        reason=verdict.reason,
-        proposed=candidates.in_words(verdict.proposed),
-        postprocessing=chosen,
-        replaced=None if old in (chosen, PostprocessingConfig()) else old,
-        num_cases=len(run.cases),
-        num_folds=len(np.unique(run.fold_N)),
-        of_folds=tuple(candidates.in_words(choice) for choice in verdict.of_folds),
-        nsd_tolerance_mm=run.evaluation.nsd_tolerance_mm,
-        confidence=CONFIDENCE,
-        num_resamples=NUM_RESAMPLES,
-        versions={"trivox": __version__, "torch": torch.__version__, "numpy": np.__version__},
-        seconds=round(time.monotonic() - started, 1),
-        **evidence,
-    )
-
-
-def _config_of(
-    verdict: Verdict, candidates: Candidates, old: PostprocessingConfig, *, is_off: bool
-) -> PostprocessingConfig:
-    """Return what the model does from now on; what only warns stays, and all if nobody chose."""
-    if is_off:
-        return old
-    chosen = candidates.config_of(verdict.choice)
-    warn = tuple(rule for rule in old.rules if rule.volume_ml is not None)
-    return chosen.model_copy(update={"rules": chosen.rules + warn})
-
-
-def _verdict(verdict: Verdict, *, is_off: bool) -> Literal["accepted", "refused", "nothing", "off"]:
-    if is_off:
-        return "off"
-    if verdict.nested is None:
-        return "nothing"
-    return "accepted" if verdict.choice != IDENTITY else "refused"
+        gains = (nested.gain_M, nested.low_M, nested.high_M)
+        for name, values in zip(("gain", "low", "high"), gains, strict=True):
+            dice, nsd, hd95 = values.tolist()
+            evidence |= {name: dice, f"nsd_{name}": nsd, f"hd95_{name}": hd95}
+    return evidence

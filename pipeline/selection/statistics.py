@@ -2,15 +2,24 @@
 
 A candidate is accepted over another if, over the cases that they are judged on,
 
-- the mean Dice rises (over cases the mean of each case's labels),
-- no label's mean Dice and no label's mean NSD falls,
-- the paired bootstrap of that rise over cases is not negative at the lower end of its two-sided
-  95 % interval.
+- it gains what matters: the mean Dice rises by 0.001, or the mean NSD by 0.002, or the mean HD95
+  falls by 5 % (over cases the mean of each case's labels), and the paired bootstrap of that gain
+  over cases is not negative at the lower end of its two-sided 95 % interval,
+- no label's mean Dice or mean NSD falls by more than 0.0005, nor does its mean HD95 rise by more
+  than 1 %.
+
+Of a candidate that concerns one label, as a rule does, that label must gain as much by itself.
 
 A label that is absent from both masks of a case has no score. Where only one of the compared masks
-makes a false finding of it, the other agrees wholly with the reference and counts as 1 there.
+makes a false finding of it, the other agrees wholly with the reference: its Dice and NSD count as 1
+there, its HD95 as 0 mm. Where a mask is empty and the reference is not, or the other way round, the
+HD95 is the diagonal of the grid, as `pipeline.evaluation` says.
 
-Axes: N = cases, L = structures (labels or regions), M = Dice and NSD, R = resamples.
+All changes are positive where the candidate is better. Those of HD95 are shares of the mean HD95 of
+the one that is to be beaten; of the other's, if that is zero.
+
+Axes: N = cases, L = structures (labels or regions), M = Dice, NSD, HD95 in mm; scores may hold more
+behind these, which nothing is judged by; R = resamples.
 
 Source:
     Percentile intervals over resampled cases: Efron and Tibshirani, An Introduction to the
@@ -25,11 +34,21 @@ import numpy.typing as npt
 
 Scores = npt.NDArray[np.float64]
 
+DICE, NSD, HD95 = range(3)
+LEAST_GAIN = np.array([0.001, 0.002, 0.05])
+"""That matters: of Dice and NSD, and as a share of HD95."""
+
+TOLERATED = np.array([0.0005, 0.0005, 0.01])
+"""By which a label may be worse."""
+
 NUM_RESAMPLES = 5000
 CONFIDENCE = 0.95
 SEED = 20240229
 ROUNDING = 1e-9
 """Differences of means up to this are rounding."""
+
+_AGREES = np.array([1.0, 1.0, 0.0])
+_BETTER = np.array([1.0, 1.0, -1.0])
 
 
 @dataclass(frozen=True)
@@ -37,48 +56,69 @@ class Comparison:
     """A candidate against another one, over cases.
 
     Attributes:
-        gain: Mean of its Dice minus the other's; 0 if no score is defined.
-        low: Lower end of the 95 % interval of `gain`.
-        high: Upper end.
-        dice_L: Mean change of each structure's Dice; NaN where it is never defined.
-        nsd_L: Mean change of each structure's NSD.
-        dice_low_L: Lower end of the 95 % interval of `dice_L`, where that rises; else NaN.
+        gain_M: Mean change of its scores against the other's; 0 if no score is defined.
+        low_M: Lower ends of the 95 % intervals of `gain_M`.
+        high_M: Upper ends.
+        gain_LM: Mean change of each structure's scores; NaN where they are never defined.
+        low_LM: Lower ends of the 95 % intervals of `gain_LM`, where that matters; else NaN.
         num_better: Cases whose mean Dice rises.
         num_worse: Cases whose mean Dice falls.
     """
 
-    gain: float
-    low: float
-    high: float
-    dice_L: Scores
-    nsd_L: Scores
-    dice_low_L: Scores
+    gain_M: Scores
+    low_M: Scores
+    high_M: Scores
+    gain_LM: Scores
+    low_LM: Scores
     num_better: int
     num_worse: int
 
     @property
     def falling(self) -> tuple[int, ...]:
-        """Structures whose mean Dice or NSD falls."""
-        worst_L = np.fmin(self.dice_L, self.nsd_L)
-        return tuple(int(index) for index in np.flatnonzero(worst_L < -ROUNDING))
+        """Structures that are worse by more than is tolerated."""
+        return _rows(self.gain_LM < -TOLERATED - ROUNDING)
 
     @property
     def helped(self) -> tuple[int, ...]:
         """Structures that would be accepted each by itself."""
-        is_better = (self.dice_L > ROUNDING) & (self.dice_low_L >= -ROUNDING)
-        return tuple(int(i) for i in np.flatnonzero(is_better) if i not in self.falling)
+        gains_LM = (self.gain_LM >= LEAST_GAIN - ROUNDING) & (self.low_LM >= -ROUNDING)
+        return tuple(index for index in _rows(gains_LM) if index not in self.falling)
+
+    @property
+    def is_helpful(self) -> bool:
+        """Whether some structure is helped, and none falls."""
+        return bool(self.helped) and not self.falling
 
     @property
     def is_accepted(self) -> bool:
         """Whether the candidate is accepted over the other."""
-        return self.gain > ROUNDING and self.low >= -ROUNDING and not self.falling
+        gains_M = (self.gain_M >= LEAST_GAIN - ROUNDING) & (self.low_M >= -ROUNDING)
+        return bool(gains_M.any()) and not self.falling
+
+    @property
+    def costs_nothing(self) -> bool:
+        """Whether no structure is worse by more than rounding."""
+        return not (self.gain_LM < -ROUNDING).any()
+
+    @property
+    def worth(self) -> float:
+        """What it gains, as a number to rank candidates by: 1 is what just matters."""
+        return float((self.gain_M / LEAST_GAIN).sum())
+
+    @property
+    def of_each(self) -> Scores:
+        """What each structure gains; NaN where it is never defined."""
+        return np.asarray((self.gain_LM / LEAST_GAIN).sum(axis=1))
 
 
 def pair_scores(before_NLM: Scores, after_NLM: Scores) -> tuple[Scores, Scores]:
     """Fill in what only one of two candidates leaves undefined: it agrees that nothing is there."""
+    agrees = np.zeros(before_NLM.shape[-1])
+    agrees[: len(_AGREES)] = _AGREES
     is_absent = np.isnan(before_NLM) & np.isnan(after_NLM)
     before, after = (
-        np.where(np.isnan(scores) & ~is_absent, 1.0, scores) for scores in (before_NLM, after_NLM)
+        np.where(np.isnan(scores) & ~is_absent, agrees, scores)
+        for scores in (before_NLM, after_NLM)
     )
     return before, after
 
@@ -87,30 +127,42 @@ def compare(before_NLM: Scores, after_NLM: Scores, num_tests: int = 1) -> Compar
     """Compare two candidates case by case.
 
     Args:
-        before_NLM: Scores of the one that is to be beaten, `(N, L, 2)`.
+        before_NLM: Scores of the one that is to be beaten, `(N, L, M)`.
         after_NLM: Scores of the other on the same cases.
-        num_tests: Of which this is one; the interval is the wider for it, after Bonferroni.
+        num_tests: Of which this is one; the intervals are the wider for it, after Bonferroni.
     """
-    before_NLM, after_NLM = pair_scores(before_NLM, after_NLM)
-    change_NLM = after_NLM - before_NLM
-    dice_NL = change_NLM[..., 0]
-    case_N1 = _mean(dice_NL, axis=1)[:, None]
-    gain = np.nan_to_num(_mean(case_N1, axis=0))
-    low, high = np.nan_to_num(_interval(case_N1, num_tests))
-    dice_L = _mean(dice_NL, axis=0)
-    rises = dice_L > ROUNDING
-    dice_low_L = np.full(len(dice_L), np.nan)
-    dice_low_L[rises] = _interval(dice_NL[:, rises], num_tests)[0]
+    paired = pair_scores(before_NLM, after_NLM)
+    before_NLM, after_NLM = (scores[..., : len(LEAST_GAIN)] for scores in paired)
+    # Over cases the mean of each case's structures; and structure by structure.
+    case_NM = _changes(mean_of_defined(before_NLM, axis=1), mean_of_defined(after_NLM, axis=1))
+    structure_NLM = _changes(before_NLM, after_NLM)
+    gain_LM = mean_of_defined(structure_NLM, axis=0)
+    matters = gain_LM >= LEAST_GAIN - ROUNDING
+    low_LM = np.full(gain_LM.shape, np.nan)
+    low_LM[matters] = _interval(structure_NLM[:, matters], num_tests)[0]
+    low_M, high_M = _interval(case_NM, num_tests)
     return Comparison(
-        gain=float(gain[0]),
-        low=float(low[0]),
-        high=float(high[0]),
-        dice_L=dice_L,
-        nsd_L=_mean(change_NLM[..., 1], axis=0),
-        dice_low_L=dice_low_L,
-        num_better=int((case_N1 > ROUNDING).sum()),
-        num_worse=int((case_N1 < -ROUNDING).sum()),
+        gain_M=np.nan_to_num(mean_of_defined(case_NM, axis=0)),
+        low_M=np.nan_to_num(low_M),
+        high_M=np.nan_to_num(high_M),
+        gain_LM=gain_LM,
+        low_LM=low_LM,
+        num_better=int((case_NM[:, DICE] > ROUNDING).sum()),
+        num_worse=int((case_NM[:, DICE] < -ROUNDING).sum()),
     )
+
+
+def _changes(before: Scores, after: Scores) -> Scores:
+    """Return the changes of paired scores, cases first and metrics last; positive is better."""
+    changes = (after - before) * _BETTER
+    old, new = (mean_of_defined(scores[..., HD95], axis=0) for scores in (before, after))
+    scale = np.where(old > ROUNDING, old, new)
+    changes[..., HD95] /= np.where(scale > ROUNDING, scale, 1.0)
+    return np.asarray(changes)
+
+
+def _rows(is_so_LM: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(int(index) for index in np.flatnonzero(is_so_LM.any(axis=1)))
 
 
 @lru_cache(maxsize=16)
@@ -136,7 +188,7 @@ def _interval(values_NL: Scores, num_tests: int) -> tuple[Scores, Scores]:
     return ends[0], ends[1]
 
 
-def _mean(values: Scores, axis: int) -> Scores:
+def mean_of_defined(values: Scores, axis: int) -> Scores:
     """Return the mean of what is defined; NaN where nothing is."""
     counts = (~np.isnan(values)).sum(axis=axis)
     sums = np.nansum(values, axis=axis)

@@ -139,8 +139,8 @@ class TrainingConfig(BaseModel):
     )
     search_postprocessing: bool = Field(
         default=True,
-        description="At the end of cross-validation (fold=all), choose post-processing on the "
-        "cases that each member never saw.",
+        description="At the end, choose post-processing on the cases that the model never saw, "
+        "within 15 % of the training's time or a minute, whichever is more.",
     )
     checkpoint_minutes: float = Field(
         default=2.0, gt=0, description="Time between checkpoints: what a killed run loses at most."

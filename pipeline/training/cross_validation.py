@@ -6,7 +6,6 @@ runs/NAME/validation/             of every case the mask, the scores and the pro
                                   one member that never saw it
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import Any
 
 import torch
 
-from pipeline.evaluation import LabelScores, Summary, read_scores
-from pipeline.files import link_or_copy, write_text
-from pipeline.hashes import damaged_in, link_noted, note_all
+from pipeline.evaluation import LabelScores, Summary, read_scores, summarise
+from pipeline.files import link_or_copy
+from pipeline.hashes import link_noted
 from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
-from pipeline.model.folder import METADATA, WEIGHTS
-from pipeline.ownership import claim, set_aside
+from pipeline.ownership import claim, remove
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import adopt_settings, keep_source, open_source
@@ -65,8 +63,13 @@ def cross_validate(
                 return RunResult(folder, (), is_finished=False)
         if not ranks.is_main:
             return RunResult(folder, (), is_finished=True)
-        _join_members(config, folder, folds)
-        summaries = _join_validations(config, folder, folds)
+        if folder.is_finished(config):
+            evaluation = config_for(folds[0].manifest, config.evaluation)
+            summaries = summarise(read_scores(folder.validation), evaluation)
+        else:
+            _join_members(config, folder, folds)
+            summaries = _join_validations(config, folder, folds)
+            folder.finish(config)
         return RunResult(folder, summaries, is_finished=True, note=_note(folder, folds[0]))
 
 
@@ -104,11 +107,13 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
     """Train and validate one fold, unless that was done; return whether it is finished."""
     settings = _config_of(config, fold)
     folder = RunFolder(settings.folder)
-    marker = json.dumps(settings.model_dump(mode="json"), indent=2)
     # No rank goes on before the main one has looked.
-    (is_done,) = ranks.from_main(float(ranks.is_main and _is_finished(folder, marker)))
+    (is_done,) = ranks.from_main(float(ranks.is_main and folder.is_finished(settings)))
     if is_done:
         return True
+    if ranks.is_main:
+        # What was joined of the folds is so no longer.
+        remove(RunFolder(config.folder).finished)
     logger.info("fold %d of %d, in %s", fold, config.data.folds, folder.path)
     source = RunFolder(config.folder).source
     first = RunFolder(_config_of(config, 0).folder)
@@ -123,23 +128,7 @@ def _do_fold(config: RunConfig, fold: int, prepared: Prepared, ranks: Ranks) -> 
             source=source if source.is_dir() else None,
             prepared=prepared,
         )
-    if result.is_finished and ranks.is_main:
-        note_all(folder.validation)
-        write_text(folder.finished, marker)
     return result.is_finished
-
-
-def _is_finished(folder: RunFolder, marker: str) -> bool:
-    """Tell whether a fold was finished with these settings; what is damaged is set aside."""
-    if not folder.finished.is_file() or folder.finished.read_bytes() != marker.encode():
-        return False
-    kept = (folder.model / METADATA.parent, folder.model / WEIGHTS.parent, folder.validation)
-    damaged = [path for each in kept for path in damaged_in(each)]
-    for path in damaged:
-        logger.warning("%s is damaged or was changed, and is made again", path)
-        if path.exists():
-            set_aside(path)
-    return not damaged
 
 
 def _config_of(config: RunConfig, fold: int) -> RunConfig:

@@ -1,6 +1,7 @@
 """A run's folder: where everything lies, and whether it may be started or resumed."""
 
 import json
+import logging
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ import yaml
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.hashes import TABLE, state_of, write_noted
+from pipeline.files import write_text
+from pipeline.hashes import TABLE, damaged_in, note_all, state_of, write_noted
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import Case, Split
+from pipeline.model.folder import METADATA, WEIGHTS
+from pipeline.ownership import set_aside
 from pipeline.training.checkpoint import BEFORE
 from pipeline.training.config import CONFIG, RunConfig, is_same_setting
 from pipeline.training.recorded import RecordedSplit, flatten, parse_settings, read_whole
@@ -52,6 +56,8 @@ MAY_CHANGE = {
 """Settings that a resumed run may change, all below them included: they do not touch what was
 learnt so far."""
 
+
+logger = logging.getLogger(__name__)
 
 _ASK_FOR_COPY = "Restore it from a copy, or choose another name=... for a new run."
 
@@ -120,8 +126,27 @@ class RunFolder:
 
     @property
     def finished(self) -> Path:
-        """The settings that a fold of a cross-validation was finished with."""
+        """The settings that the run was finished with: trained, saved and validated."""
         return self.path / "finished.json"
+
+    def finish(self, config: RunConfig) -> None:
+        """Record that all is done that these settings ask for."""
+        note_all(self.validation)
+        write_text(self.finished, _in_words(config))
+
+    def is_finished(self, config: RunConfig) -> bool:
+        """Tell whether that was recorded, and all is there; what is damaged is set aside."""
+        if not self.finished.is_file() or self.finished.read_bytes() != _in_words(config).encode():
+            return False
+        if not (self.model / METADATA).is_file() or not self.validation.is_dir():
+            return False
+        kept = (self.model / METADATA.parent, self.model / WEIGHTS.parent, self.validation)
+        damaged = [path for each in kept for path in damaged_in(each)]
+        for path in damaged:
+            logger.warning("%s is damaged or was changed, and is made again", path)
+            if path.exists():
+                set_aside(path)
+        return not damaged
 
     @property
     def curves(self) -> Path:
@@ -237,6 +262,10 @@ class RunFolder:
         }
         write_noted(self.path / "environment.json", json.dumps(environment, indent=2))
         write_noted(self.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _in_words(config: RunConfig) -> str:
+    return json.dumps(config.model_dump(mode="json"), indent=2)
 
 
 def _names(cases: Sequence[Case]) -> list[str]:

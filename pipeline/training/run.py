@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine
 
-from pipeline.evaluation import Summary
+from pipeline.evaluation import Summary, read_scores, summarise
 from pipeline.losses import build_loss, class_shares
-from pipeline.model import Model, ModelDescription, load_model, save_model
+from pipeline.model import Model, ModelDescription, load_model, read_description, save_model
 from pipeline.network import build_network
-from pipeline.ownership import claim
+from pipeline.ownership import claim, remove
 from pipeline.training.arithmetic import settle_arithmetic
 from pipeline.training.backend import check_repeatable, torch_settings
 from pipeline.training.checkpoint import TrainingState
@@ -42,7 +42,14 @@ from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
 from pipeline.training.transfer import axes_that_follow, transfer_weights
-from pipeline.training.validation import ValidationFolder, note_zeros, quick_dice, validate
+from pipeline.training.validation import (
+    ValidationFolder,
+    config_for,
+    made_by,
+    note_zeros,
+    quick_dice,
+    validate,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +128,7 @@ def train_fold(
         prepared: What to learn from, where a cross-validation has settled that.
     """
     ranks.share_of(config.training.batch_size)
-    folder = RunFolder(config.folder)
+    asked, folder = config, RunFolder(config.folder)
     with ranks.main_first():
         # The other ranks find the run begun.
         begun = _begin(config, folder, source, prepared, ranks, resume=resume)
@@ -164,6 +171,7 @@ def train_fold(
             meter = ResourceMeter(ranks.device)
             meter.attach(trainer)
             if ranks.is_main:
+                remove(folder.finished)
                 PaceCheck(state, config, ranks.device).attach(trainer)
             with closing(loader) as batches, meter.sampling():
                 loop.run(batches, ranks)
@@ -172,8 +180,14 @@ def train_fold(
     if not loop.is_finished or not ranks.is_main:
         return RunResult(folder, (), is_finished=loop.is_finished)
 
+    if folder.is_finished(asked):
+        evaluation = config_for(begun.prepared.manifest, config.evaluation)
+        summaries = summarise(read_scores(folder.validation), evaluation)
+        return RunResult(folder, summaries, is_finished=True, note=begun.note)
     keeps = prepared is not None and config.training.out_of_fold_probabilities
-    return _finish(begun, state, folder, ranks.device, keeps_probabilities=keeps)
+    result = _finish(begun, state, folder, ranks.device, keeps_probabilities=keeps)
+    folder.finish(asked)
+    return result
 
 
 def _finish(
@@ -191,11 +205,12 @@ def _finish(
     description = with_learned(description, state.crf)
     description = description.model_copy(update={"label_change": change})
     save_model(Model(description, model.networks), folder.model)
+    maker = made_by(folder.model, read_description(folder.model))
     summaries = validate(
         cases,
         begun.prepared.manifest,
         load_model(folder.model, device),
-        ValidationFolder(folder.validation, keeps_probabilities=keeps_probabilities),
+        ValidationFolder(folder.validation, keeps_probabilities, maker),
         device=device,
         config=begun.config.evaluation,
     )

@@ -1,5 +1,6 @@
 """Segment validation cases on the very path that users take, and score them."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline import __version__
 from pipeline.evaluation import (
     MEAN_OVER_LABELS,
     EvaluationConfig,
@@ -24,11 +26,12 @@ from pipeline.evaluation import (
     without_ignored,
     write_scores,
 )
-from pipeline.files import write_text
+from pipeline.files import sha256_of, write_text
 from pipeline.inference import native_precision
 from pipeline.losses import LossConfig
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription, read_description, save_description
+from pipeline.model.folder import weight_files
 from pipeline.ownership import remove
 from pipeline.report import ProbabilityWriter, write_mask, write_picture
 from pipeline.segmentation import Segmenter, segment_study
@@ -56,10 +59,12 @@ class ValidationFolder:
     Attributes:
         path: Takes masks, scores, pictures and, if they are kept, probabilities.
         keeps_probabilities: Whether they are.
+        made_by: What the masks follow from, where they are written; see the function `made_by`.
     """
 
     path: Path
     keeps_probabilities: bool = False
+    made_by: str = ""
 
     def mask(self, case: Case) -> Path:
         """Return where the mask of a case lies."""
@@ -72,6 +77,36 @@ class ValidationFolder:
     def probabilities(self, case: Case) -> Path:
         """Return where the probabilities of a case lie, if they are kept."""
         return self.path / f"{case.name}_probabilities.nii.gz"
+
+    def mask_made_by(self, case: Case, maker: str) -> Path | None:
+        """Return the mask of a case if it is whole, of these images and by this maker."""
+        mask, record = self.mask(case), self.record(case)
+        if not (mask.is_file() and record.is_file()):
+            return None
+        try:
+            content = json.loads(record.read_bytes())
+            noted = content["made_by"], content["mask_sha256"]
+        except (ValueError, LookupError, TypeError):
+            return None
+        return mask if noted == (_of_case(case, maker), sha256_of(mask)) else None
+
+
+def made_by(model: Path, description: ModelDescription) -> str:
+    """Name what masks follow from, beside their images: weights, and how they are used.
+
+    Args:
+        model: Folder of the model.
+        description: Of the use that is made of it.
+    """
+    weights = sha256_of(*(model / file for file in weight_files(description.num_members)))
+    used = description.model_dump_json(exclude={"training", "training_cases"})
+    return hashlib.sha256(f"{__version__}\n{weights}\n{used}".encode()).hexdigest()
+
+
+def _of_case(case: Case, maker: str) -> str:
+    """Name what the mask of a case follows from, wherever its images lie."""
+    stamps = [stamp[1:] for stamp in case.stamps()]
+    return hashlib.sha256(f"{maker}\n{stamps}".encode()).hexdigest()
 
 
 def quick_dice(
@@ -152,6 +187,8 @@ def _record(
         annotated=case.annotated,
     )
     content = {"case": case.name, **record.model_dump(mode="json", exclude={"model"})}
+    content["made_by"] = _of_case(case, folder.made_by)
+    content["mask_sha256"] = sha256_of(folder.mask(case))
     write_text(folder.record(case), json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -31,20 +31,26 @@ class FakeMeasure:
         return scores
 
 
-def flat(num_cases, num_labels, value=0.8):
-    return np.full((num_cases, num_labels, 2), value)
+def flat(num_cases, num_labels, value=0.8, hd95_mm=4.0):
+    """Scores without clean-up: Dice and NSD, HD95 in mm, volume error in percent."""
+    return np.tile([value, value, hd95_mm, 0.0], (num_cases, num_labels, 1))
 
 
 def effect(num_cases, *of_labels, noise=0.0, seed=0):
-    """Change each label's Dice and NSD by a mean and noise."""
+    """Change each label's Dice and NSD by a mean and noise; HD95 stays."""
     rng = np.random.default_rng(seed)
     change = rng.normal(0, noise, (num_cases, len(of_labels), 2))
     change -= change.mean(axis=0)
-    return change + np.array(of_labels)[:, None]
+    return overlap_only(change + np.array(of_labels)[:, None])
+
+
+def overlap_only(change_NL2):
+    """Append what does not change: HD95 and volume error."""
+    return np.concatenate([change_NL2, np.zeros_like(change_NL2)], axis=-1)
 
 
 def space(num_labels, num_settings, groups=()):
-    return Space(tuple("abcdefgh"[:num_labels]), num_settings, tuple(groups))
+    return Space(tuple("abcdefgh"[:num_labels]), tuple(range(num_settings)), tuple(groups))
 
 
 def folds(num_cases, number=5):

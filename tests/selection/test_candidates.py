@@ -22,6 +22,25 @@ def test_the_space_is_small_and_without_twins(candidates):
     assert SMOOTHNESS_ONLY in candidates.settings
 
 
+def test_the_first_settings_are_few_and_far_apart(candidates):
+    coarse = [candidates.settings[number] for number in candidates.coarse]
+    assert SMOOTHNESS_ONLY in coarse
+    assert sorted(s.theta_position_mm for s in coarse if s != SMOOTHNESS_ONLY) == [3, 6, 10]
+    assert sorted(s.theta_intensity for s in coarse if s != SMOOTHNESS_ONLY) == [0.25, 0.5, 1]
+    assert len(coarse) == 4
+
+
+def test_around_a_setting_are_those_a_step_of_one_parameter_away(candidates):
+    words = [setting_in_words(setting) for setting in candidates.settings]
+    corner = words.index("crf 3 mm, intensity 0.25 x 3, smoothing x 1")
+    assert {words[number] for number in candidates.around(corner)} == {
+        "crf 6 mm, intensity 0.25 x 3, smoothing x 1",
+        "crf 3 mm, intensity 0.5 x 3, smoothing x 1",
+        "crf 3 mm, intensity 0.25 x 8, smoothing x 2",
+    }
+    assert candidates.around(candidates.settings.index(SMOOTHNESS_ONLY)) == ()
+
+
 def test_smallest_volumes_are_shares_of_the_label_in_small_cases(candidates):
     """20 mm^3 of `inner` and 180 mm^3 of `outer` in the 10th percentile."""
     found = {}
@@ -42,7 +61,7 @@ def test_regions_have_rules_only(description):
     candidates = make_candidates(description.model_copy(update={"regions": regions}))
     assert candidates.settings == ()
     assert candidates.rules
-    assert candidates.space(("all",)).num_settings == 0
+    assert candidates.space(("all",)).settings == candidates.coarse == ()
 
 
 def test_of_each_label_one_rule_fills_and_one_removes(candidates):

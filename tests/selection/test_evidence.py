@@ -1,4 +1,5 @@
 import csv
+import json
 import shutil
 
 import pytest
@@ -8,7 +9,14 @@ from pipeline.model import copy_model, hash_model, read_description, save_model
 from pipeline.model.folder import EVIDENCE, load_model
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection import evidence
-from pipeline.selection.evidence import Decision, read_decision, store_decision
+from pipeline.selection.evidence import (
+    Decision,
+    decision_in_effect,
+    read_decision,
+    store_decision,
+)
+from pipeline.selection.plot import draw_decision
+from pipeline.selection.present import describe_decision
 from pipeline.selection.records import CandidateRecord
 
 CHOSEN = PostprocessingConfig.model_validate(
@@ -88,6 +96,54 @@ def test_killed_on_the_way_the_model_is_used_as_it_was(folder, description, monk
     with pytest.raises(KeyboardInterrupt):
         store_decision(decide(), description, folder)
     assert hash_model(folder) == before
+    assert read_decision(folder) == decide()
+    assert decision_in_effect(folder) is None
+    monkeypatch.undo()
+    store_decision(decide(), description, folder)
+    assert decision_in_effect(folder) == decide()
+
+
+OF_OLD = {
+    "verdict": "accepted",
+    "reason": "accepted: it helps",
+    "proposed": "x",
+    "postprocessing": {"rules": [{"label": "inner", "keep_largest": 1}]},
+    "replaced": None,
+    "num_cases": 12,
+    "num_folds": 3,
+    "of_folds": ["x", "x", "x"],
+    "gain": 0.01,
+    "low": 0.0,
+    "high": 0.02,
+    "structures": [
+        {
+            "name": "inner",
+            "may_change": True,
+            "num_cases": 12,
+            "dice_before": 0.5,
+            "dice_after": 0.6,
+            "nsd_before": 0.5,
+            "nsd_after": 0.6,
+        }
+    ],
+    "candidates": [CANDIDATE.model_dump(include=set(list(CandidateRecord.model_fields)[:10]))],
+    "nsd_tolerance_mm": 1.0,
+    "confidence": 0.95,
+    "num_resamples": 5000,
+    "versions": {},
+    "seconds": 1.0,
+}
+"""As it was stored before there was HD95 in decisions."""
+
+
+def test_a_decision_of_earlier_versions_is_read_and_shown(folder):
+    path = folder / evidence.DECISION
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(OF_OLD))
+    decision = read_decision(folder)
+    assert (decision.gain, decision.hd95_gain, decision.scores) == (0.01, None, ())
+    draw_decision(decision.candidates, decision.structures, "", folder / "old.png")
+    assert any("accepted: it helps" in str(line) for line in describe_decision(decision, folder))
 
 
 def test_evidence_goes_with_copies_and_leaves_with_its_model(folder, description, tmp_path):

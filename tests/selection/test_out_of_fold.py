@@ -5,24 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model import load_model
-from pipeline.postprocessing.crf import CrfConfig
+from pipeline.evaluation import EvaluationConfig
+from pipeline.inference import InferenceConfig
+from pipeline.model import load_model, read_description
 from pipeline.segmentation import Segmenter, segment_study
-from pipeline.selection.changes import apply_change
+from pipeline.selection import out_of_fold
+from pipeline.selection.changes import Change
 from pipeline.selection.finished_run import open_run
-from pipeline.selection.out_of_fold import segment_cases
+from pipeline.selection.out_of_fold import CaseStore
 from pipeline.training.data import read_case
+from pipeline.training.validation import ValidationFolder, made_by, validate
 
 CPU = torch.device("cpu")
-SETTINGS = (CrfConfig(), CrfConfig(theta_position_mm=1))
-
-
-def shrink(image_CIJK, labels_IJK, uncertain, label_values, spacing_mm, config):
-    """Take away half of the uncertain voxels, or all of them."""
-    after_IJK = labels_IJK.copy()
-    step = 2 if config == SETTINGS[0] else 1
-    after_IJK.reshape(-1)[uncertain.voxel_N[::step]] = 0
-    return after_IJK
 
 
 @pytest.fixture
@@ -31,31 +25,92 @@ def run(finished_run, tmp_path):
     return open_run(tmp_path / "run" / "model")
 
 
+@pytest.fixture
+def no_network(monkeypatch):
+    def never(*_):
+        raise AssertionError("no network runs")
+
+    monkeypatch.setattr(CaseStore, "_run", never)
+
+
+def validated(run, **changes):
+    """Leave the masks of each member's validation, as training does."""
+    for member in run.members:
+        model = load_model(member.model, CPU)
+        description = model.description.model_copy(update=changes)
+        folder = ValidationFolder(
+            member.model.parent / "validation", made_by=made_by(member.model, description)
+        )
+        validate(member.cases, run.manifest, model, folder, device=CPU, config=EvaluationConfig())
+
+
+def sizes_of(labels_IJK):
+    return [int((labels_IJK == value).sum()) for value in (1, 2)]
+
+
 def test_cases_are_stored_as_their_own_member_segments_them(run):
-    store = segment_cases(run, SETTINGS, shrink, CPU)
-    assert sorted(path.stem for path in store.folder.glob("*.npz")) == sorted(
-        case.name for case in run.cases
-    )
+    store = CaseStore(run, CPU)
     for index in (0, 5, 11):
         case = run.cases[index]
         (member,) = [member for member in run.members if case in member.cases]
         model = load_model(member.model, CPU)
         study, reference = read_case(case, 1, model.description.study)
         whole = segment_study(study, Segmenter(model, CPU)).labels_IJK
-        stored = store.load(index)
+        stored = store.load(index, {})
         # A box of the whole that leaves nothing out.
-        for part, full in ((stored.before, whole), (stored.reference, reference.labels_IJK)):
-            assert [(part.labels_IJK == v).sum() for v in (1, 2)] == [
-                (full == v).sum() for v in (1, 2)
-            ]
-        after = [apply_change(stored.before.labels_IJK, change) for change in stored.changes]
-        assert len(after) == 2
-        assert (after[0] != after[1]).any()
-        assert (after[1] <= after[0]).all()
+        assert sizes_of(stored.before.labels_IJK) == sizes_of(whole)
+        assert sizes_of(stored.reference.labels_IJK) == sizes_of(reference.labels_IJK)
+        assert stored.diagonal_mm == pytest.approx(np.sqrt(300))
+        seen = store.field_input(index)
+        np.testing.assert_array_equal(seen.labels_IJK, whole)
+        np.testing.assert_array_equal(seen.image_CIJK, study.volume.data_CIJK)
+        assert len(seen.uncertain.voxel_N)
+
+
+def test_masks_of_the_validation_are_read_and_no_network_runs(run, no_network):
+    validated(run)
+    store = CaseStore(run, CPU)
+    mask = ValidationFolder(run.members[0].model.parent / "validation").mask(run.cases[0])
+    expected = sizes_of(out_of_fold.read_label_map(mask).labels_IJK)
+    assert sizes_of(store.load(0, {}).before.labels_IJK) == expected
+
+
+@pytest.mark.parametrize("what", ["mask", "other weights", "other use", "image"])
+def test_masks_that_are_not_what_the_model_makes_are_not_read(run, no_network, what):
+    other = {"inference": InferenceConfig(precision="bf16")} if what == "other use" else {}
+    validated(run, **other)
+    member = run.members[0]
+    case = member.cases[0]
+    if what == "mask":
+        path = ValidationFolder(member.model.parent / "validation").mask(case)
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    elif what == "other weights":
+        shutil.copytree(run.members[1].model, member.model, dirs_exist_ok=True)
+    elif what == "image":
+        case.images[0].touch()
+    with pytest.raises(AssertionError, match="no network runs"):
+        CaseStore(run, CPU)
+
+
+def test_changes_outside_of_what_is_stored_are_read_in_a_larger_box(run, monkeypatch):
+    """All is background, so that the box is a voxel; the change lies in the opposite corner."""
+    store = CaseStore(run, CPU)
+    before = store.load(0, {})
+    corner = np.array([999])
+    change = Change(corner, np.array([0], np.uint8), np.array([2], np.uint8))
+    wider = store.load(0, {7: change})
+    assert wider.start == before.start
+    assert np.add(wider.start, wider.before.grid.shape).tolist() == [10, 10, 10]
+    (voxel,) = wider.changes[7].voxel_N
+    assert wider.whole_indices(np.array([voxel])) == corner
+    for part, of_old in ((wider.before, before.before), (wider.reference, before.reference)):
+        assert sizes_of(part.labels_IJK) == sizes_of(of_old.labels_IJK)
+        i, j, k = of_old.grid.shape
+        np.testing.assert_array_equal(part.labels_IJK[:i, :j, :k], of_old.labels_IJK)
 
 
 def test_the_box_leaves_a_voxel_around_what_matters(run):
-    stored = segment_cases(run, (), shrink, CPU).load(0)
+    stored = CaseStore(run, CPU).load(0, {})
     needed = (stored.before.labels_IJK > 0) | (stored.reference.labels_IJK > 0)
     shape = np.array(needed.shape)
     assert (shape <= 10).all()
@@ -66,13 +121,14 @@ def test_the_box_leaves_a_voxel_around_what_matters(run):
 
 
 def test_finished_cases_are_kept_while_nothing_changes(run):
-    store = segment_cases(run, SETTINGS, shrink, CPU)
-    times = {path.name: path.stat().st_mtime_ns for path in store.folder.glob("*.npz")}
+    folder = CaseStore(run, CPU).folder / "cases"
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
+    assert len(times) == 12
 
     def rewritten():
-        segment_cases(run, SETTINGS, shrink, CPU)
+        CaseStore(run, CPU)
         return {
-            path.name for path in store.folder.glob("*.npz")
+            path.name for path in folder.glob("*.npz")
             if path.stat().st_mtime_ns != times[path.name]
         }  # fmt: skip
 
@@ -82,23 +138,17 @@ def test_finished_cases_are_kept_while_nothing_changes(run):
     content["trivox"]["inference"]["overlap"] = 0.25
     metadata.write_text(json.dumps(content))
     metadata.with_name("hashes.json").unlink()
+    assert read_description(run.members[1].model).inference.overlap == 0.25
     assert rewritten() == {f"{case.name}.npz" for case in run.members[1].cases}
 
 
 @pytest.mark.parametrize("content", [b"", b"once upon a time", None])
-def test_a_damaged_case_is_segmented_again(run, content):
-    store = segment_cases(run, SETTINGS, shrink, CPU)
-    path = sorted(store.folder.glob("*.npz"))[0]
+def test_a_damaged_case_is_made_again(run, content):
+    path = sorted((CaseStore(run, CPU).folder / "cases").glob("*.npz"))[0]
     whole = path.read_bytes()
     half = whole[: len(whole) // 2]
     path.write_bytes(half + bytes([whole[len(half)] ^ 1]) + whole[len(half) + 1 :])
     if content is not None:
         path.write_bytes(content)
-    segment_cases(run, SETTINGS, shrink, CPU)
+    CaseStore(run, CPU)
     assert path.read_bytes() == whole
-
-
-def test_other_settings_are_tried_anew(run):
-    segment_cases(run, SETTINGS, shrink, CPU)
-    store = segment_cases(run, SETTINGS[:1], shrink, CPU)
-    assert all(len(store.load(index).changes) == 1 for index in range(12))

@@ -8,8 +8,13 @@ from pipeline.errors import ModelError
 from pipeline.model import save_description
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.evidence import Decision, store_decision
-from pipeline.selection.present import describe_decision, describe_model, weaknesses
-from pipeline.selection.records import CandidateRecord, StructureRecord
+from pipeline.selection.present import (
+    describe_decision,
+    describe_model,
+    summarise_decision,
+    weaknesses,
+)
+from pipeline.selection.records import CandidateRecord, ScoreRecord, StructureRecord
 
 
 def candidate(number, **changes):
@@ -46,9 +51,25 @@ DECISION = Decision(
             dice_after=0.51239,
             nsd_before=0.25,
             nsd_after=0.75,
+            hd95_before=14.25,
+            hd95_after=3.5,
         ),
     ),
     candidates=(*(candidate(n) for n in range(15)), candidate(0, name="x", kind="proposed")),
+    scores=tuple(
+        ScoreRecord(
+            way=way,
+            label=label,
+            num_cases=12,
+            dice=dice,
+            nsd=None,
+            hd95_mm=hd95_mm,
+            volume_error_percent=12.81,
+        )
+        for way, dice, hd95_mm in (("none", 0.5, 14.25), ("rules", 0.625, 3.5))
+        for label in ("inner", "mean")
+    ),
+    ways={"none": "labels as they are", "rules": "[inner]: keep_largest 1 (not chosen)"},
     nsd_tolerance_mm=2.5,
     confidence=0.95,
     num_resamples=5000,
@@ -84,10 +105,23 @@ def test_a_decision_shows_the_best_candidates_and_each_label(folder):
     assert "4 more in candidates.csv" in text
     assert "[-0.0010, +0.2000]" in text
     assert "inner -0.2500" in text
-    assert "7 / 5" in text
     assert "0.5124" in text
     assert "NSD at 2.5 mm" in text
+    assert "14.25 3.50" in text
     assert "evidence:" not in text
+
+
+def test_the_scores_without_and_with_clean_up_stand_above_the_decision(folder):
+    text = printed(summarise_decision(DECISION, folder))
+    rows = [line.split() for line in text.splitlines() if "+12.8" in line]
+    assert rows == [
+        ["none", "(chosen)", "inner", "12", "0.5000", "-", "14.25", "+12.8"],
+        ["mean", "12", "0.5000", "-", "14.25", "+12.8"],
+        ["rules", "inner", "12", "0.6250", "-", "3.50", "+12.8"],
+        ["mean", "12", "0.6250", "-", "3.50", "+12.8"],
+    ]
+    assert "rules: [inner]: keep_largest 1 (not chosen)" in text
+    assert text.index("+12.8") < text.index("decision on 12 validation cases: refused")
 
 
 def test_a_model_is_described_by_what_its_user_must_know(folder, description):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ AFFINE = np.diag([1.0, 2.0, 1.5, 1.0])
 LABELS = {"inner": 1, "outer": 2}
 RULES = (Rule(label="outer", fill_holes="3d"), Rule(label="inner", keep_largest=1))
 BOTH = frozenset(LABELS)
+DIAGONAL_MM = float(np.linalg.norm([6, 14, 12]))
 
 
 def random_map(seed, largest=2):
@@ -30,9 +33,9 @@ def random_map(seed, largest=2):
 def make_scorer(description):
     def make(seed=0, annotated=None, regions=(), evaluation=None):
         before, after, reference = (random_map(3 * seed + n) for n in range(3))
-        segmented = SegmentedCase(
-            LabelMap(before, AFFINE), LabelMap(reference, AFFINE), (difference(before, after),)
-        )
+        maps = (LabelMap(before, AFFINE), LabelMap(reference, AFFINE))
+        changes = {0: difference(before, after)}
+        segmented = SegmentedCase(*maps, changes, DIAGONAL_MM, (0, 0, 0), before.shape)
         described = description.model_copy(update={"regions": regions})
         candidates = Candidates((CrfConfig(),), RULES)
         return CaseScorer(
@@ -46,7 +49,7 @@ def expected(labels_IJK, scorer, structures=LABELS):
     found = score_case(
         "", LabelMap(labels_IJK, AFFINE), scorer.segmented.reference, structures, scorer.evaluation
     )
-    return [[score.dice, score.nsd] for score in found]
+    return [[s.dice, s.nsd, s.hd95_mm, s.volume_error_percent] for s in found]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -71,6 +74,37 @@ def test_a_label_that_may_not_change_keeps_every_voxel_and_its_scores(make_score
     scores = scorer.score(Choice(0, frozenset({"inner"})))
     np.testing.assert_array_equal(scores[1], scorer.score(IDENTITY)[1])
     assert scores[0, 0] != scorer.score(IDENTITY)[0, 0]
+
+
+def test_a_label_that_is_missed_has_the_diagonal_of_the_whole_grid_as_hd95(make_scorer):
+    """And not that of the box which is kept of the case."""
+    scorer, _ = make_scorer()
+    scorer.segmented = replace(scorer.segmented, diagonal_mm=500.0)
+    scorer.segmented.reference.labels_IJK[scorer.segmented.reference.labels_IJK == 1] = 2
+    inner, outer = scorer.score(IDENTITY)
+    np.testing.assert_array_equal(inner[:3], [0, 0, 500])
+    assert outer[2] < 20
+
+
+def test_scores_are_known_by_voxels_of_the_whole_grid(make_scorer):
+    """The box of a case is another one when other changes are read with it."""
+    scorer, after = make_scorer()
+    before = scorer.segmented.before
+    scores = scorer.score(Choice(0, BOTH))
+    larger = [
+        LabelMap(np.pad(part.labels_IJK, ((1, 0), (2, 0), (0, 3))), AFFINE)
+        for part in (before, scorer.segmented.reference)
+    ]
+    change = difference(larger[0].labels_IJK, np.pad(after, ((1, 0), (2, 0), (0, 3))))
+    smaller = replace(scorer.segmented, start=(1, 2, 0), shape=(7, 9, 11))
+    first = replace(scorer, segmented=smaller, known={}, _base=None)
+    first.score(Choice(0, BOTH))
+    wider = replace(smaller, before=larger[0], reference=larger[1], changes={0: change})
+    wider = replace(wider, start=(0, 0, 0))
+    again = replace(first, segmented=wider, known=first.known, _base=None)
+    num_known = len(first.known)
+    np.testing.assert_array_equal(again.score(Choice(0, BOTH)), scores)
+    assert len(again.known) == num_known
 
 
 def test_what_did_not_change_is_not_measured_again(make_scorer, monkeypatch):

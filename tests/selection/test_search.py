@@ -58,9 +58,21 @@ def test_what_helps_one_label_is_chosen_for_that_label(searched):
     assert decision.postprocessing.crf_labels == ("inner",)
     assert (decision.num_cases, decision.num_folds, len(decision.of_folds)) == (12, 3, 3)
     assert 0 < decision.low <= decision.gain <= decision.high
+    assert decision.num_field_cases == 12
+    assert "tried on 12 of 12 cases until all cases were done: accepted" in decision.reason
     inner, outer = decision.structures
     assert (inner.may_change, outer.may_change) == (True, False)
     assert inner.dice_after > inner.dice_before
+    assert inner.hd95_after < inner.hd95_before
+    assert [row.way for row in decision.scores[::3]] == [
+        "none",
+        "rules",
+        "field",
+        "field and rules",
+    ]
+    assert decision.scores[0].dice == inner.dice_before
+    assert decision.scores[6].dice > inner.dice_before
+    assert decision.ways["field"].endswith("on inner (chosen)")
     assert decision.postprocessing.largest_change["inner"] > 0
 
 
@@ -85,24 +97,63 @@ def test_sabotage_is_refused_and_the_model_stays_as_it_is(run):
     decision = search_postprocessing(run / "model", refine=sabotage)
     assert decision.postprocessing.crf is None
     settings = [c for c in decision.candidates if c.kind == "setting"]
-    assert len(settings) == 19
+    assert [c.num_cases for c in settings] == [3] * 4
     assert not any(candidate.passes for candidate in settings)
+    assert "none of 4 far-apart settings gained enough on 3 cases" in decision.reason
     unchanged = before.model_copy(update={"postprocessing": decision.postprocessing})
     assert read_description(run / "model") == unchanged
 
 
-def test_nine_cases_leave_it_off_and_say_so(make_run, tmp_path):
-    run = make_run(tmp_path, 9)
-    before = hash_model(run / "model")
+def never(*_):
+    raise AssertionError("no field is tried")
 
-    def never(*_):
-        raise AssertionError("no case is segmented")
 
+def test_nine_cases_take_what_anatomy_allows_if_it_costs_nothing(make_run, tmp_path):
+    """Both labels are one piece in the one training case; the masks of noise are many."""
+    run = make_run(tmp_path, 9, fold=0)
     decision = search_postprocessing(run / "model", refine=never)
-    assert decision.verdict == "off"
-    assert "9 validation cases" in decision.reason
-    assert hash_model(run / "model") == before
+    assert "9 validation cases, and fewer than 10" in decision.reason
+    assert "proposed from 1 training labels" in decision.reason
+    assert "inner: keep_largest 1; outer: keep_largest 1" in decision.proposed
+    taken = decision.postprocessing
+    assert decision.verdict == ("accepted" if taken.rules else "off")
+    assert not taken.largest_change
+    assert read_description(run / "model").postprocessing == taken
     assert read_decision(run / "model") == decision
+    ways = {(row.way, row.label): row for row in decision.scores}
+    for name in ("inner", "outer") if taken.rules else ():
+        before, after = ways["none", name], ways["rules", name]
+        assert after.dice >= before.dice
+        assert after.nsd >= before.nsd
+        assert after.hd95_mm <= before.hd95_mm
+    again = search_postprocessing(run / "model", refine=never)
+    assert (again.verdict, again.postprocessing) == (decision.verdict, taken)
+
+
+def test_without_validation_cases_nothing_is_applied(make_run, tmp_path):
+    run = make_run(tmp_path, 0, fold=0)
+    decision = search_postprocessing(run / "model", refine=never)
+    assert (decision.verdict, decision.reason) == ("off", "off: no validation cases")
+    assert decision.postprocessing == PostprocessingConfig()
+
+
+def test_without_time_there_is_a_decision_on_rules(run):
+    decision = search_postprocessing(run / "model", refine=never, seconds=0)
+    assert "field, 0 settings tried on 0 of 12 cases: no time was left for it" in decision.reason
+    assert {candidate.kind for candidate in decision.candidates} >= {"rule"}
+    assert {row.way for row in decision.scores} == {"none", "rules"}
+
+
+def test_after_a_training_its_time_bounds_the_search(run, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    text = (
+        "epoch,iteration,elapsed_s,learning_rate,loss,wait_share,validation_dice\r\n"
+        "1,1,100.0,0.1,0.1,0.1,\r\n2,2,400.0,0.1,0.1,0.1,\r\n"
+    )
+    for fold in range(3):
+        (run / f"fold_{fold}" / "metrics.csv").write_text(text)
+    search_postprocessing(run / "model", refine=restore_inner, seconds="as after training")
+    assert "on 12 held-out cases, within 180 s" in caplog.text
 
 
 OLD = {"rules": [{"label": "inner", "keep_largest": 1}, {"label": "inner", "volume_ml": [0, 9]}]}
@@ -122,6 +173,7 @@ def test_with_too_few_cases_post_processing_of_old_stays(make_run, tmp_path):
     old = with_old(run)
     decision = search_postprocessing(run / "model")
     assert decision.verdict == "off"
+    assert "what was configured stays" in decision.reason
     assert decision.replaced is None
     assert read_description(run / "model").postprocessing == old
 
@@ -142,37 +194,38 @@ def test_stopped_in_the_middle_it_goes_on_there_and_ends_alike(run, searched):
     calls = []
 
     def stop(*arguments):
-        calls.append(1)
-        if len(calls) > 5 * 19:
+        if len(calls) == 15:
             raise KeyboardInterrupt
+        calls.append(1)
         return restore_inner(*arguments)
 
     before = hash_model(run / "model")
     with pytest.raises(KeyboardInterrupt):
         search_postprocessing(run / "model", refine=stop)
     assert hash_model(run / "model") == before
-    assert len(list((run / "selection" / "cases").glob("*.npz"))) == 5
+    assert len(list((run / "selection").glob("setting_*/*.npz"))) == 15
+    assert len(list((run / "selection" / "uncertain").glob("*.npz"))) == 12
 
     def count(*arguments):
         calls.append(1)
         return restore_inner(*arguments)
 
-    calls.clear()
     decision = search_postprocessing(run / "model", refine=count)
-    assert len(calls) == 7 * 19, "the five finished cases are not done again"
+    assert len(calls) == 3 * 4 + 9, "what was done is not done again"
     assert decision.model_copy(update={"seconds": 0}) == searched[1].model_copy(
         update={"seconds": 0}
     )
 
 
 def test_the_verbs_search_and_show(run, monkeypatch, capsys):
-    monkeypatch.setattr(search, "_random_field", lambda device: restore_inner)
+    monkeypatch.setattr(search, "random_field", lambda device: restore_inner)
     model = str(run / "model")
     assert main(["show", model]) == 0
     assert "not chosen on validation" in capsys.readouterr().out
     assert main(["postprocess-search", model, "--device", "cpu"]) == 0
     said = capsys.readouterr().out
-    assert "decision on 12 validation cases: accepted" in said
+    assert "decision on 12 validation cases: accepted; rules: " in said
+    assert "field and rules" in said
     assert "decision.png" in said
     assert main(["show", model]) == 0
     shown = capsys.readouterr().out

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation import evaluate_folders, write_scores
 from pipeline.model import load_model
 from pipeline.ownership import REPLACED
-from pipeline.training import RunFolder, arithmetic, cross_validate, run, train
+from pipeline.training import RunFolder, arithmetic, cross_validate, cross_validation, run, train
 
 CPU = torch.device("cpu")
 FOLDS = ("data.fold=all", "data.folds=3", "training.max_iterations=3")
@@ -127,7 +127,7 @@ def test_stopped_in_a_fold_it_goes_on_there(finished, make_config, tmp_path, mon
 
 
 def test_what_is_damaged_in_a_finished_fold_is_set_aside_and_made_again(
-    finished, make_config, tmp_path, caplog
+    finished, make_config, tmp_path, caplog, monkeypatch
 ):
     whole = results_of(finished)
     shutil.copytree(finished.path, tmp_path / "tiny")
@@ -145,6 +145,11 @@ def test_what_is_damaged_in_a_finished_fold_is_set_aside_and_made_again(
         assert any(path.name in record.getMessage() for record in caplog.records)
         kept = (folder.path / REPLACED).rglob(path.name)
         assert any(aside.read_bytes().endswith(b"?") for aside in kept)
+    # Once more there is nothing to do: what was decided on the model meanwhile stays.
+    monkeypatch.setattr(cross_validation, "_join_members", None)
+    again = cross_validate(make_config(tmp_path, *FOLDS), resume=True)
+    assert again.is_finished
+    assert {summary.label for summary in again.summaries} >= {"mean"}
 
 
 def test_a_larger_budget_trains_every_fold_on_and_probabilities_can_be_left_out(

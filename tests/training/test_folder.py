@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from pipeline.config import build_config
 from pipeline.errors import ConfigError, PipelineError, TrainingError
 from pipeline.hashes import write_noted
 from pipeline.manifest import Split
+from pipeline.model.folder import METADATA, WEIGHTS
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.recorded import RecordedSplit
 from pipeline.transforms import Fingerprint
@@ -197,3 +199,35 @@ def test_a_checkpoint_that_was_removed_leaves_the_one_before(folder):
     for path in (before, folder.checkpoint):
         path.touch()
         assert folder.state == path
+
+
+@pytest.fixture
+def finished(folder, config):
+    """A folder with what a finished run leaves, as far as it is looked at."""
+    for path in (folder.model / METADATA, folder.model / WEIGHTS, folder.validation / "a.nii.gz"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_noted(path, path.name)
+    folder.finish(config)
+    return folder
+
+
+def test_a_run_is_finished_with_the_settings_that_it_was_finished_with(finished, config):
+    assert finished.is_finished(config)
+    longer = config.training.model_copy(update={"max_iterations": 99})
+    assert not finished.is_finished(config.model_copy(update={"training": longer}))
+
+
+@pytest.mark.parametrize("what", ["metadata", "weights", "mask", "marker", "model"])
+def test_a_run_is_not_finished_if_something_is_gone_or_damaged(finished, config, what):
+    damaged = {
+        "metadata": finished.model / METADATA,
+        "weights": finished.model / WEIGHTS,
+        "mask": finished.validation / "a.nii.gz",
+    }
+    if what in damaged:
+        damaged[what].write_text("torn")
+    elif what == "marker":
+        finished.finished.unlink()
+    else:
+        shutil.rmtree(finished.model)
+    assert not finished.is_finished(config)

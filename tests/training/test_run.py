@@ -101,8 +101,8 @@ def test_a_run_leaves_model_scores_masks_pictures_and_curves(uninterrupted, spli
     folder = uninterrupted.path
     assert {path.name for path in folder.iterdir()} == {
         ".lock", ".trivox", "arithmetic.json", "checkpoints", "config.yaml", "curves.png",
-        "environment.json", "fingerprint.json", "hashes.json", "metrics.csv", "model",
-        "resources.json", "split.json", "tensorboard", "validation",
+        "environment.json", "fingerprint.json", "finished.json", "hashes.json", "metrics.csv",
+        "model", "resources.json", "split.json", "tensorboard", "validation",
     }  # fmt: skip
     masks = {path.name for path in uninterrupted.validation.glob("*.nii.gz")}
     assert masks == {f"{case.name}_seg.nii.gz" for case in split.validation}
@@ -243,7 +243,7 @@ def test_workers_do_not_outlive_a_killed_run(make_config, start, tmp_path):
 
 
 def test_a_finished_run_resumes_to_the_same_and_a_larger_budget_trains_on(
-    make_config, uninterrupted, outcome, tmp_path
+    make_config, uninterrupted, outcome, tmp_path, monkeypatch
 ):
     shutil.copytree(uninterrupted.path, tmp_path / "tiny")
     expected = outcome(uninterrupted)
@@ -251,6 +251,13 @@ def test_a_finished_run_resumes_to_the_same_and_a_larger_budget_trains_on(
     assert again.is_finished
     assert again.summaries
     assert outcome(again.folder) == expected
+    with monkeypatch.context() as patched:
+        # Whatever was decided on its post-processing meanwhile stays.
+        patched.setattr(run, "save_model", None)
+        patched.setattr(run, "validate", None)
+        once_more = train(make_config(tmp_path), resume=True)
+    means = [[s.mean for s in each.summaries] for each in (again, once_more)]
+    np.testing.assert_allclose(*means, atol=1e-6)
 
     longer = train(make_config(tmp_path, "training.max_iterations=15"), resume=True)
     assert longer.is_finished

@@ -29,6 +29,7 @@ from pipeline.study import StudyConfig
 from pipeline.training import validation
 from pipeline.training.validation import (
     ValidationFolder,
+    made_by,
     note_zeros,
     quick_dice,
     validate,
@@ -357,3 +358,29 @@ def test_of_many_labels_those_off_most_are_told():
     notes = volume_notes(summaries, LossConfig())
     assert [note.split()[3] for note in notes[:-1]] == ["11", "10", "9", "8", "7"]
     assert notes[-1] == "volumes of 3 more labels are off by over 3 %"
+
+
+def test_a_mask_is_told_by_what_it_follows_from(manifest, model, tmp_path):
+    """Its own bytes, the weights, how they are used, and the images, wherever those lie."""
+    save_model(model, tmp_path / "model")
+    maker = made_by(tmp_path / "model", model.description)
+    folder = ValidationFolder(tmp_path / "validation", made_by=maker)
+    validate(manifest.cases, manifest, model, folder, device=CPU, config=CONFIG)
+    good, half, lost = manifest.cases
+    assert folder.mask_made_by(good, maker) == folder.mask(good)
+    cleaned = PostprocessingConfig.model_validate(
+        {"rules": [{"label": "organ", "fill_holes": "3d"}]}
+    )
+    used = model.description.model_copy(update={"postprocessing": cleaned})
+    assert folder.mask_made_by(good, made_by(tmp_path / "model", used)) is None
+    noted = model.description.model_copy(update={"training": {"never_found": ["organ"]}})
+    assert made_by(tmp_path / "model", noted) == maker
+    folder.mask(half).write_bytes(folder.mask(good).read_bytes())
+    assert folder.mask_made_by(half, maker) is None
+    lost.images[0].touch()
+    assert folder.mask_made_by(lost, maker) is None
+    for damage in (b"{", b"{}", b"[]"):
+        folder.record(good).write_bytes(damage)
+        assert folder.mask_made_by(good, maker) is None
+    folder.record(good).unlink()
+    assert folder.mask_made_by(good, maker) is None
