@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 Outcome = Literal["accepted", "refused", "nothing", "off"]
 
 SHARE_OF_ANATOMY = 0.25
-"""Of the time that is left, what reading training labels may take."""
+"""Of the time that is left, what reading training labels may take at most; but `SHARE_OF_SCORING`
+of all time in any case."""
 
 SHARE_OF_SCORING = 0.1
 """Of all time, what is left for scores when no further field is tried."""
@@ -135,8 +136,11 @@ class _Search:
         return free, f" (one piece in each of {anatomy}: {', '.join(sorted(free))})"
 
     def _read_anatomy(self, labels: Mapping[str, int]) -> Anatomy:
-        left_s = self.clock.left_s
-        bound = Clock(None if self.clock.max_seconds is None else SHARE_OF_ANATOMY * left_s)
+        clock, bound = self.clock, Clock()
+        if clock.max_seconds is not None:
+            bound = Clock(
+                max(SHARE_OF_ANATOMY * clock.left_s, SHARE_OF_SCORING * clock.max_seconds)
+            )
         return read_anatomy(self.run.training_cases, labels, self.run.manifest.study, bound)
 
     def _try_field(self, found: Findings, store: CaseStore) -> tuple[Findings, str]:
@@ -151,7 +155,8 @@ class _Search:
         base = found.rules.choice
         trial = FieldTrial(fields, measure, candidates, base, order, self.clock).run()
         settings, cases, num_cases = trial.settings, trial.cases, len(run.cases)
-        said = f"field, {len(trial.tried)} settings tried on {len(cases)} of {num_cases} cases"
+        settings_in_words = "1 setting" if len(trial.tried) == 1 else f"{len(trial.tried)} settings"
+        said = f"field, {settings_in_words} tried on {len(cases)} of {num_cases} cases"
         said = f"{said} until {trial.why}" if settings else f"{said}: {trial.why}"
         fold_N = run.fold_N[list(cases)]
         if not settings or (few := why_few(fold_N)):

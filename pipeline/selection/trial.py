@@ -142,6 +142,8 @@ class FieldTrial:
             spares: Whether to leave the time that one setting needs on enough cases.
         """
         steps = [(index, number) for index in cases for number in numbers]
+        if not self.clock.left_s:
+            return False
         for index, number in track(self._in_time(steps, spares=spares), what, len(steps)):
             self.fields.try_setting(index, number)
             tried = self._tried.setdefault(number, [])
