@@ -23,7 +23,7 @@ FOLDS = ("data.fold=all", "data.folds=3", "training.max_iterations=3")
 
 
 @pytest.fixture(scope="module")
-def finished(make_config, tmp_path_factory, quick_pictures):
+def finished(make_config, tmp_path_factory):
     result = cross_validate(make_config(tmp_path_factory.mktemp("folds"), *FOLDS))
     assert result.is_finished
     assert {summary.label for summary in result.summaries} >= {"mean"}

@@ -260,6 +260,7 @@ def test_evaluating_the_masks_gives_the_same_files(manifest, model, tmp_path, ca
         assert len(scores) == 5
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_worst_median_and_best_are_drawn(folder, manifest, model):
     pictures = {path.name for path in folder.glob("*.png")}
     assert pictures == {"worst_lost.png", "median_half.png", "best_good.png"}
