@@ -1,7 +1,7 @@
 """How much time a search has left, and what its next step will take."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 
@@ -13,6 +13,13 @@ SHARE = 0.15
 def seconds_allowed(trained_s: float) -> float:
     """Return how long post-processing may be chosen at the end of a training, in seconds."""
     return max(LEAST_S, SHARE * trained_s)
+
+
+class OutOfTimeError(Exception):
+    """Something that was begun cannot be finished in the time that is left."""
+
+    def __init__(self, needed_s: float) -> None:
+        super().__init__(f"about {needed_s:.0f} s more are needed")
 
 
 class Clock:
@@ -43,6 +50,24 @@ class Clock:
     def set_aside(self, share: float) -> None:
         """Keep a share of all time for what comes at the end."""
         self._aside_s = share * (self.max_seconds or 0.0)
+
+    def watch(self) -> Callable[[str, int, int], None]:
+        """Return what is to be called with what is done, the number of steps done, and of all.
+
+        It raises `OutOfTimeError` as soon as it is seen that the steps cannot be finished.
+        """
+        first: list[tuple[float, int]] = []
+
+        def advance(_what: str, done: int, total: int) -> None:
+            now = time.monotonic()
+            if not first:  # Which is slower than those that follow, and is not counted.
+                first.append((now, done))
+                return
+            needed_s = (now - first[0][0]) / max(done - first[0][1], 1) * (total - done)
+            if needed_s > self.left_s:
+                raise OutOfTimeError(needed_s)
+
+        return advance
 
     @contextmanager
     def timing(self, what: str, size: int) -> Iterator[None]:

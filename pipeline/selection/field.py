@@ -111,13 +111,14 @@ class Fields:
 
         Raises:
             PipelineError: If the case cannot be read.
+            OutOfTimeError: As soon as it is seen that the network cannot be done in time.
         """
         if self.is_done(index, number):
             return
         if not self._has_input(index):
             self._input = None  # Two cases need not be in memory at once.
             with self._clock.timing("case", self._sizes[index]):
-                self._input = (index, self._store.field_input(index))
+                self._input = (index, self._store.field_input(index, self._clock.watch()))
         assert self._input is not None
         case, config = self._input[1], self._settings[number]
         with self._clock.timing(f"setting {number}", self._sizes[index]):

@@ -8,7 +8,7 @@ Axes: C = channels, I, J, K = voxel axes.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
@@ -32,6 +32,12 @@ from pipeline.training.data import read_case
 from pipeline.training.validation import ValidationFolder, made_by
 from pipeline.transforms import Uncertain
 from pipeline.volume import LabelMap
+
+Advance = Callable[[str, int, int], None]
+
+
+def _go_on(_what: str, _done: int, _total: int) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,12 @@ class CaseStore:
             shape=tuple(shape.tolist()),
         )
 
-    def field_input(self, index: int) -> FieldInput:
+    def field_input(self, index: int, advance: Advance = _go_on) -> FieldInput:
         """Read what a field looks at; the network runs, unless it was done for this case before.
+
+        Args:
+            index: Of the case.
+            advance: Called while the network runs, as `Segmenter.segment` does.
 
         Raises:
             PipelineError: If the case cannot be read, or does not fit in memory.
@@ -146,7 +156,7 @@ class CaseStore:
         description = read_description(self._models[index])
         study, _ = read_case(self.cases[index], len(description.channels), self._study)
         if not self.is_done("uncertain", index):
-            self._run(index, study)
+            self._run(index, study, advance)
         found = self.read("uncertain", index)
         uncertain = Uncertain(found["voxel"], found["index"], found["probability"])
         stored = self.read("cases", index)
@@ -212,12 +222,12 @@ class CaseStore:
         }
         self.write("cases", index, arrays)
 
-    def _run(self, index: int, study: Study) -> Labels:
+    def _run(self, index: int, study: Study, advance: Advance = _go_on) -> Labels:
         """Segment a case; store its uncertain voxels, if the model can have a field."""
         segmenter = self._load_segmenter(self._models[index])
         description = segmenter.description
         top_k = 0 if description.regions else num_slots(description.num_outputs)
-        result = segmenter.segment(segmenter.prepare(study), top_k=top_k)
+        result = segmenter.segment(segmenter.prepare(study), top_k=top_k, advance=advance)
         if result.uncertain is not None:
             found = result.uncertain
             arrays = {

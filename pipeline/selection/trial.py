@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from pipeline.progress import track
 from pipeline.selection.candidates import Candidates
 from pipeline.selection.choice import Choice
-from pipeline.selection.clock import Clock
+from pipeline.selection.clock import Clock, OutOfTimeError
 from pipeline.selection.decision import MIN_CASES, Folds
 from pipeline.selection.field import Fields
 from pipeline.selection.scoring import StoreMeasure
 from pipeline.selection.statistics import LEAST_GAIN, TOLERATED, compare
 
 FEW = 3
-"""Cases that the coarse settings are tried on."""
+SHARE_OF_FEW = 0.25
+"""Cases that the coarse settings are tried on: so many, or this share of all."""
 
 FINALISTS = 2
 """Settings that go on to all cases."""
@@ -79,13 +80,15 @@ class FieldTrial:
     order: Sequence[int]
     clock: Clock
     _tried: dict[int, list[int]] = field(default_factory=dict)
+    _late: str = ""
 
     def run(self) -> Trial:
         """Try what the time allows."""
-        few, coarse = self.order[:FEW], self.candidates.coarse
+        few = self.order[: max(FEW, round(SHARE_OF_FEW * len(self.order)))]
+        coarse = self.candidates.coarse
         self._try(coarse[:1], few[:1], "Trying a first field")
         if not self._tried:
-            return self._end((), few, "no time was left for it")
+            return self._end((), few, f"no time was left for it{self._late}")
         if self._reserve_s() > self.clock.left_s:
             # The first one is slower than others.
             self._try(coarse[:1], few[:2], "Trying a first field")
@@ -100,10 +103,13 @@ class FieldTrial:
             return self._end((), few, why)
         around = self.candidates.around(ranked[0])
         self._try(around, few, "Trying fields around the best", spares=True)
-        finalists = self._gaining(few)[:FINALISTS]
-        if sum(self.fields.expected_s(index, finalists) for index in self.order) > (
-            self.clock.left_s
-        ):
+        gaining = self._gaining(few)
+        finalists = [number for number in gaining if self._is_affordable(number)][:FINALISTS]
+        if not finalists:
+            why = f"no setting that gained is quick enough for {MIN_CASES} cases in this time"
+            return self._end((), few, why)
+        whole_s = sum(self.fields.expected_s(index, finalists) for index in self.order)
+        if whole_s > self.clock.left_s:
             finalists = finalists[:1]
         is_done = self._try(finalists, self.order, "Trying the best fields")
         why = "all cases were done" if is_done else "the time was up"
@@ -139,13 +145,18 @@ class FieldTrial:
             numbers: Of the settings.
             cases: Their indices.
             what: To say meanwhile.
-            spares: Whether to leave the time that one setting needs on enough cases.
+            spares: Whether to leave the time that a setting needs on enough cases, and to leave out
+                those that need more than there is.
         """
         steps = [(index, number) for index in cases for number in numbers]
         if not self.clock.left_s:
             return False
         for index, number in track(self._in_time(steps, spares=spares), what, len(steps)):
-            self.fields.try_setting(index, number)
+            try:
+                self.fields.try_setting(index, number)
+            except OutOfTimeError as late:
+                self._late = f": {late} for a case"
+                return False
             tried = self._tried.setdefault(number, [])
             if index not in tried:
                 tried.append(index)
@@ -157,6 +168,8 @@ class FieldTrial:
         """Yield steps until one cannot be finished in time; a case is begun with all its steps."""
         for place, (index, number) in enumerate(steps):
             of_case = [other for case, other in steps[place:] if case == index]
+            if spares and not self._is_affordable(number):
+                continue
             needed_s = self.fields.expected_s(index, [number] if spares else of_case)
             needed_s += self._reserve_s() if spares else 0.0
             if needed_s >= self.clock.left_s:
@@ -164,6 +177,13 @@ class FieldTrial:
             yield index, number
 
     def _reserve_s(self) -> float:
-        """Return what trying one more setting on as many cases as say enough would take."""
-        first = next(iter(self._tried))
-        return sum(self.fields.expected_s(index, [first]) for index in self.order[:MIN_CASES])
+        """Return what the quickest setting takes on as many cases as say enough."""
+        return min(self._enough_s(number) for number in self._tried)
+
+    def _is_affordable(self, number: int) -> bool:
+        """Tell whether a setting could be brought to enough cases in the time that is left."""
+        return self._enough_s(number) <= self.clock.left_s
+
+    def _enough_s(self, number: int) -> float:
+        enough = self.order[:MIN_CASES]
+        return sum(self.fields.expected_s(index, [number]) for index in enough)

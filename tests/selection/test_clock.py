@@ -3,7 +3,7 @@ from math import inf
 import pytest
 
 from pipeline.selection import clock
-from pipeline.selection.clock import Clock, seconds_allowed
+from pipeline.selection.clock import Clock, OutOfTimeError, seconds_allowed
 
 
 @pytest.fixture
@@ -42,3 +42,18 @@ def test_things_take_as_long_as_they_did_last_for_their_size(now):
         now[0] += 8
     assert watch.expected_s("setting 3", 100) == pytest.approx(6)
     assert watch.expected_s("case", 100) == 0
+
+
+def test_what_cannot_be_finished_is_given_up_as_soon_as_that_is_seen(now):
+    advance = Clock(60).watch()
+    now[0] += 30
+    advance("windows", 1, 10)
+    now[0] += 3
+    advance("windows", 2, 10)
+    now[0] += 5
+    with pytest.raises(OutOfTimeError, match="about 28 s more are needed"):
+        advance("windows", 3, 10)
+    endless = Clock().watch()
+    for done in (1, 2):
+        now[0] += 1000
+        endless("windows", done, 10**6)

@@ -9,7 +9,7 @@ from pipeline.inference import NotEnoughMemory
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.selection import field
 from pipeline.selection.changes import apply_change
-from pipeline.selection.clock import Clock
+from pipeline.selection.clock import Clock, OutOfTimeError
 from pipeline.selection.field import Fields, random_field
 from pipeline.selection.finished_run import open_run
 from pipeline.selection.out_of_fold import CaseStore
@@ -100,3 +100,16 @@ def test_a_field_that_needs_more_memory_than_there_is_changes_nothing(store, mon
     )
     assert after is seen.labels_IJK
     assert "needs 2.0 GB" in caplog.text
+
+
+def test_the_network_is_stopped_where_it_cannot_be_done_in_time(store, monkeypatch):
+    clock = Clock()
+
+    def late(*_):
+        raise OutOfTimeError(500)
+
+    monkeypatch.setattr(clock, "watch", lambda: late)
+    (store.folder / "uncertain" / f"{store.cases[0].name}.npz").unlink()
+    with pytest.raises(OutOfTimeError):
+        Fields(store, SETTINGS, VALUES, shrink, clock).try_setting(0, 0)
+    assert not store.is_done("uncertain", 0)

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.selection.candidates import SMOOTHNESS_ONLY, make_candidates
 from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.clock import OutOfTimeError
 from pipeline.selection.trial import FieldTrial, spread
 from tests.selection.fakes import FakeMeasure, flat, folds
 
@@ -22,19 +23,23 @@ class FakeFields:
     """Each case takes 2 s and each setting 1 s, which nobody knows before they were done once."""
 
     def __init__(self, clock):
-        self.clock, self.calls, self.input, self.known = clock, [], None, [0.0, 0.0]
+        self.clock, self.calls, self.input, self.case_s = clock, [], None, 0.0
+        self.slow, self.known = {}, {}
 
     def expected_s(self, index, numbers):
         todo = [number for number in numbers if (index, number) not in self.calls]
         if not todo:
             return 0.0
-        return self.known[0] * (self.input != index) + self.known[1] * len(todo)
+        of_settings = sum(self.known.get(number, 0.0) for number in todo)
+        return self.case_s * (self.input != index) + of_settings
 
     def try_setting(self, index, number):
         if (index, number) in self.calls:
             return
-        self.clock.left_s -= CASE_S * (self.input != index) + SETTING_S
-        self.input, self.known = index, [CASE_S, SETTING_S]
+        takes_s = self.slow.get(number, SETTING_S)
+        self.clock.left_s -= CASE_S * (self.input != index) + takes_s
+        self.input, self.case_s = index, CASE_S
+        self.known[number] = takes_s
         self.calls.append((index, number))
 
 
@@ -74,9 +79,9 @@ def test_where_no_far_apart_setting_gains_that_is_the_end_of_it(make_trial):
     trial = make_trial({})
     found = trial.run()
     assert found.settings == ()
-    assert "none of 4 far-apart settings gained enough on 3 cases" in found.why
-    assert len(trial.fields.calls) == 12
-    assert {len(cases) for cases in found.tried.values()} == {3}
+    assert "none of 4 far-apart settings gained enough on 5 cases" in found.why
+    assert len(trial.fields.calls) == 20
+    assert {len(cases) for cases in found.tried.values()} == {5}
 
 
 def test_the_best_is_refined_and_goes_on_to_all_cases(make_trial):
@@ -88,10 +93,10 @@ def test_the_best_is_refined_and_goes_on_to_all_cases(make_trial):
     found = trial.run()
     assert found.settings == (neighbours[1], best)
     assert found.cases == tuple(trial.order)
-    assert found.picked_on == tuple(trial.order[:3])
+    assert found.picked_on == tuple(trial.order[:5])
     assert found.why == "all cases were done"
     assert set(found.tried) == {*trial.candidates.coarse, *neighbours}
-    assert [len(found.tried[n]) for n in (neighbours[0], neighbours[1])] == [3, 20]
+    assert [len(found.tried[n]) for n in (neighbours[0], neighbours[1])] == [5, 20]
 
 
 def test_what_cannot_be_finished_in_time_is_not_begun(make_trial):
@@ -146,3 +151,29 @@ def test_settings_are_judged_before_the_rules_that_were_chosen(make_trial):
     )
     trial.run()
     assert {choice.rules for choice in seen} == {(0,)}
+
+
+def test_a_case_that_turns_out_to_take_too_long_ends_it(make_trial, monkeypatch):
+    trial = make_trial({})
+
+    def late(*_):
+        raise OutOfTimeError(500)
+
+    monkeypatch.setattr(trial.fields, "try_setting", late)
+    found = trial.run()
+    assert found.cases == found.settings == ()
+    assert found.why == "no time was left for it: about 500 s more are needed for a case"
+
+
+def test_a_setting_that_is_too_slow_for_enough_cases_is_not_tried_again(make_trial):
+    """It gains most, on the first case; the next best goes on in its place."""
+    quick, *_, slow = make_trial({}).candidates.coarse
+    trial = make_trial({quick: 0.01, slow: 0.05}, seconds=120)
+    trial.fields.slow = {slow: 20.0}
+    found = trial.run()
+    assert found.settings == (quick,)
+    assert len(found.tried[slow]) == 1
+    assert len(found.cases) == 20
+    alone = make_trial({slow: 0.05}, seconds=120)
+    alone.fields.slow = {slow: 20.0}
+    assert alone.run().why == "no setting that gained is quick enough for 10 cases in this time"
