@@ -54,8 +54,7 @@ class Prospect:
         resolution: Dice lost by the spacing, 0 to 1.
         sight: By what a patch does not see.
         practice: By too few steps.
-        seen: Share of a structure with its surroundings that a patch sees, of the structure of
-            which it sees least.
+        seen: Share of a structure with its surroundings that a patch sees, on the mean over them.
     """
 
     candidate: Candidate
@@ -122,13 +121,12 @@ def expect_practice(steps: int, candidate: Candidate, num_labels: int) -> float:
 def share_seen(candidate: Candidate, survey: Survey, look: CloseLook) -> float:
     """Return the share of a structure and its surroundings that a patch sees, 0 to 1.
 
-    Of the structure of which it sees least. Surroundings that the volume does not have are not
-    wanted.
+    The mean over structures. Surroundings that the volume does not have are not wanted.
     """
     edges = np.array(candidate.edges_mm)
-    shares = [1.0]
+    shares = []
     for extent_mm in look.extents_mm.values():
         wanted = np.maximum(SURROUNDINGS * np.array(extent_mm), LEAST_SURROUNDINGS_MM)
         wanted = np.minimum(wanted, survey.size_mm)
         shares.append(float(np.prod(np.minimum(edges / wanted, 1))))
-    return min(shares)
+    return float(np.mean(shares)) if shares else 1.0

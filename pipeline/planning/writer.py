@@ -177,7 +177,7 @@ def _on_candidates(plan: Plan) -> list[str]:
     return [
         f"Candidates for {minutes:g} minutes. Loses: Dice that is expected to be lost by the "
         "spacing, by what a patch does not see, and by too few steps; an estimate to choose by. "
-        "Sees: of the structure of which a patch sees least, with what surrounds it, the share.",
+        "Sees: the share of a structure with what surrounds it that a patch sees, on the mean.",
         *(f"  {line}" for line in table(plan.considered)),
         f"{more[0].upper()}{more[1:]}.",
     ]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,6 +61,10 @@ def test_a_patch_sees_a_share_of_the_structure_and_what_surrounds_it(make_survey
     assert 0 < seen < 1
     found = expect(candidate, survey, look, 0.1, 5.0)
     assert found.sight == pytest.approx(SIGHT * (1 - seen))
+    # A second, small structure wants 64 mm, or what the volume has: the mean of both counts.
+    both = replace(look, extents_mm=look.extents_mm | {2: (3.0, 4.0, 5.0)})
+    small = np.prod(np.minimum(edges / [64.0, 64.0, 52.8], 1))
+    assert share_seen(candidate, survey, both) == pytest.approx((seen + small) / 2)
 
 
 def test_narrow_networks_and_few_steps_lose_more(make_survey):
