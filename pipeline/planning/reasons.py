@@ -10,7 +10,9 @@ from pipeline.planning.trials import Trial
 MOST_SPACINGS = 7
 """Of which the best candidate is shown."""
 
-HEADINGS = ("spacing mm", "patch", "batch", "features", "steps", "passes", "sees", "loses", "")
+HEADINGS = (
+    "spacing mm", "patch", "batch", "features", "steps", "passes", "volume", "sees", "loses", ""
+)  # fmt: skip
 
 
 def consider(
@@ -109,6 +111,7 @@ def _cells(row: Considered) -> tuple[str, ...]:
         "-".join(map(str, candidate.features)),
         str(prospect.steps),
         f"{prospect.passes:.3g}",
+        f"{candidate.patch_share:.0%}",
         f"{prospect.seen:.0%}",
         f"{prospect.loss:.3f}",
         row.reason or "chosen",

@@ -177,7 +177,8 @@ def _on_candidates(plan: Plan) -> list[str]:
     return [
         f"Candidates for {minutes:g} minutes. Loses: Dice that is expected to be lost by the "
         "spacing, by what a patch does not see, and by too few steps; an estimate to choose by. "
-        "Sees: the share of a structure with what surrounds it that a patch sees, on the mean.",
+        "Volume: the share of the median volume in a patch. Sees: that of a structure with what "
+        "surrounds it, on the mean. Passes: how often the whole of every case is seen.",
         *(f"  {line}" for line in table(plan.considered)),
         f"{more[0].upper()}{more[1:]}.",
     ]
