@@ -48,7 +48,8 @@ def test_the_file_reads_back_as_the_plan(make_plan, manifest, tmp_path):
     text = (tmp_path / "p.yaml").read_text()
     assert RunConfig.model_validate(yaml.safe_load(text)) == plan.config
     # A path in the settings may be as long as it is.
-    assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 100
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert max(len(line) for line in comments if not line.startswith("#   ")) <= 100
 
 
 def test_each_group_stands_under_its_rule_and_numbers(make_plan, manifest):
