@@ -88,14 +88,17 @@ class Fields:
         self._refine, self._clock = refine, clock
         self._sizes = [store.num_voxels(index) for index in range(len(store.cases))]
         self._input: tuple[int, FieldInput] | None = None
+        self._done: dict[tuple[int, int], bool] = {}
 
     def changes(self, index: int, numbers: Iterable[int]) -> dict[int, Change]:
         """Return what settings that were tried on a case change, in its whole volume."""
         return {number: self._read(index, number) for number in numbers}
 
     def is_done(self, index: int, number: int) -> bool:
-        """Tell whether a setting was tried on a case."""
-        return self._store.is_done(*self._name(index, number))
+        """Tell whether a setting was tried on a case. What is stored is looked at once."""
+        if (index, number) not in self._done:
+            self._done[index, number] = self._store.is_done(*self._name(index, number))
+        return self._done[index, number]
 
     def expected_s(self, index: int, numbers: Iterable[int]) -> float:
         """Return what trying settings on a case will take, as far as is known by now."""
@@ -134,6 +137,7 @@ class Fields:
         what, _, words = self._name(index, number)
         arrays = {"voxel": change.voxel_N, "old": change.old_N, "new": change.new_N}
         self._store.write(what, index, arrays, words)
+        self._done[index, number] = True
 
     def _has_input(self, index: int) -> bool:
         return self._input is not None and self._input[0] == index

@@ -80,6 +80,21 @@ def test_what_trying_takes_is_known_from_what_was_tried(store, monkeypatch):
     assert fields.expected_s(1, [1]) == 7
 
 
+def test_what_is_stored_is_looked_at_once(store, monkeypatch):
+    """What is left to do is asked for before every step, and stored files are hashed."""
+    asked, is_done = [], store.is_done
+    monkeypatch.setattr(store, "is_done", lambda *what: asked.append(what[:2]) or is_done(*what))
+    fields = Fields(store, SETTINGS, VALUES, shrink, Clock())
+    for _ in range(2):
+        fields.expected_s(0, [0, 1])
+        fields.try_setting(0, 0)
+    assert [fields.is_done(0, number) for number in (0, 1)] == [True, False]
+    assert [what for what in asked if what[0] != "uncertain"] == [
+        ("setting_0", 0),
+        ("setting_1", 0),
+    ]
+
+
 def test_a_case_that_a_field_cannot_look_at_is_named(store):
     def fail(*_):
         raise ValueError("the image is not finite")
