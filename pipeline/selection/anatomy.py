@@ -88,8 +88,9 @@ def _pieces(
     """Return, of each label that a case has, its pieces, and whether each side has at most one."""
     assert case.label is not None
     drawn = read_label_map(case.label, study)
-    there = [value for value in np.unique(drawn.labels_IJK).tolist() if value]
-    found = find_components(drawn.labels_IJK, there) if there else None
+    # The plane between the sides follows from all labels, as where masks are cleaned up; voxels
+    # that nobody annotated are none.
+    found = find_components(drawn.labels_IJK, set(labels.values()))
     if found is None:
         return {}
     everything = np.ones(len(found.label_N), bool)

@@ -10,7 +10,7 @@ from pipeline.selection.anatomy import read_anatomy
 from pipeline.selection.clock import Clock
 from pipeline.study import StudyConfig
 
-LABELS = {"one": 1, "pair": 2, "many": 3, "never": 4}
+LABELS = {"one": 1, "pair": 2, "many": 3, "never": 4, "body": 5}
 
 
 def write(folder, name, voxels, annotated=None):
@@ -45,6 +45,7 @@ def test_rules_that_change_no_training_label_are_allowed(cases):
     assert anatomy.rules == (
         Rule(label="one", keep_largest=1),
         Rule(label="pair", one_per_side=True),
+        Rule(label="body", one_per_side=True),
     )
     assert str(anatomy) == "2 training labels"
 
@@ -54,6 +55,7 @@ def test_one_case_of_more_is_enough_not_to(cases, tmp_path):
     more = write(tmp_path, "c", [*BODY, ONE, stray, LEFT, (2, (1, 3), (4, 5), (2, 6))])
     assert read_anatomy([*cases, more], LABELS, StudyConfig(), Clock()).rules == (
         Rule(label="one", one_per_side=True),
+        Rule(label="body", one_per_side=True),
     )
 
 
@@ -62,6 +64,15 @@ def test_what_a_case_does_not_annotate_says_nothing(cases, tmp_path):
     more = write(tmp_path, "c", [*BODY, ONE, stray], annotated=("pair",))
     anatomy = read_anatomy([*cases, more], LABELS, StudyConfig(), Clock())
     assert Rule(label="one", keep_largest=1) in anatomy.rules
+
+
+def test_ignored_voxels_do_not_move_the_plane_between_the_sides(tmp_path):
+    """The pieces lie on either side of x = 2.5 mm, and all left of the middle up to the ignored."""
+    pieces = [(5, (0, 1), (0, 6), (0, 1)), (5, (5, 6), (0, 6), (0, 1))]
+    pieces += [(2, (1, 2), (3, 4), (2, 4)), (2, (4, 5), (3, 4), (2, 4))]
+    case = write(tmp_path, "a", [*pieces, (9, (11, 12), (0, 6), (0, 6))])
+    anatomy = read_anatomy([case], {"pair": 2, "body": 5}, StudyConfig(), Clock())
+    assert Rule(label="pair", one_per_side=True) in anatomy.rules
 
 
 def test_a_part_of_the_labels_allows_nothing(cases):
