@@ -84,8 +84,8 @@ def plan(config: PlanConfig) -> Plan:
         pricer,
         memory_gb,
     )
-    minutes = config.minutes or LONGEST_MINUTES[kind]
-    ranking.calibrate(minutes)
+    ranking.calibrate(config.minutes or LONGEST_MINUTES[kind])
+    minutes = config.minutes or _budget(ranking, kind)
     prospects = ranking.of(minutes)
     trials: tuple[Trial, ...] = ()
     if pricer.device is not None:
@@ -102,9 +102,6 @@ def plan(config: PlanConfig) -> Plan:
     seconds = pricer.measured_seconds(chosen)
     estimate = Resources(
         memory_gb=round_to(pricer.memory_gb(chosen), 3), seconds_per_iteration=round_to(seconds, 3)
-    )
-    minutes = config.minutes or budget_minutes(
-        survey, chosen.patch_share, chosen.batch_size, seconds, kind
     )
     result = Plan(
         config=compose(choice, chosen, minutes, estimate),
@@ -179,6 +176,13 @@ class Ranking:
             if self.pricer.memory_gb(prospect.candidate) <= self.memory_gb:
                 return prospect
         return None
+
+
+def _budget(ranking: Ranking, kind: Kind) -> float:
+    """Return minutes for the best candidate of the longest budget, where nobody asked for any."""
+    best = ranking.first(ranking.of(LONGEST_MINUTES[kind]))
+    of_volume, batch_size = best.candidate.patch_share, best.candidate.batch_size
+    return budget_minutes(ranking.survey, of_volume, batch_size, best.seconds, kind)
 
 
 def find_device(config: PlanConfig) -> torch.device | None:

@@ -16,9 +16,12 @@ from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import PlanConfig, estimate, plan, summary_of
 from pipeline.planning.memory import trace_cost
 from pipeline.planning.plan import find_device
+from pipeline.planning.rules import LONGEST_MINUTES
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.planning.trial import make_step, num_outputs_of
-from pipeline.training import RunConfig, train
+from pipeline.planning.trials import Trial
+from pipeline.training import RunConfig, RunFolder, train
+from pipeline.training.prepare import prepare_run
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +185,39 @@ def test_the_speed_is_measured_only_where_the_planned_size_fits(make_data, tmp_p
     assert "planning for 1e+06 GB, but a CPU with 1 thread has" in caplog.text
 
 
+def test_without_minutes_all_follows_from_those_that_the_plan_sets(make_data, tmp_path):
+    result = plan(request(make_data((24, 24, 24)), tmp_path / "a.yaml"))
+    minutes, best = result.config.training.max_minutes, result.considered[0].prospect
+    assert minutes < LONGEST_MINUTES["cpu"]
+    assert best.candidate == result.candidate
+    assert best.steps == int(60 * minutes / best.seconds)
+
+
+def test_trials_on_the_cases_that_the_run_trains_on_decide(make_data, tmp_path, monkeypatch):
+    held = []
+
+    def hold(doubtful, choice, manifest, cases, pricer, minutes):
+        held.append((cases, minutes))
+        return tuple(Trial(one, 100, 0.5, 1.0, 0.5) for one in reversed(doubtful))
+
+    module = find_device.__module__
+    monkeypatch.setattr(sys.modules[module], "contenders", lambda prospects, *_: prospects[:2])
+    monkeypatch.setattr(sys.modules[module], "hold_trials", hold)
+    monkeypatch.setattr(estimate, "measure_seconds", lambda *_: estimate.StepTime(0.1, False))
+    asked = request(make_data((48, 48, 48), num_cases=6), tmp_path / "a.yaml", minutes=7)
+    result = plan(asked.model_copy(update={"measure": True}))
+    best, second = result.considered[:2]
+    assert (result.candidate, best.reason) == (best.prospect.candidate, "")
+    assert best.prospect.loss >= second.prospect.loss, "the rules alone had chosen otherwise"
+    assert any(row.reason.startswith("tried: Dice 0.500") for row in result.considered)
+    ((cases, minutes),) = held
+    assert minutes == 7
+    run = load_config(RunConfig, asked.out, [f"output={tmp_path}"])
+    planned = prepare_run(run, RunFolder(run.folder)).split
+    assert planned.validation
+    assert {case.name for case in cases} == {case.name for case in planned.train}
+
+
 def test_a_folder_is_no_place_for_a_plan(tmp_path):
     with pytest.raises(ConfigError, match=r"this is a folder\. Name a file"):
         plan(request(tmp_path / "m.json", tmp_path, replace=True))
@@ -197,7 +233,7 @@ def test_a_data_set_of_test_cases_is_refused(tmp_path):
 
 
 def test_a_gpu_elsewhere_needs_its_memory(phantom, tmp_path, monkeypatch):
-    missing = PlanConfig(manifest=phantom, out=tmp_path / "gpu.yaml", device="cuda:99")
+    missing = PlanConfig(manifest=phantom, out=tmp_path / "gpu.yaml", device="cuda:99", minutes=60)
     with pytest.raises(ConfigError, match="name its memory: --memory 24GB"):
         find_device(missing)
     monkeypatch.setattr(sys.modules[find_device.__module__], "known_gpus", lambda: ())
