@@ -3,6 +3,7 @@
 import logging
 import platform
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -67,9 +68,15 @@ def test_the_model_is_loaded_once_and_let_go(client, order, make_studies):
     assert list(client.run(model_of).values()) == [None]
 
 
+def threads_of_a_new_thread():
+    """The process may be forked from one whose main thread has settled on a number."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
 def test_it_computes_with_the_threads_it_is_told(client, order):
     assert ask(client, prepare, replace(order, run="three", threads=3)) is None
-    assert list(client.run(torch.get_num_threads).values()) == [3]
+    assert list(client.run(threads_of_a_new_thread).values()) == [3]
     client.run(release, "three")
 
 
