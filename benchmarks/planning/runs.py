@@ -31,7 +31,7 @@ from pipeline.training.recorder import EpochMetrics, read_metrics
 CORES = 2
 """That a run's minutes are counted for, however many it takes."""
 
-SHARE = 0.85
+SHARE = 0.92
 """Of a training's minutes that its steps take; the rest goes to waiting for patches and to
 validating on the way. An estimate; the page says what the runs found."""
 

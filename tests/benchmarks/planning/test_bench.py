@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_run_again_and_a_stopped_one_goes_on(tmp_path, tra
     config, threads = first
     assert threads == 1
     # 5 minutes of which 85 % go to steps of half a second.
-    assert (config.training.max_minutes, config.training.max_iterations) == (None, 510)
+    assert (config.training.max_minutes, config.training.max_iterations) == (None, 552)
     assert config.training.patch_size == (96, 80, 48)
 
 
@@ -109,14 +109,14 @@ def test_a_run_is_recorded_with_its_scores_and_its_page(tmp_path, trained):
         "cases", "dice", "hd95_mm", "nsd", "volume_error_percent", "stray_mm",
     }  # fmt: skip
     assert run["without"] == run["scores"]
-    assert (run["iterations"], run["train_s"], run["by"]) == (510, 301.5, "count")
+    assert (run["iterations"], run["train_s"], run["by"]) == (552, 301.5, "count")
     assert run["clean_up"]["chosen"] == "none"
     assert [step["how"] for step in content["steps"].values()] == ["processor time"]
     text = (tmp_path / "page.md").read_text()
     (row,) = [
         line for line in text.splitlines() if line.startswith("| 1.25 mm, 96 x 80 x 48, 16 |")
     ]
-    assert "| 1.25 x 1.25 x 1.25 | 96 x 80 x 48 | 2 | 16-32-64-128 | 510 | 0.5 *p* | 302 |" in row
+    assert "| 1.25 x 1.25 x 1.25 | 96 x 80 x 48 | 2 | 16-32-64-128 | 552 | 0.5 *p* | 302 |" in row
 
 
 def test_a_run_that_fails_is_told_and_does_not_stop_the_others(tmp_path, trained, monkeypatch):
@@ -167,7 +167,7 @@ def test_the_plan_is_that_of_the_command_with_its_minutes_counted(tmp_path, trai
     # It is planned for two cores, however many train.
     assert given == [("plan", ["--minutes", "15"], 2)]
     config, _ = trained.asked[0]
-    assert (config.training.max_iterations, config.training.iterations_per_epoch) == (1530, 33)
+    assert (config.training.max_iterations, config.training.iterations_per_epoch) == (1656, 33)
     assert config.data.folds == 4
 
 
