@@ -180,7 +180,7 @@ def test_preparing_measures_again_what_was_measured_on_a_busy_machine(
     give(tmp_path, "--only", FIRST, "--prepare")
     give(tmp_path, "--only", FIRST)
     assert list(found(tmp_path)["steps"].values()) == [{"seconds": 0.25, "how": "clock"}]
-    assert trained.asked[0][0].training.max_iterations == 1020
+    assert trained.asked[0][0].training.max_iterations == 1104
 
 
 def test_nothing_done_and_half_done_make_a_page():
