@@ -273,7 +273,7 @@ class _Field:
                 validate=lambda: None,
             )
             loop.run(batches, ranks)
-        if not loop.is_finished:
+        if loop.was_told_to_stop:
             raise KeyboardInterrupt
         return state.network_to_keep
 

@@ -79,6 +79,11 @@ class Loop:
         """Whether the budget is used."""
         return self._share() >= 1
 
+    @property
+    def was_told_to_stop(self) -> bool:
+        """Whether a signal arrived, be it in the very last step."""
+        return self._stop_requested
+
     def run(self, batches: Iterable[Batch], ranks: Ranks) -> None:
         """Train until the budget is used or a signal arrives; save the state either way.
 

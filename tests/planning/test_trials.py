@@ -1,3 +1,4 @@
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -5,13 +6,13 @@ import pytest
 import torch
 
 from pipeline.manifest import Case, load_manifest
+from pipeline.network.unet import UNet
 from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import trials
 from pipeline.planning.compose import Choice
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.expect import Prospect, expect_practice
 from pipeline.planning.mirror import decide_mirroring
-from pipeline.planning.plan import find_device
 from pipeline.planning.search import Candidate
 from pipeline.planning.shape import Shape
 from pipeline.planning.survey import take_survey
@@ -139,7 +140,9 @@ def test_one_candidate_is_not_tried(scripted):
     assert scripted == []
 
 
-def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(tmp_path):
+@pytest.fixture
+def real(tmp_path):
+    """What real trials share, of five cases."""
     path = make_cohort(tmp_path / "data", PhantomConfig(num_train=5, num_validation=1))
     manifest = load_manifest(path)
     cases = [case for case in manifest.cases if case.split == "train"]
@@ -148,11 +151,12 @@ def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(tmp_path):
     request = PlanConfig(manifest=path, out=tmp_path / "plan.yaml", device="cpu")
     mirroring = decide_mirroring(manifest.labels, survey.bodies)
     choice = Choice(request, None, "cpu", survey, mirroring)
-    split = hold_out(cases)
-    field = trials._Field(choice, manifest, split, FakePricer(), tmp_path / "trials")
+    return trials._Field(choice, manifest, hold_out(cases), FakePricer(), tmp_path / "trials")
+
+
+def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(real):
     prospect = make_prospect(8.0)
-    found = field.hold(prospect, 4)
-    assert find_device(request).type == "cpu"
+    found = real.hold(prospect, 4)
     assert (found.prospect, found.steps) == (prospect, 4)
     assert 0 <= found.dice < 0.9
     assert found.hd95_mm > 0
@@ -160,3 +164,18 @@ def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(tmp_path):
     four, at_all = (expect_practice(steps, prospect.candidate, 7) for steps in (4, 5000))
     lost = 1 - found.dice + LOST_PER_MM * found.hd95_mm
     assert found.loss == pytest.approx(lost - four + at_all)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_ctrl_c_ends_the_trials_in_any_step(real, monkeypatch, step):
+    def forward(self, x):
+        calls.append(x)
+        if len(calls) == step:
+            signal.raise_signal(signal.SIGINT)
+        return usual(self, x)
+
+    calls, usual = [], UNet.forward
+    monkeypatch.setattr(UNet, "forward", forward)
+    with pytest.raises(KeyboardInterrupt):
+        real.hold(make_prospect(8.0), 2)
+    assert len(calls) == step
