@@ -38,11 +38,7 @@ def consider(
         if needed_gb > memory_gb:
             reason = f"needs {needed_gb:.3g} GB of memory"
         elif prospect.candidate in tried:
-            trial, other = tried[prospect.candidate], trials[0]
-            reason = (
-                f"tried: Dice {trial.dice:.3f}, HD95 {trial.hd95_mm:.1f} mm after {trial.steps} "
-                f"steps, against {other.dice:.3f}, {other.hd95_mm:.1f} mm after {other.steps}"
-            )
+            reason = _of_trial(tried[prospect.candidate], trials[0])
         else:
             reason = _worst_cause(prospect, best)
         rows.append(Considered(prospect, reason))
@@ -86,6 +82,15 @@ def _differing(one: Prospect, other: Prospect) -> set[str]:
     return {name for name in mine if mine[name] != theirs[name]}
 
 
+def _of_trial(trial: Trial, best: Trial) -> str:
+    if not trial.steps:
+        return "its trial failed"
+    return (
+        f"tried: Dice {trial.dice:.3f}, HD95 {trial.hd95_mm:.1f} mm after {trial.steps} steps, "
+        f"against {best.dice:.3f}, {best.hd95_mm:.1f} mm after {best.steps}"
+    )
+
+
 def _worst_cause(prospect: Prospect, best: Prospect) -> str:
     """Name the cause by which a candidate is expected to lose most beyond the best one."""
     causes = {
@@ -99,7 +104,11 @@ def _worst_cause(prospect: Prospect, best: Prospect) -> str:
             prospect.practice - best.practice
         ),
     }
-    return max(causes, key=lambda cause: causes[cause])
+    worst = max(causes, key=lambda cause: causes[cause])
+    # Only a trial chooses what is expected to lose more.
+    return (
+        worst if causes[worst] > 0 else "not tried; much like what was, and lost to what is chosen"
+    )
 
 
 def _cells(row: Considered) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.errors import PipelineError
 from pipeline.evaluation import EvaluationConfig, score_case, scored_structures
 from pipeline.losses import build_loss, class_shares
 from pipeline.manifest import Case, Manifest, Split
@@ -75,6 +76,9 @@ HELD_OUT = 6
 LOST_PER_MM = 0.005
 """Dice that counts as much as one mm of HD95."""
 
+FARTHEST_MM = 20.0
+"""HD95 from which more tells a trial nothing: also that of a structure that it does not find."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -82,9 +86,9 @@ class Trial:
 
     Attributes:
         prospect: Of the candidate.
-        steps: Of the trial.
-        dice: Mean over the held-out cases of the mean over labels.
-        hd95_mm: The same of the 95th percentile Hausdorff distance.
+        steps: Of the trial; 0 if it failed.
+        dice: Mean over the structures of all held-out cases.
+        hd95_mm: The same of the 95th percentile Hausdorff distance, each at most `FARTHEST_MM`.
         loss: Expected of the whole training, from the trial.
     """
 
@@ -161,8 +165,14 @@ def hold_trials(
                 logger.info(
                     "trying %d of %d: %s, %d steps", number, len(left), prospect.candidate, steps
                 )
-                trial = last[prospect.candidate] = field.hold(prospect, steps)
-                logger.info("Dice %.3f, HD95 %.1f mm", trial.dice, trial.hd95_mm)
+                try:
+                    trial = field.hold(prospect, steps)
+                    logger.info("Dice %.3f, HD95 %.1f mm", trial.dice, trial.hd95_mm)
+                except PipelineError as error:
+                    # Such as a loss that is no number, or memory that runs out: the others go on.
+                    logger.warning("this trial failed: %s", error)
+                    trial = Trial(prospect, 0, 0.0, FARTHEST_MM, math.inf)
+                last[prospect.candidate] = trial
             left.sort(key=lambda one: last[one.candidate].loss)
             left = left[: (len(left) + 1) // 2]
             gflops *= 2
@@ -286,6 +296,8 @@ class _Field:
             mask = LabelMap(segment_study(study, segmenter).labels_IJK, reference.affine)
             structures = scored_structures(description.labels, description.regions, case.annotated)
             found = score_case(case.name, mask, reference, structures, config)
-            scores += [(one.dice, one.hd95_mm) for one in found if not np.isnan(one.dice)]
+            scores += [
+                (one.dice, min(one.hd95_mm, FARTHEST_MM)) for one in found if not np.isnan(one.dice)
+            ]
         dice, hd95_mm = np.mean(scores, axis=0).tolist() if scores else (0.0, 0.0)
         return dice, hd95_mm

@@ -70,6 +70,23 @@ def test_what_was_tried_lost_by_its_trial(prospects):
     )
 
 
+def test_what_failed_and_what_was_like_a_loser_is_said(prospects):
+    best = prospects[5]
+    tried = next(one for one in prospects if one.candidate != best.candidate)
+    trials = (Trial(best, 300, 0.9, 2.0, 0.2), Trial(tried, 0, 0.0, 20.0, 0.3))
+    reasons = {
+        row.prospect.candidate: row.reason for row in consider(best, prospects, trials, free, 8.0)
+    }
+    assert reasons[tried.candidate] == "its trial failed"
+    # Nothing blames what was expected to lose less than what was chosen.
+    for row in consider(best, prospects, trials, free, 8.0)[1:]:
+        better = all(
+            getattr(row.prospect, name) <= getattr(best, name)
+            for name in ("resolution", "sight", "practice")
+        )
+        assert ("not tried" in row.reason) == (better and row.prospect != tried)
+
+
 def test_the_table_is_aligned_and_says_what_was_chosen(prospects):
     best = replace(prospects[0], steps=1234, passes=12.3, seen=1.0)
     lines = table(consider(best, prospects, (), free, 8.0))

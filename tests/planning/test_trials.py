@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import TrainingError
 from pipeline.manifest import Case, load_manifest
 from pipeline.network.unet import UNet
 from pipeline.phantom import PhantomConfig, make_cohort
@@ -18,6 +19,7 @@ from pipeline.planning.shape import Shape
 from pipeline.planning.survey import take_survey
 from pipeline.planning.trials import (
     DOUBT,
+    FARTHEST_MM,
     FEWEST_STEPS,
     LOST_PER_MM,
     SHARE,
@@ -134,6 +136,23 @@ def test_fewer_are_tried_where_the_minutes_hold_no_more(scripted):
     assert len(found) == 3
 
 
+def test_a_trial_that_fails_loses(scripted, monkeypatch, caplog):
+    hold = trials._Field.hold
+
+    def fail(self, prospect, steps):
+        if prospect.candidate.spacing_mm[0] == 1.0:
+            raise TrainingError("iteration 3", "the loss became nan", "Lower the rate.")
+        return hold(self, prospect, steps)
+
+    monkeypatch.setattr("pipeline.planning.trials._Field.hold", fail)
+    three = [make_prospect(spacing) for spacing in (1.0, 2.0, 3.0)]
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    found = hold_trials(three, None, None, cases, FakePricer(), minutes=600)
+    assert [trial.prospect for trial in found] == [three[1], three[2], three[0]]
+    assert found[-1].steps == 0
+    assert "this trial failed: iteration 3: the loss became nan" in caplog.text
+
+
 def test_one_candidate_is_not_tried(scripted):
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
     assert hold_trials([make_prospect()], None, None, cases, FakePricer(), 60) == ()
@@ -159,7 +178,8 @@ def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(real):
     found = real.hold(prospect, 4)
     assert (found.prospect, found.steps) == (prospect, 4)
     assert 0 <= found.dice < 0.9
-    assert found.hd95_mm > 0
+    # Four steps find next to nothing, and what is not found has the diagonal, of some 350 mm.
+    assert 0 < found.hd95_mm <= FARTHEST_MM
     # What four steps are expected to lose is not counted; what all are expected to lose is.
     four, at_all = (expect_practice(steps, prospect.candidate, 7) for steps in (4, 5000))
     lost = 1 - found.dice + LOST_PER_MM * found.hd95_mm
