@@ -185,7 +185,9 @@ class _Search:
         proposed = candidates.in_words(verdict.proposed)
         from_labels = f"proposed from {anatomy}, of which they change none: {proposed}"
         if not anatomy.rules:
-            reason = f"off: {few}, and {anatomy} allow no rule"
+            unread = anatomy.num_cases < anatomy.num_all
+            why = "were all there was time to read" if unread else "allow no rule"
+            reason = f"off: {few}, and {anatomy} {why}"
         elif verdict.choice == IDENTITY:
             reason = f"off: {few}; {from_labels}; they cost something on validation"
         else:

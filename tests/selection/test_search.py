@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.model import hash_model, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection import read_decision, search, search_postprocessing
+from pipeline.selection.anatomy import Anatomy
 from pipeline.selection.candidates import SMOOTHNESS_ONLY
 
 CPU = torch.device("cpu")
@@ -128,6 +129,15 @@ def test_nine_cases_take_what_anatomy_allows_if_it_costs_nothing(make_run, tmp_p
         assert after.hd95_mm <= before.hd95_mm
     again = search_postprocessing(run / "model", refine=never)
     assert (again.verdict, again.postprocessing) == (decision.verdict, taken)
+
+
+def test_training_labels_that_there_was_no_time_to_read_are_not_blamed(
+    make_run, tmp_path, monkeypatch
+):
+    run = make_run(tmp_path, 3, fold=0)
+    monkeypatch.setattr("pipeline.selection.search.read_anatomy", lambda *_: Anatomy((), 2, 60))
+    decision = search_postprocessing(run / "model", refine=never)
+    assert "2 of 60 training labels were all there was time to read" in decision.reason
 
 
 def test_without_validation_cases_nothing_is_applied(make_run, tmp_path):
