@@ -191,8 +191,8 @@ def first_round_gflops(
         number, at_once = (number + 1) // 2, 2 * at_once
     if not shares:
         return None
-    first = doubtful[0]
-    speed = pricer.gflops(first.candidate) / first.seconds
+    # That of the slowest, so that none takes longer.
+    speed = min(pricer.gflops(one.candidate) / one.seconds for one in doubtful)
     gflops = SHARE * TRAINING * 60 * minutes * speed / shares
     steps = min(gflops / pricer.gflops(one.candidate) for one in doubtful)
     return gflops if steps >= FEWEST_STEPS else None

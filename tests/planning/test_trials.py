@@ -77,6 +77,9 @@ def test_the_work_of_all_rounds_is_a_share_of_the_minutes():
     assert gflops * (4 + 2 * 2) == pytest.approx(SHARE * TRAINING * 3600 * 100)
     assert first_round_gflops(four[:2], FakePricer(), 60) * 2 == pytest.approx(8 * gflops)
     assert first_round_gflops(four[:1], FakePricer(), 60) is None
+    # One that takes twice as long for its arithmetic halves it for all.
+    slow = replace(four[0], seconds=0.02)
+    assert first_round_gflops([*four[1:], slow], FakePricer(), 60) == pytest.approx(gflops / 2)
 
 
 def test_trials_too_short_to_say_anything_are_not_held():
