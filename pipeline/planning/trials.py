@@ -67,6 +67,9 @@ APART = 1.9
 FEWEST_STEPS = 100
 """Of a trial: fewer say nothing about what a network will learn."""
 
+LEARNT = 0.6
+"""Dice of a trial from which it tells how well a candidate will do; below, how soon it begins."""
+
 MOST_CASES = 24
 """That a trial learns from."""
 
@@ -140,7 +143,8 @@ def hold_trials(
     """Try candidates by successive halving; return the last trial of each, the best first.
 
     Where the minutes are too few to learn anything in so many trials, fewer are held, of the best;
-    of a single candidate, or with too few cases, none.
+    of a single candidate, or with too few cases, none. Where a candidate learns too little in its
+    trial, nothing follows from any.
 
     Args:
         doubtful: What is expected of the candidates.
@@ -173,6 +177,9 @@ def hold_trials(
                     logger.warning("this trial failed: %s", error)
                     trial = Trial(prospect, 0, 0.0, FARTHEST_MM, math.inf)
                 last[prospect.candidate] = trial
+                if trial.steps and trial.dice < LEARNT:
+                    logger.info("too little is learnt so soon to choose by: the rules decide")
+                    return ()
             left.sort(key=lambda one: last[one.candidate].loss)
             left = left[: (len(left) + 1) // 2]
             gflops *= 2

@@ -139,6 +139,16 @@ def test_fewer_are_tried_where_the_minutes_hold_no_more(scripted):
     assert len(found) == 3
 
 
+def test_where_too_little_is_learnt_the_rules_decide(scripted, caplog):
+    """Dice of 1 - 0.1 x spacing: 0.59 at 4.1 mm, after which nothing more is tried."""
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    three = [make_prospect(spacing) for spacing in (1.0, 4.1, 2.0)]
+    with caplog.at_level("INFO", "pipeline"):
+        assert hold_trials(three, None, None, cases, FakePricer(), minutes=600) == ()
+    assert [spacing for spacing, _ in scripted] == [1.0, 4.1]
+    assert "the rules decide" in caplog.text
+
+
 def test_a_trial_that_fails_loses(scripted, monkeypatch, caplog):
     hold = trials._Field.hold
 
