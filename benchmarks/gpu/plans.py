@@ -19,7 +19,7 @@ from pipeline.inference import InferenceConfig, Predictor
 from pipeline.inference.known_gpus import TABLE, KnownGpu, KnownStep, known_gpus
 from pipeline.manifest import Channel, Manifest
 from pipeline.planning.memory import total_gb, trace_cost
-from pipeline.planning.trial import make_step
+from pipeline.planning.step import make_step
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic
 

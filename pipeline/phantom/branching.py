@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from pipeline.phantom.abdomen import AIR_HU
 from pipeline.phantom.scanner import Scanner
 from pipeline.phantom.shapes import (
     Anatomy,
@@ -27,8 +28,6 @@ from pipeline.phantom.shapes import (
 )
 
 LABELS: Mapping[str, int] = MappingProxyType({"vessels": 1})
-
-AIR_HU = -1000.0
 
 TISSUES: Mapping[str, Tissue] = MappingProxyType(
     {

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from pipeline.phantom.abdomen import AIR_HU
 from pipeline.phantom.scanner import Scanner
 from pipeline.phantom.shapes import (
     Anatomy,
@@ -26,8 +27,6 @@ from pipeline.phantom.shapes import (
 )
 
 LABELS: Mapping[str, int] = MappingProxyType({"organ": 1, "lesion": 2})
-
-AIR_HU = -1000.0
 
 TISSUES: Mapping[str, Tissue] = MappingProxyType(
     {

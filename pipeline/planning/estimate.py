@@ -15,7 +15,7 @@ from pipeline.planning.compose import WORKERS, Choice, compose
 from pipeline.planning.memory import Cost, count_gflops, trace_cost
 from pipeline.planning.rules import Kind
 from pipeline.planning.search import Candidate
-from pipeline.planning.trial import make_step
+from pipeline.planning.step import make_step
 from pipeline.processes import waited_s
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic

@@ -16,7 +16,7 @@ from pipeline.main_memory import total_bytes
 from pipeline.manifest import Manifest
 from pipeline.network import build_network, count_parameters, gflops
 from pipeline.planning.config import BYTES_PER_GB, PlanConfig
-from pipeline.planning.trial import make_step, num_outputs_of
+from pipeline.planning.step import make_step, num_outputs_of
 from pipeline.training import RunConfig
 
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 8 + 2

@@ -16,7 +16,7 @@ from pipeline.planning.estimate import (
 )
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.search import list_candidates
-from pipeline.planning.trial import make_step
+from pipeline.planning.step import make_step
 from pipeline.training.arithmetic import usual_arithmetic
 
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from pipeline.planning.memory import trace_cost
 from pipeline.planning.plan import find_device
 from pipeline.planning.rules import LONGEST_MINUTES
 from pipeline.planning.search import LARGEST_PATCH
-from pipeline.planning.trial import make_step, num_outputs_of
+from pipeline.planning.step import make_step, num_outputs_of
 from pipeline.planning.trials import Trial
 from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.prepare import prepare_run
