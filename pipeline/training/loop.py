@@ -81,13 +81,14 @@ class Loop:
 
     @property
     def was_told_to_stop(self) -> bool:
-        """Whether a signal arrived, be it in the very last step."""
-        return self._stop_requested
+        """Whether a signal arrived at any rank, be it in or after the very last step."""
+        return self._is_stopping
 
     def run(self, batches: Iterable[Batch], ranks: Ranks) -> None:
         """Train until the budget is used or a signal arrives; save the state either way.
 
-        Where the budget is used already, only the last epoch is finished.
+        Where the budget is used already, only the last epoch is finished; a signal in the last step
+        leaves that to the next time.
 
         Args:
             batches: Endless, starting with that of the iteration that comes next.
@@ -117,9 +118,13 @@ class Loop:
                 self._trainer.run(batches, epoch_length=self._config.iterations_per_epoch)
             # Before the last validation, which may be long and may fail.
             self._save()
-            if self.is_finished and self._state.epoch_losses:
+            if self.is_finished and self._state.epoch_losses and not self._is_stopping:
                 self._finish_epoch()
                 self._save()
+        # Since the ranks last agreed, such as while the last epoch was validated; from here on, a
+        # signal ends the process as usual.
+        (num_stops,) = ranks.sum_over_ranks(float(self._stop_requested))
+        self._is_stopping = num_stops > 0
 
     def _attach(self) -> None:
         on = self._trainer.add_event_handler

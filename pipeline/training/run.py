@@ -62,7 +62,7 @@ class RunResult:
         folder: The run's folder.
         summaries: Scores of the validation cases; empty if the run was interrupted, and on all
             ranks but the main one.
-        is_finished: Whether the budget was used; if not, resuming goes on.
+        is_finished: Whether the budget was used, and no signal came; if not, resuming goes on.
         note: What must be known beside the scores.
     """
 
@@ -177,8 +177,9 @@ def train_fold(
                 loop.run(batches, ranks)
             if ranks.is_main:
                 report_resources(config.estimate, meter, folder.resources)
-    if not loop.is_finished or not ranks.is_main:
-        return RunResult(folder, (), is_finished=loop.is_finished)
+    is_finished = loop.is_finished and not loop.was_told_to_stop
+    if not is_finished or not ranks.is_main:
+        return RunResult(folder, (), is_finished=is_finished)
 
     if folder.is_finished(asked):
         evaluation = config_for(begun.prepared.manifest, config.evaluation)

@@ -301,7 +301,7 @@ class Peers(Ranks):
 
 def test_ranks_agree_on_loss_time_and_stop(tmp_path):
     """This is rank 1, whose own clock and validation do not count; rank 0 is asked to stop."""
-    peers = Peers([(0,), (0.25, 7.0, 0), (0.5, 8.0, 1)])
+    peers = Peers([(0,), (0.25, 7.0, 0), (0.5, 8.0, 1), (1,)])
     run = Run(tmp_path, step=lambda _: 1.0, max_iterations=10, ranks=peers).run()
     assert run.state.epoch_losses == [0.75, 1.0]
     assert run.state.elapsed_s == 8.0
@@ -310,7 +310,7 @@ def test_ranks_agree_on_loss_time_and_stop(tmp_path):
 
 def test_a_signal_that_the_others_do_not_know_yet_ends_no_rank_alone(tmp_path):
     """It comes after the ranks agreed in the fifth step; so all of them stop after the sixth."""
-    peers = Peers([(0,), *[(0.5, 1.0, 0)] * 5, (0.875, 9.0), (0.5, 10.0, 0)])
+    peers = Peers([(0,), *[(0.5, 1.0, 0)] * 5, (0.875, 9.0), (0.5, 10.0, 0), (0,)])
     run = Run(tmp_path, step=lambda _: 1.0, max_iterations=20, validate_every_epochs=1, ranks=peers)
     run.recorder.add = lambda _: os.kill(os.getpid(), signal.SIGTERM)
     run.run()
@@ -319,11 +319,41 @@ def test_a_signal_that_the_others_do_not_know_yet_ends_no_rank_alone(tmp_path):
 
 def test_validation_is_the_main_ranks(tmp_path):
     epoch = [(0.5, 1.0, 0)] * 5
-    peers = Peers([(0,), *epoch, (0.875, 9.0)])
+    peers = Peers([(0,), *epoch, (0.875, 9.0), (0,)])
     run = Run(tmp_path, step=lambda _: 1.0, max_iterations=5, ranks=peers).run()
     assert run.validated_at == []
     assert run.state.elapsed_s == 9.0
     assert run.rows[0].validation_dice == 0.875
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0.5
+
+
+def test_a_signal_in_the_last_step_leaves_the_end_of_the_epoch_to_the_next_time(tmp_path):
+    run = Run(tmp_path, step=lambda batch: batch == 6 and interrupt(), max_iterations=7).run()
+    assert run.loop.is_finished
+    assert run.loop.was_told_to_stop
+    assert (run.validated_at, [row.iteration for row in run.rows]) == ([], [5])
+    again = Run(tmp_path, max_iterations=7).run()
+    assert not again.loop.was_told_to_stop
+    assert (again.batches, again.validated_at) == ([], [7])
+    assert [row.iteration for row in again.rows] == [5, 7]
+
+
+def test_a_signal_while_the_last_epoch_is_validated_is_not_forgotten(tmp_path):
+    run = Run(tmp_path, max_iterations=7, validate=interrupt).run()
+    assert run.loop.was_told_to_stop
+    assert run.rows[-1].validation_dice == 0.5
+    again = Run(tmp_path, max_iterations=7)
+    assert again.state.epoch_losses == []
+
+
+def test_all_ranks_know_of_a_signal_that_one_of_them_had_after_the_last_step(tmp_path):
+    peers = Peers([(0,), *[(0.5, 1.0, 0)] * 5, (0.875, 9.0), (1,)])
+    run = Run(tmp_path, step=lambda _: 1.0, max_iterations=5, ranks=peers).run()
+    assert run.loop.was_told_to_stop
 
 
 def test_a_lost_rank_leaves_the_state_of_the_last_whole_step(tmp_path, caplog):

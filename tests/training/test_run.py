@@ -136,12 +136,12 @@ def test_the_weights_that_give_the_logits_learn_faster(uninterrupted):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "iteration"), [(0, 0, 7), (0, 1, 3), (1, 1, 7), (1, 0, 5)]
+    ("before", "after", "iteration"), [(0, 0, 7), (0, 1, 3), (1, 1, 7), (1, 0, 5), (0, 0, 12)]
 )
 def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
     make_config, uninterrupted, outcome, signal_at, tmp_path, before, after, iteration
 ):
-    """Iterations 3 and 7 lie in the middle of an epoch, 5 at the end of one."""
+    """Iterations 3 and 7 lie in the middle of an epoch, 5 at the end of one; 12 is the last."""
     signal_at(iteration)
     stopped = train(make_config(tmp_path, f"training.num_workers={before}"))
     assert not stopped.is_finished
