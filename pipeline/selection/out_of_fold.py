@@ -115,7 +115,9 @@ class CaseStore:
 
     def num_voxels(self, index: int) -> int:
         """Return the size of the grid that a case lies on."""
-        return int(np.prod(self.read("cases", index)["shape"]))
+        # Each array is decompressed when it is asked for.
+        with np.load(self._path("cases", index), allow_pickle=False) as stored:
+            return int(np.prod(stored["shape"]))
 
     def load(self, index: int, changes: Mapping[int, Change]) -> SegmentedCase:
         """Read a case in the smallest box that holds it and some changes of its whole volume."""

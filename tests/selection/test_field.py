@@ -80,6 +80,15 @@ def test_what_trying_takes_is_known_from_what_was_tried(store, monkeypatch):
     assert fields.expected_s(1, [1]) == 7
 
 
+def test_nothing_is_decompressed_to_know_the_sizes(store, monkeypatch):
+    monkeypatch.setattr(store, "read", lambda *_: pytest.fail("a whole case was read"))
+    monkeypatch.setattr(store, "is_done", lambda *_: False)
+    clock = Clock()
+    fields = Fields(store, SETTINGS, VALUES, shrink, clock)
+    monkeypatch.setattr(clock, "expected_s", lambda what, size: size)
+    assert fields.expected_s(0, [0]) == 2 * 10**3
+
+
 def test_what_is_stored_is_looked_at_once(store, monkeypatch):
     """What is left to do is asked for before every step, and stored files are hashed."""
     asked, is_done = [], store.is_done
