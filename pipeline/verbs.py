@@ -70,6 +70,8 @@ def _search_after_training(config: "RunConfig", model: Path, options: argparse.N
     from pipeline.inference import choose_device
     from pipeline.postprocessing import PostprocessingConfig
     from pipeline.selection import decision_in_effect, search_postprocessing, summarise_decision
+    from pipeline.selection.clock import seconds_allowed
+    from pipeline.training.recorder import trained_s
 
     again = f"trivox postprocess-search {shlex.quote(str(model))}"
     if config.postprocessing != PostprocessingConfig():
@@ -78,7 +80,9 @@ def _search_after_training(config: "RunConfig", model: Path, options: argparse.N
         return DONE
     try:
         decision = decision_in_effect(model) or search_postprocessing(
-            model, device=choose_device(config.device), seconds="as after training"
+            model,
+            device=choose_device(config.device),
+            seconds=seconds_allowed(trained_s(model.parent)),
         )
         print_lines(summarise_decision(decision, model))
         return DONE

@@ -253,13 +253,24 @@ OFF = Decision(
 )
 
 
-@pytest.mark.parametrize("fold", ["fold=all", "fold=2"])
-def test_every_training_ends_with_choosing_post_processing(after_training, tmp_path, capsys, fold):
+@pytest.mark.parametrize(
+    ("fold", "parts"), [("fold=all", ("fold_0", "fold_1", "fold_2")), ("fold=2", (".",))]
+)
+def test_every_training_ends_with_choosing_post_processing(
+    after_training, tmp_path, capsys, fold, parts
+):
+    text = (
+        "epoch,iteration,elapsed_s,learning_rate,loss,wait_share,validation_dice\r\n"
+        "1,1,100.0,0.1,0.1,0.1,\r\n2,2,1000.0,0.1,0.1,0.1,\r\n"
+    )
+    for part in parts:
+        (tmp_path / part).mkdir(exist_ok=True)
+        (tmp_path / part / "metrics.csv").write_text(text)
     calls = []
     assert after_training(lambda *args, **how: calls.append((args, how)) or OFF, fold) == 0
     (((model,), how),) = calls
     assert model == tmp_path / "model"
-    assert how["seconds"] == "as after training"
+    assert how["seconds"] == 150 * len(parts)
     printed = capsys.readouterr().out
     assert "decision on 5 validation cases: off" in printed
     assert "mean volume of organ on validation is off by +13.0 % (" in printed

@@ -18,7 +18,6 @@ from pipeline.ownership import remove
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import check_trainable
 from pipeline.training.reading import open_manifest
-from pipeline.training.recorder import read_metrics
 from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.validation import config_for
 
@@ -78,12 +77,6 @@ class FinishedRun:
         """The cases that the model learnt from: all, if each of its members learnt from others."""
         names = set(self.folder.read_split().train)
         return tuple(case for case in self.manifest.cases if case.name in names)
-
-    @property
-    def trained_s(self) -> float:
-        """How long its members were trained together, in seconds; 0 if nothing says so."""
-        metrics = [read_metrics(member.model.parent / "metrics.csv") for member in self.members]
-        return sum(rows[-1].elapsed_s for rows in metrics if rows)
 
     @property
     def selection(self) -> Path:

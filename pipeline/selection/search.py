@@ -15,7 +15,7 @@ from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.anatomy import Anatomy, read_anatomy
 from pipeline.selection.candidates import Candidates, make_candidates
 from pipeline.selection.choice import IDENTITY
-from pipeline.selection.clock import Clock, seconds_allowed
+from pipeline.selection.clock import Clock
 from pipeline.selection.decision import (
     decide_anatomy,
     decide_field,
@@ -50,7 +50,7 @@ def search_postprocessing(
     device: torch.device | None = None,
     refine: Refine | None = None,
     *,
-    seconds: float | Literal["as after training"] | None = None,
+    seconds: float | None = None,
 ) -> Decision:
     """Choose a model's post-processing on cases that it never saw; store it with the evidence.
 
@@ -61,7 +61,7 @@ def search_postprocessing(
         overrides: Words such as `data.root=...`, if the data lies elsewhere by now.
         device: To compute on; the CPU by default.
         refine: The conditional random field; another one only in tests.
-        seconds: That it may take; or what a training adds for it, by its own time; None: any time.
+        seconds: That it may take; None: any time.
 
     Raises:
         PipelineError: If the run, its members or its data cannot be read.
@@ -70,8 +70,6 @@ def search_postprocessing(
     if note := run.note():
         logger.warning("%s: %s", model, note)
     again = "Wait for it or stop it, and run the same command again."
-    if seconds == "as after training":
-        seconds = seconds_allowed(run.trained_s)
     bound = "" if seconds is None else f", within {seconds:.0f} s"
     logger.info("choosing post-processing on %d held-out cases%s", len(run.cases), bound)
     with only_run(run.folder.path, remedy=again, lock=RUN_LOCK):

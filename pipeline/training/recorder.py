@@ -107,6 +107,18 @@ def read_metrics(path: Path) -> list[EpochMetrics]:
     return read_whole(path, _parse, remedy)
 
 
+def trained_s(run: Path) -> float:
+    """Return how long a run was trained, in seconds, of a cross-validation all its folds together.
+
+    It is 0 if nothing says so.
+
+    Raises:
+        TrainingError: If what it left is damaged.
+    """
+    tables = [read_metrics(path) for path in (run / "metrics.csv", *run.glob("fold_*/metrics.csv"))]
+    return sum(rows[-1].elapsed_s for rows in tables if rows)
+
+
 def _parse(text: str) -> list[EpochMetrics]:
     reader = csv.DictReader(text.splitlines())
     if reader.fieldnames != _COLUMNS:

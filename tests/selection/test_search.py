@@ -154,18 +154,6 @@ def test_without_time_there_is_a_decision_on_rules(run):
     assert {row.way for row in decision.scores} == {"none", "rules"}
 
 
-def test_after_a_training_its_time_bounds_the_search(run, monkeypatch, caplog):
-    caplog.set_level("INFO")
-    text = (
-        "epoch,iteration,elapsed_s,learning_rate,loss,wait_share,validation_dice\r\n"
-        "1,1,100.0,0.1,0.1,0.1,\r\n2,2,400.0,0.1,0.1,0.1,\r\n"
-    )
-    for fold in range(3):
-        (run / f"fold_{fold}" / "metrics.csv").write_text(text)
-    search_postprocessing(run / "model", refine=restore_inner, seconds="as after training")
-    assert "on 12 held-out cases, within 180 s" in caplog.text
-
-
 OLD = {"rules": [{"label": "inner", "keep_largest": 1}, {"label": "inner", "volume_ml": [0, 9]}]}
 
 
