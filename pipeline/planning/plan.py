@@ -30,7 +30,7 @@ from pipeline.planning.reasons import consider
 from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, list_candidates, list_spacings
 from pipeline.planning.survey import Survey, take_survey
-from pipeline.planning.trials import Trial, contenders, hold_trials
+from pipeline.planning.trials import TrialResult, contenders, hold_trials
 from pipeline.planning.writer import write_plan
 from pipeline.report import volumes_ml
 from pipeline.training.data import (
@@ -87,7 +87,7 @@ def plan(config: PlanConfig) -> Plan:
     ranking.calibrate(config.minutes or LONGEST_MINUTES[kind])
     minutes = config.minutes or _budget(ranking, kind)
     prospects = ranking.of(minutes)
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialResult, ...] = ()
     if pricer.device is not None:
         trials = hold_trials(
             contenders(prospects, pricer, memory_gb),

@@ -5,7 +5,7 @@ from itertools import islice
 
 from pipeline.planning.expect import RESOLUTION, Considered, Prospect
 from pipeline.planning.search import Candidate
-from pipeline.planning.trials import Trial
+from pipeline.planning.trials import TrialResult
 
 MOST_SPACINGS = 7
 """Of which the best candidate is shown."""
@@ -18,7 +18,7 @@ HEADINGS = (
 def consider(
     best: Prospect,
     prospects: Sequence[Prospect],
-    trials: Sequence[Trial],
+    trials: Sequence[TrialResult],
     memory_gb_of: Callable[[Candidate], float],
     memory_gb: float,
 ) -> tuple[Considered, ...]:
@@ -82,7 +82,7 @@ def _differing(one: Prospect, other: Prospect) -> set[str]:
     return {name for name in mine if mine[name] != theirs[name]}
 
 
-def _of_trial(trial: Trial, best: Trial) -> str:
+def _of_trial(trial: TrialResult, best: TrialResult) -> str:
     if not trial.steps:
         return "its trial failed"
     return (

@@ -84,7 +84,7 @@ FARTHEST_MM = 20.0
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialResult:
     """What came of a candidate's last trial.
 
     Attributes:
@@ -139,7 +139,7 @@ def hold_trials(
     cases: Sequence[Case],
     pricer: Pricer,
     minutes: float,
-) -> tuple[Trial, ...]:
+) -> tuple[TrialResult, ...]:
     """Try candidates by successive halving; return the last trial of each, the best first.
 
     Where the minutes are too few to learn anything in so many trials, fewer are held, of the best;
@@ -159,7 +159,7 @@ def hold_trials(
         left.pop()
     if not split.validation or gflops is None:
         return ()
-    last: dict[Candidate, Trial] = {}
+    last: dict[Candidate, TrialResult] = {}
     tried = list(left)
     with tempfile.TemporaryDirectory(prefix="trivox-plan-") as folder:
         field = _Field(choice, manifest, split, pricer, Path(folder))
@@ -175,7 +175,7 @@ def hold_trials(
                 except PipelineError as error:
                     # Such as a loss that is no number, or memory that runs out: the others go on.
                     logger.warning("this trial failed: %s", error)
-                    trial = Trial(prospect, 0, 0.0, FARTHEST_MM, math.inf)
+                    trial = TrialResult(prospect, 0, 0.0, FARTHEST_MM, math.inf)
                 last[prospect.candidate] = trial
                 if trial.steps and trial.dice < LEARNT:
                     logger.info("too little is learnt so soon to choose by: the rules decide")
@@ -226,7 +226,7 @@ class _Field:
     pricer: Pricer
     folder: Path
 
-    def hold(self, prospect: Prospect, steps: int) -> Trial:
+    def hold(self, prospect: Prospect, steps: int) -> TrialResult:
         """Train a candidate for some steps, and score it on the cases held out."""
         device = self.pricer.device
         assert device is not None
@@ -240,7 +240,7 @@ class _Field:
             for each in (steps, prospect.steps)
         )
         loss = 1 - dice + LOST_PER_MM * hd95_mm - so_far + at_all
-        return Trial(prospect, steps, dice, hd95_mm, loss)
+        return TrialResult(prospect, steps, dice, hd95_mm, loss)
 
     def _run(self, candidate: Candidate, steps: int, device: torch.device) -> RunConfig:
         run = compose(self.choice, candidate, 1.0)

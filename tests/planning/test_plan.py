@@ -19,7 +19,7 @@ from pipeline.planning.plan import find_device
 from pipeline.planning.rules import LONGEST_MINUTES
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.planning.step import make_step, num_outputs_of
-from pipeline.planning.trials import Trial
+from pipeline.planning.trials import TrialResult
 from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.prepare import prepare_run
 
@@ -198,7 +198,7 @@ def test_trials_on_the_cases_that_the_run_trains_on_decide(make_data, tmp_path, 
 
     def hold(doubtful, choice, manifest, cases, pricer, minutes):
         held.append((cases, minutes))
-        return tuple(Trial(one, 100, 0.5, 1.0, 0.5) for one in reversed(doubtful))
+        return tuple(TrialResult(one, 100, 0.5, 1.0, 0.5) for one in reversed(doubtful))
 
     module = find_device.__module__
     monkeypatch.setattr(sys.modules[module], "contenders", lambda prospects, *_: prospects[:2])

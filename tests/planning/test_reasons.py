@@ -5,7 +5,7 @@ import pytest
 from pipeline.planning.expect import expect
 from pipeline.planning.reasons import consider, table
 from pipeline.planning.search import list_candidates, list_spacings
-from pipeline.planning.trials import Trial
+from pipeline.planning.trials import TrialResult
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_memory_is_a_reason(prospects):
 def test_what_was_tried_lost_by_its_trial(prospects):
     best = prospects[0]
     other = next(one for one in prospects if one.candidate.spacing_mm != best.candidate.spacing_mm)
-    trials = (Trial(best, 300, 0.9, 2.0, 0.2), Trial(other, 150, 0.85, 4.04, 0.3))
+    trials = (TrialResult(best, 300, 0.9, 2.0, 0.2), TrialResult(other, 150, 0.85, 4.04, 0.3))
     rows = consider(best, prospects, trials, free, 8.0)
     (row,) = [row for row in rows if row.prospect == other]
     assert row.reason == (
@@ -73,7 +73,7 @@ def test_what_was_tried_lost_by_its_trial(prospects):
 def test_what_failed_and_what_was_like_a_loser_is_said(prospects):
     best = prospects[5]
     tried = next(one for one in prospects if one.candidate != best.candidate)
-    trials = (Trial(best, 300, 0.9, 2.0, 0.2), Trial(tried, 0, 0.0, 20.0, 0.3))
+    trials = (TrialResult(best, 300, 0.9, 2.0, 0.2), TrialResult(tried, 0, 0.0, 20.0, 0.3))
     reasons = {
         row.prospect.candidate: row.reason for row in consider(best, prospects, trials, free, 8.0)
     }

@@ -24,7 +24,7 @@ from pipeline.planning.trials import (
     LOST_PER_MM,
     SHARE,
     TRAINING,
-    Trial,
+    TrialResult,
     contenders,
     first_round_gflops,
     hold_out,
@@ -109,7 +109,7 @@ def scripted(monkeypatch):
     def hold(self, prospect, steps):
         held.append((prospect.candidate.spacing_mm[0], steps))
         dice = 1 - 0.1 * prospect.candidate.spacing_mm[0]
-        return Trial(prospect, steps, dice, 0.0, 1 - dice)
+        return TrialResult(prospect, steps, dice, 0.0, 1 - dice)
 
     monkeypatch.setattr("pipeline.planning.trials._Field.hold", hold)
     return held
