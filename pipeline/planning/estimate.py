@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError
 from pipeline.inference import KnownGpu
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import WORKERS, Choice, compose
@@ -61,6 +60,7 @@ class Pricer:
         self._costs: dict[Any, Cost] = {}
         self._gflops: dict[Any, float] = {}
         self._slowness: dict[int, float] = {}
+        self._ran_out: set[int] = set()
         self.was_busy = False
 
     def memory_gb(self, candidate: Candidate) -> float:
@@ -69,6 +69,16 @@ class Pricer:
         num_channels = len(self._manifest.channels)
         voxels = candidate.batch_size * candidate.shape.num_voxels
         return self._cost(candidate).memory_gb(voxels, num_channels, WORKERS[kind], kind, self.gpu)
+
+    def lack(self, candidate: Candidate, memory_gb: float) -> str:
+        """Say why a candidate does not fit in memory; empty if it does.
+
+        Where a step ran out of memory, its estimate says too little of networks as wide.
+        """
+        width, needed_gb = candidate.features[0], self.memory_gb(candidate)
+        if needed_gb > memory_gb:
+            return f"needs {needed_gb:.3g} GB of memory"
+        return f"a step with {width} features ran out of memory" if width in self._ran_out else ""
 
     def gflops(self, candidate: Candidate) -> float:
         """Return the arithmetic of a step, in billions of operations."""
@@ -86,21 +96,23 @@ class Pricer:
             nominal *= max(1.0, WIDE / width)
         return self._slowness.get(width, 1.0) * nominal
 
-    def measured_seconds(self, candidate: Candidate) -> float:
+    def measured_seconds(self, candidate: Candidate) -> float | None:
         """Return the seconds of a step, measured where there is a device to do so.
 
-        Raises:
-            ConfigError: If the device runs out of memory in the step.
+        None if the device runs out of memory in it: networks as wide then fit no more.
         """
         if self.device is None:
             return self.seconds(candidate)
         run = compose(self._choice, candidate, ANY_MINUTES)
         try:
             step = measure_seconds(run, self._manifest, self.device)
-        except torch.OutOfMemoryError as error:
-            found = f"a step estimated at {self.memory_gb(candidate):.3g} GB ran out of memory"
-            remedy = "Name less with --memory, or end what else uses the device."
-            raise ConfigError("memory", found, remedy) from error
+        except torch.OutOfMemoryError:
+            width, needed_gb = candidate.features[0], self.memory_gb(candidate)
+            text = "a step estimated at %.3g GB ran out of memory: "
+            text += "no network of %d features is planned"
+            logger.warning(text, needed_gb, width)
+            self._ran_out.add(width)
+            return None
         if step.was_busy and not self.was_busy:
             logger.warning(
                 "other processes took the cores while the speed was measured; it is estimated from "
@@ -115,9 +127,10 @@ class Pricer:
 
         Narrow networks do less arithmetic in a second than wide ones: they wait for memory.
         """
-        slowness = self.measured_seconds(candidate) / self.seconds(candidate)
-        width = candidate.features[0]
-        self._slowness[width] = self._slowness.get(width, 1.0) * slowness
+        seconds, width = self.measured_seconds(candidate), candidate.features[0]
+        if seconds is not None:
+            slowness = seconds / self.seconds(candidate)
+            self._slowness[width] = self._slowness.get(width, 1.0) * slowness
 
     def _cost(self, candidate: Candidate) -> Cost:
         key = _network_of(candidate)

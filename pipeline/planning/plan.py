@@ -98,8 +98,9 @@ def plan(config: PlanConfig) -> Plan:
             minutes,
         )
     best = trials[0].prospect if trials else ranking.first(prospects)
+    while (seconds := pricer.measured_seconds(best.candidate)) is None:
+        best = ranking.first(prospects)
     chosen = best.candidate
-    seconds = pricer.measured_seconds(chosen)
     estimate = Resources(
         memory_gb=round_to(pricer.memory_gb(chosen), 3), seconds_per_iteration=round_to(seconds, 3)
     )
@@ -112,7 +113,7 @@ def plan(config: PlanConfig) -> Plan:
         device="a GPU elsewhere" if device is None else _describe_device(device),
         timing="counted" if pricer.device is None else "busy" if pricer.was_busy else "measured",
         look=ranking.look,
-        considered=consider(best, prospects, trials, pricer.memory_gb, memory_gb),
+        considered=consider(best, prospects, trials, lambda one: pricer.lack(one, memory_gb)),
         with_more=ranking.first(ranking.of(MORE * minutes)),
     )
     if os.path.lexists(config.out):
@@ -159,6 +160,10 @@ class Ranking:
         if (found := self._fitting(prospects)) is not None:
             return found
         least = min(self.pricer.memory_gb(prospect.candidate) for prospect in prospects)
+        if least <= self.memory_gb:
+            text = f"steps of networks that were taken to fit {self.memory_gb:.3g} GB ran out of it"
+            remedy = "Name less with --memory, or end what else uses the device."
+            raise ConfigError("memory", text, remedy)
         text = f"{self.memory_gb:.3g} GB, but training the smallest network takes {least:.3g} GB"
         raise ConfigError("memory", text, "Name more with --memory, or another --device.")
 
@@ -173,7 +178,7 @@ class Ranking:
 
     def _fitting(self, prospects: Sequence[Prospect]) -> Prospect | None:
         for prospect in prospects:
-            if self.pricer.memory_gb(prospect.candidate) <= self.memory_gb:
+            if not self.pricer.lack(prospect.candidate, self.memory_gb):
                 return prospect
         return None
 

@@ -19,8 +19,7 @@ def consider(
     best: Prospect,
     prospects: Sequence[Prospect],
     trials: Sequence[TrialResult],
-    memory_gb_of: Callable[[Candidate], float],
-    memory_gb: float,
+    lack_of: Callable[[Candidate], str],
 ) -> tuple[Considered, ...]:
     """Return the best candidate of each spacing, and those that differ from the best in one thing.
 
@@ -28,20 +27,15 @@ def consider(
         best: What was chosen; it comes first.
         prospects: Of all candidates, the best first.
         trials: That were held, the best first.
-        memory_gb_of: Returns the memory that a candidate takes.
-        memory_gb: To stay within.
+        lack_of: Says why a candidate does not fit in memory; empty if it does.
     """
     tried = {trial.prospect.candidate: trial for trial in trials}
     rows = [Considered(best, "")]
     for prospect in _shown(best, prospects):
-        needed_gb = memory_gb_of(prospect.candidate)
-        if needed_gb > memory_gb:
-            reason = f"needs {needed_gb:.3g} GB of memory"
-        elif prospect.candidate in tried:
+        reason = lack_of(prospect.candidate)
+        if not reason and prospect.candidate in tried:
             reason = _of_trial(tried[prospect.candidate], trials[0])
-        else:
-            reason = _worst_cause(prospect, best)
-        rows.append(Considered(prospect, reason))
+        rows.append(Considered(prospect, reason or _worst_cause(prospect, best)))
     return tuple(rows)
 
 

@@ -119,7 +119,7 @@ def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) 
             break
         if any(_are_alike(prospect, one) for one in chosen):
             continue
-        if pricer.memory_gb(prospect.candidate) <= memory_gb:
+        if not pricer.lack(prospect.candidate, memory_gb):
             chosen.append(prospect)
     return chosen[:MOST_CONTENDERS]
 

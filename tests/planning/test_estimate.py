@@ -4,7 +4,6 @@ from itertools import count
 import pytest
 import torch
 
-from pipeline.errors import ConfigError
 from pipeline.planning.compose import Choice
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import (
@@ -78,14 +77,30 @@ def test_steps_are_timed_as_training_computes(toy_run, manifest, monkeypatch):
     assert timed[-1] == ("bf16", "channels_last")
 
 
-def test_a_step_that_does_not_fit_the_device_names_the_remedy(choice, manifest, monkeypatch):
+def test_networks_as_wide_as_one_that_runs_out_of_memory_fit_no_more(
+    choice, manifest, monkeypatch, caplog
+):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("pipeline.planning.estimate.measure_seconds", fail)
     pricer = Pricer(choice, manifest, CPU)
-    with pytest.raises(ConfigError, match=r"ran out of memory\. Name less with --memory"):
-        pricer.calibrate(list_candidates(choice.survey, "cpu")[-1])
+    candidates = list_candidates(choice.survey, "cpu")
+    needed_gb = {one: pricer.memory_gb(one) for one in candidates}
+    most_gb, least_gb = max(needed_gb.values()), min(needed_gb.values())
+    assert not any(pricer.lack(one, most_gb) for one in candidates)
+    timed = candidates[-1]
+    before = pricer.seconds(timed)
+    pricer.calibrate(timed)
+    assert pricer.seconds(timed) == before
+    width = timed.features[0]
+    for one in candidates:
+        ran_out = f"a step with {width} features ran out of memory"
+        assert pricer.lack(one, most_gb) == (ran_out if one.features[0] == width else "")
+    assert pricer.lack(candidates[0], 0.5 * least_gb) == (
+        f"needs {needed_gb[candidates[0]]:.3g} GB of memory"
+    )
+    assert f"no network of {width} features is planned" in caplog.text
 
 
 def test_without_a_device_the_arithmetic_decides(choice, manifest):

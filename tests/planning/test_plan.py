@@ -218,6 +218,41 @@ def test_trials_on_the_cases_that_the_run_trains_on_decide(make_data, tmp_path, 
     assert {case.name for case in cases} == {case.name for case in planned.train}
 
 
+@pytest.mark.parametrize("last", [1, 3])
+def test_what_runs_out_of_memory_while_it_is_timed_is_left_out(
+    make_data, tmp_path, monkeypatch, last
+):
+    """Both widths are timed, then what is chosen; one of them fails then, or only in the end."""
+    timed = []
+
+    def measure(run, *_):
+        timed.append(run.network.features[0])
+        if len(timed) >= last and timed[-1] == timed[last - 1]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return estimate.StepTime(0.001 if timed[-1] == 16 else 1.0, was_busy=False)
+
+    monkeypatch.setattr(estimate, "measure_seconds", measure)
+    asked = request(make_data((48, 48, 48), num_cases=6), tmp_path / "a.yaml", minutes=0.1)
+    result = plan(asked.model_copy(update={"measure": True}))
+    left_out = timed[last - 1]
+    assert result.candidate.features[0] == 24 - left_out
+    assert result.with_more.candidate.features[0] == 24 - left_out
+    reasons = [
+        row.reason for row in result.considered if row.prospect.candidate.features[0] == left_out
+    ]
+    assert set(reasons) == {f"a step with {left_out} features ran out of memory"}
+
+
+def test_where_every_width_runs_out_of_memory_the_remedy_is_named(make_data, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(estimate, "measure_seconds", fail)
+    asked = request(make_data((24, 24, 24)), tmp_path / "a.yaml", minutes=1)
+    with pytest.raises(ConfigError, match=r"ran out of it\. Name less with --memory"):
+        plan(asked.model_copy(update={"measure": True}))
+
+
 def test_a_folder_is_no_place_for_a_plan(tmp_path):
     with pytest.raises(ConfigError, match=r"this is a folder\. Name a file"):
         plan(request(tmp_path / "m.json", tmp_path, replace=True))

@@ -49,8 +49,8 @@ class FakePricer:
     def gflops(self, candidate):
         return candidate.spacing_mm[0]
 
-    def memory_gb(self, candidate):
-        return candidate.spacing_mm[0]
+    def lack(self, candidate, memory_gb):
+        return "too large" if candidate.spacing_mm[0] > memory_gb else ""
 
 
 def test_only_near_losses_of_other_voxels_or_patches_are_in_doubt():
