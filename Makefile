@@ -41,16 +41,17 @@ test: $(READY)  ## Lint, type check and run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not long'
 
 quick: $(READY)  ## Run the tests that take seconds (all but those marked slow)
-	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not long'
 
 lint: $(READY)  ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## Measure, into benchmarks/ (takes long; DATA=..., PEER=, CRF_PEER=python of environments with nnU-Net, pydensecrf2)
+	$(BIN)/pytest -m long
 	$(BIN)/python -m benchmarks.training_step $(if $(DATA),--data '$(DATA)')
 	$(BIN)/python -m benchmarks.spine
 	$(BIN)/python -m benchmarks.admission $(if $(DATA),--data '$(DATA)/..')

@@ -11,6 +11,8 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from rich.logging import RichHandler
 
+from pipeline.report import picture
+
 # Where torch, built without CUDA, believes in a GPU, the pretended one is meant.
 if torch.version.cuda is not None or not torch.accelerator.is_available():
     collect_ignore = ["pretended"]
@@ -22,7 +24,7 @@ settings.register_profile("many", max_examples=10_000)
 
 REPOSITORY = Path(__file__).parent.parent
 
-DRAW = Figure.savefig
+DRAW, SAVE = picture._draw, Figure.savefig
 BLANK = b"\x89PNG\r\n\x1a\n"
 """How a picture begins, and all that there is of most."""
 
@@ -78,6 +80,7 @@ def blank_pictures():
     Where a test looks at them it asks for `drawn_pictures`; other processes draw them, too.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "_draw", lambda scene: Figure())
         patch.setattr(Figure, "savefig", lambda figure, path, **_: path.write_bytes(BLANK))
         yield
 
@@ -86,7 +89,8 @@ def blank_pictures():
 def drawn_pictures(blank_pictures):
     """Pictures as users get them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", DRAW)
+        patch.setattr(picture, "_draw", DRAW)
+        patch.setattr(Figure, "savefig", SAVE)
         yield
 
 

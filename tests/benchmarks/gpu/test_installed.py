@@ -71,7 +71,7 @@ def alone():
     return NO_NETWORK if tried.returncode == 0 else []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bundle_is_installed_and_runs_with_torch_alone(lab, alone, tmp_path):
     out = tmp_path / "bundle"
     try:

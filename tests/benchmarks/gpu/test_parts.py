@@ -17,12 +17,15 @@ from benchmarks.gpu.timing import covered, gpu_sampled
 from benchmarks.gpu.where import ROOT
 
 MEASURING = [name for name in PARTS if name != "tests"]
+LONG = ("inference", "training", "hippocampus")
 
 
 @pytest.mark.slow
 # As in a process of its own: MONAI warns of what is not installed.
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", MEASURING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in MEASURING]
+)
 def test_a_part_runs_to_its_end_with_tiny_data_on_the_cpu(name, tmp_path):
     """In this process: that each has one of its own is for the tests of `run`."""
     context = Context("cpu", True, time.monotonic() + 500, tmp_path, None)
