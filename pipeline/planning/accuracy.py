@@ -7,13 +7,15 @@ are, so it is measured on the data.
 Axes: I, J, K = voxel axes in RAS order.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from pipeline.evaluation import EvaluationConfig, score_case, scored_structures
+from pipeline.evaluation import EvaluationConfig, score_case, scored_structures, values_by_name
 from pipeline.evaluation.scope import Structures
 from pipeline.manifest import Case, Manifest
 from pipeline.planning.survey import Triple
@@ -23,11 +25,15 @@ from pipeline.study import read_label_map
 from pipeline.transforms.labels import resample_labels
 from pipeline.transforms.orientation import ras_grid, ras_view
 from pipeline.transforms.placement import AxisMap
-from pipeline.volume import LabelMap
+from pipeline.volume import LabelMap, Slices
 
 MOST_CASES = 6
-MOST_VOXELS = 100_000_000
-"""Of the cases that are looked at, all together; one is looked at in any case."""
+MOST_VOXELS = 12_000_000
+"""Of the boxes of labels that are resampled, from which on no further case is looked at."""
+
+MOST_OF_CASE = 4_000_000
+"""Of the box around all labels of a case; of a larger one, each structure's own is resampled, and
+of that only what is its share of so many voxels."""
 
 MARGIN_VOXELS = 8
 """Around the labels, on the study's own grid."""
@@ -78,15 +84,17 @@ def look_closely(
     voxels = 0
     chosen = cases[:: -(-len(cases) // MOST_CASES)]
     for case in track(chosen, "Resampling labels there and back", len(chosen)):
-        if case.label is None or voxels > MOST_VOXELS:
+        if case.label is None or voxels >= MOST_VOXELS:
             continue
-        label_map = _in_ras(read_label_map(case.label, manifest.study))
-        voxels += label_map.labels_IJK.size
-        for value, extent_mm in _extents(label_map, list(manifest.labels.values())).items():
+        around = _in_ras(read_label_map(case.label, manifest.study))
+        for value, extent_mm in _extents(around, list(manifest.labels.values())).items():
             extents.setdefault(value, []).append(extent_mm)
         structures = scored_structures(manifest.labels, manifest.regions, case.annotated)
-        around = _crop(label_map)
-        found.append([keep(around, one, structures, manifest.ignore_value) for one in spacings_mm])
+        parts = list(_parts(around, structures))
+        voxels += sum(part.labels_IJK.size for part, _ in parts)
+        found.append(
+            [_keep_all(parts, spacing_mm, manifest.ignore_value) for spacing_mm in spacings_mm]
+        )
     scores = np.array([one for one in found if not np.isnan(one).any()])
     means = scores.mean(axis=0) if len(scores) else np.tile((1.0, 0.0), (len(spacings_mm), 1))
     # Where voxels happen to fall, a coarser grid may lose less than a finer one.
@@ -143,19 +151,76 @@ def keep(
     return dice, hd95_mm
 
 
+def _keep_all(
+    parts: Sequence[tuple[LabelMap, Structures]], spacing_mm: Triple, ignore_value: int | None
+) -> tuple[float, float]:
+    """Return the mean over structures of `keep`, each in its part; NaN where none is there."""
+    kept = np.array([keep(part, spacing_mm, scored, ignore_value) for part, scored in parts])
+    kept = kept[~np.isnan(kept).any(axis=1)]
+    dice, hd95_mm = kept.mean(axis=0).tolist() if len(kept) else (np.nan, np.nan)
+    return dice, hd95_mm
+
+
 def _in_ras(label_map: LabelMap) -> LabelMap:
-    labels_IJK = np.ascontiguousarray(ras_view(label_map.labels_IJK, label_map.affine))
-    return LabelMap(labels_IJK, ras_grid(label_map.grid).affine)
+    """Return the box around all labels, with a margin, in RAS order."""
+    whole_IJK = ras_view(label_map.labels_IJK, label_map.affine)
+    box = _box_around(whole_IJK > 0)
+    return _cut(LabelMap(whole_IJK, ras_grid(label_map.grid).affine), box)
 
 
-def _crop(label_map: LabelMap) -> LabelMap:
-    """Cut out the box around all labels, with a margin."""
-    places = np.nonzero(label_map.labels_IJK)
-    first = [max(int(along.min()) - MARGIN_VOXELS, 0) if along.size else 0 for along in places]
-    last = [int(along.max()) + MARGIN_VOXELS + 1 if along.size else 1 for along in places]
-    box = tuple(slice(*ends) for ends in zip(first, last, strict=True))
+def _parts(label_map: LabelMap, structures: Structures) -> Iterator[tuple[LabelMap, Structures]]:
+    """Yield what to resample of a case, and the structures to score there: all at once, or each.
+
+    Args:
+        label_map: The box around all labels.
+        structures: To score.
+    """
+    if label_map.labels_IJK.size <= MOST_OF_CASE or not structures:
+        yield label_map, structures
+        return
+    most_voxels = MOST_OF_CASE // len(structures)
+    for name, values in values_by_name(structures).items():
+        is_there = np.isin(label_map.labels_IJK, values)
+        if is_there.any():
+            box = _shrink(_box_around(is_there), is_there, most_voxels)
+            yield _cut(label_map, box), {name: structures[name]}
+
+
+def _shrink(box: Slices, is_there: npt.NDArray[np.bool_], most_voxels: int) -> Slices:
+    """Shorten a box alike along each axis to so many voxels, around one that is there, if need be.
+
+    That is the one in the middle of all, in the order of their indices.
+    """
+    share = (most_voxels / math.prod(along.stop - along.start for along in box)) ** (1 / 3)
+    if share >= 1:
+        return box
+    inside = is_there[box]
+    places = np.flatnonzero(inside)
+    middle = np.unravel_index(places[len(places) // 2], inside.shape)
+    parts = []
+    for along, place in zip(box, middle, strict=True):
+        length = max(1, int(share * (along.stop - along.start)))
+        start = min(max(along.start, along.start + int(place) - length // 2), along.stop - length)
+        parts.append(slice(start, start + length))
+    i, j, k = parts
+    return i, j, k
+
+
+def _box_around(is_there: npt.NDArray[np.bool_]) -> Slices:
+    """Return the box around what is there, with a margin, within the volume."""
+    parts = []
+    for axis, size in enumerate(is_there.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(is_there.any(axis=others))
+        first, last = (int(places[0]), int(places[-1])) if len(places) else (0, 0)
+        parts.append(slice(max(first - MARGIN_VOXELS, 0), min(last + MARGIN_VOXELS + 1, size)))
+    i, j, k = parts
+    return i, j, k
+
+
+def _cut(label_map: LabelMap, box: Slices) -> LabelMap:
     affine = label_map.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ first
+    affine[:3, 3] += affine[:3, :3] @ [along.start for along in box]
     return LabelMap(np.ascontiguousarray(label_map.labels_IJK[box]), affine)
 
 
