@@ -14,6 +14,7 @@ from pipeline.progress import CONSOLE, make_console
 from pipeline.spelling import spelled
 
 if TYPE_CHECKING:
+    from pipeline.selection import Decision
     from pipeline.selection.present import Line
     from pipeline.training import RunConfig
 
@@ -49,7 +50,6 @@ def train(options: argparse.Namespace) -> int:
         return _say_how_to_resume(options)
     folder, console = result.folder, _results()
     print_lines([format_table(result.summaries), *weaknesses(folder.model)])
-    print_lines(volume_notes(result.summaries, config.loss))
     if result.note:
         console.print(f"note: {result.note}", soft_wrap=True)
     for what, path in (
@@ -60,13 +60,24 @@ def train(options: argparse.Namespace) -> int:
         # A cross-validation has the curves of each fold, but none of its own.
         if path.exists():
             console.print(f"{what}: {path}", soft_wrap=True)
+    code, decision = DONE, None
     if result.summaries and config.training.search_postprocessing:
-        return _search_after_training(config, folder.model, options)
-    return DONE
+        code, decision = _search_after_training(config, folder.model, options)
+    if code != INTERRUPTED:
+        # Of masks as the model makes them by now.
+        cleaned = None if decision is None else decision.cleaned
+        print_lines(volume_notes(result.summaries, config.loss, cleaned))
+    return code
 
 
-def _search_after_training(config: "RunConfig", model: Path, options: argparse.Namespace) -> int:
-    """Choose post-processing after a training, which stays whatever becomes of that."""
+def _search_after_training(
+    config: "RunConfig", model: Path, options: argparse.Namespace
+) -> "tuple[int, Decision | None]":
+    """Choose post-processing after a training, which stays whatever becomes of that.
+
+    Returns:
+        The exit code, and the decision if there is one.
+    """
     from pipeline.inference import choose_device
     from pipeline.postprocessing import PostprocessingConfig
     from pipeline.selection import decision_in_effect, search_postprocessing, summarise_decision
@@ -77,7 +88,7 @@ def _search_after_training(config: "RunConfig", model: Path, options: argparse.N
     if config.postprocessing != PostprocessingConfig():
         text = f"post-processing is as configured; choose it on validation with: {again}"
         _results().print(text, soft_wrap=True)
-        return DONE
+        return DONE, None
     try:
         decision = decision_in_effect(model) or search_postprocessing(
             model,
@@ -85,14 +96,14 @@ def _search_after_training(config: "RunConfig", model: Path, options: argparse.N
             seconds=seconds_allowed(trained_s(model.parent)),
         )
         print_lines(summarise_decision(decision, model))
-        return DONE
+        return DONE, decision
     except (PipelineError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         text, code = f"choosing its post-processing failed: {error}\ntry again", SOME_FAILED
     except KeyboardInterrupt:
         again = _resume_command(options)
         text, code = "go on choosing its post-processing", INTERRUPTED
     CONSOLE.print(f"the model is finished; {text} with: {again}", soft_wrap=True)
-    return code
+    return code, None
 
 
 def _spell_out(word: str, aliases: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from pipeline.model import read_description, save_description, save_model
 from pipeline.postprocessing import Rule
 from pipeline.selection import Decision
 from pipeline.selection.evidence import store_decision
+from pipeline.selection.records import ScoreRecord
 from pipeline.training import RunFolder
 from tests.dicom_files import ROOT, make_series, positions_along, save_series
 from tests.tiny import tiny_model
@@ -275,6 +276,25 @@ def test_every_training_ends_with_choosing_post_processing(
     assert "decision on 5 validation cases: off" in printed
     assert "mean volume of organ on validation is off by +13.0 % (" in printed
     assert after_training(never, fold, "training.search_postprocessing=false") == 0
+
+
+def test_volumes_are_told_as_the_chosen_clean_up_leaves_them(after_training, capsys):
+    row = ScoreRecord(
+        way="rules",
+        label="organ",
+        num_cases=3,
+        dice=0.5,
+        nsd=0.5,
+        hd95_mm=1,
+        volume_error_percent=7,
+    )
+    scores = (row.model_copy(update={"way": "none", "volume_error_percent": 13.0}), row)
+    chosen = OFF.model_copy(update={"verdict": "accepted", "chosen_way": "rules", "scores": scores})
+    assert after_training(lambda *_, **__: chosen) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("decision on 5") < printed.index("mean volume of organ on validation")
+    assert "cleaned up as was chosen, is off by +7.0 %; " in printed
+    assert "+13.0 % (" not in printed
 
 
 def test_what_was_decided_is_shown_and_not_decided_again(after_training, tmp_path, capsys):

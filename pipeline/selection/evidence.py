@@ -92,6 +92,20 @@ class Decision(BaseModel):
     versions: Mapping[str, str]
     seconds: float
 
+    @property
+    def cleaned(self) -> dict[str, dict[str, float]]:
+        """Mean scores of each structure by the way that is used, by metric; empty if none is."""
+        if self.chosen_way == "none":
+            return {}
+        metrics = ("dice", "nsd", "hd95_mm", "volume_error_percent")
+        return {
+            row.label: {
+                name: getattr(row, name) for name in metrics if getattr(row, name) is not None
+            }
+            for row in self.scores
+            if row.way.split(" (")[0] == self.chosen_way
+        }
+
 
 def store_decision(decision: Decision, description: ModelDescription, folder: Path) -> None:
     """Put a decision into effect in a model folder, and its evidence beside it.

@@ -241,7 +241,11 @@ def note_zeros(summaries: Sequence[Summary], folder: Path) -> None:
         save_description(description.model_copy(update={"training": training}), folder)
 
 
-def volume_notes(summaries: Sequence[Summary], loss: LossConfig) -> list[str]:
+def volume_notes(
+    summaries: Sequence[Summary],
+    loss: LossConfig,
+    cleaned: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[str]:
     """Say which labels' mean volume on validation is off by more than `VOLUME_PERCENT`, and why.
 
     A label that is never found is left to `note_zeros`.
@@ -249,7 +253,10 @@ def volume_notes(summaries: Sequence[Summary], loss: LossConfig) -> list[str]:
     Args:
         summaries: Of the validation cases.
         loss: That training minimised.
+        cleaned: Of labels, mean scores with a clean-up that was chosen afterwards; by metric.
     """
+    with_clean_up = cleaned or {}
+    summaries = [_with_mean(one, with_clean_up.get(one.label, {})) for one in summaries]
     of_label: dict[str, dict[str, Summary]] = {}
     for summary in summaries:
         if summary.label != MEAN_OVER_LABELS:
@@ -261,25 +268,47 @@ def volume_notes(summaries: Sequence[Summary], loss: LossConfig) -> list[str]:
         if abs(metrics["volume_error_percent"].mean) > VOLUME_PERCENT and metrics["dice"].mean > 0
     ]
     off.sort(key=lambda metrics: -abs(metrics["volume_error_percent"].mean))
-    notes = [_volume_note(metrics, loss) for metrics in off[:MOST_VOLUME_NOTES]]
+    notes = [
+        _volume_note(metrics, loss, is_cleaned=metrics["dice"].label in with_clean_up)
+        for metrics in off[:MOST_VOLUME_NOTES]
+    ]
     if len(off) > MOST_VOLUME_NOTES:
         more = len(off) - MOST_VOLUME_NOTES
         notes.append(f"volumes of {more} more labels are off by over {VOLUME_PERCENT:g} %")
     return notes
 
 
-def _volume_note(metrics: Mapping[str, Summary], loss: LossConfig) -> str:
-    error = metrics["volume_error_percent"]
-    cases = f"{error.count} case" + "s" * (error.count > 1)
-    interval = f"95 % interval {error.ci_low:+.1f} to {error.ci_high:+.1f} %, "
-    within = f"({interval if error.count > 1 else ''}{cases})"
-    return (
-        f"mean volume of {error.label} on validation is off by {error.mean:+.1f} % {within}; "
-        f"likely because {_why_off(metrics, loss)}"
+def _with_mean(summary: Summary, means: Mapping[str, float]) -> Summary:
+    """Return a summary with another mean of its metric, if there is one; its interval moves along.
+
+    What clean-up changes in all cases alike does not widen the interval.
+    """
+    moved = means.get(summary.metric, summary.mean) - summary.mean
+    if not np.isfinite(moved):
+        return summary
+    return replace(
+        summary,
+        mean=summary.mean + moved,
+        ci_low=summary.ci_low + moved,
+        ci_high=summary.ci_high + moved,
     )
 
 
-def _why_off(metrics: Mapping[str, Summary], loss: LossConfig) -> str:
+def _volume_note(metrics: Mapping[str, Summary], loss: LossConfig, *, is_cleaned: bool) -> str:
+    error = metrics["volume_error_percent"]
+    cases = f"{error.count} case" + "s" * (error.count > 1)
+    interval = f"95 % interval {error.ci_low:+.1f} to {error.ci_high:+.1f} %, "
+    within = f" ({interval if error.count > 1 else ''}{cases})"
+    # What is known of masks that are cleaned up are means, perhaps over fewer cases.
+    subject, within = (", cleaned up as was chosen,", "") if is_cleaned else ("", within)
+    off = f"is off by {error.mean:+.1f} %{within}"
+    return (
+        f"mean volume of {error.label} on validation{subject} {off}; "
+        f"likely because {_why_off(metrics, loss, is_cleaned=is_cleaned)}"
+    )
+
+
+def _why_off(metrics: Mapping[str, Summary], loss: LossConfig, *, is_cleaned: bool) -> str:
     """Return the likely reason that the mean volume of a label is off."""
     error, in_ml, dice = (
         metrics[metric] for metric in ("volume_error_percent", "volume_error_ml", "dice")
@@ -294,7 +323,8 @@ def _why_off(metrics: Mapping[str, Summary], loss: LossConfig) -> str:
         return f"it is not learnt well yet (Dice {dice.mean:.2f}): give more minutes or cases"
     if favours.get(loss.name) == is_large:
         return f"loss.name={loss.name} has structures found too {'large' if is_large else 'small'}"
-    if in_ml.ci_low <= 0 <= in_ml.ci_high or (in_ml.mean > 0) != is_large:
+    is_mixed = in_ml.ci_low <= 0 <= in_ml.ci_high or (in_ml.mean > 0) != is_large
+    if is_mixed and not is_cleaned:
         return f"cases with little of it are off by much; in ml the mean is {in_ml.mean:+.2g}"
     if is_large and metrics["hd95_mm"].mean > FAR_MM:
         return f"pieces of it are found far off (HD95 {metrics['hd95_mm'].mean:.1f} mm)"

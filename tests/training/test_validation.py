@@ -346,6 +346,22 @@ def test_a_note_on_volumes_names_interval_and_cases():
     assert "off by +13.0 % (1 case); " in note
 
 
+def test_with_a_clean_up_that_was_chosen_the_note_is_on_masks_with_it():
+    """It takes 5 of 13 percent away, with the pieces far off by which they were explained."""
+    before = scored(hd95_mm=(40.0, 1.0))
+    (note,) = volume_notes(before, LossConfig())
+    assert "pieces of it are found far off" in note
+    means = {"dice": 0.9, "hd95_mm": 3.0, "volume_error_percent": 8.0}
+    (note,) = volume_notes(before, LossConfig(), {"organ": means})
+    assert note.startswith(
+        "mean volume of organ on validation, cleaned up as was chosen, is off by +8.0 %; "
+    )
+    assert note.endswith("its border is drawn too far out")
+    assert (
+        volume_notes(before, LossConfig(), {"organ": means | {"volume_error_percent": 2.0}}) == []
+    )
+
+
 def test_volumes_within_three_percent_are_not_told_of():
     assert volume_notes(scored(volume_error_percent=(-3.0, 9.0)), LossConfig()) == []
     assert volume_notes(scored("mean"), LossConfig()) == []
