@@ -224,7 +224,7 @@ def kind(name):
 
 
 def test_what_is_read_again_and_damaged_is_told_or_made_again(world):
-    """A sample: one file of each kind, with one of four damages, read by the first verb that does."""
+    """A sample: a file of each kind, with one of four damages, read by the first verb that does."""
     verb_of = {name: verb for verb in reversed(world.verbs) for name in world.reads[verb]}
     one_of = {kind(name): name for name in sorted(verb_of, reverse=True)}
     assert len(one_of) > 25
