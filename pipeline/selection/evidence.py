@@ -40,7 +40,7 @@ class Decision(BaseModel):
         proposed: The best candidate on all cases, in words, whether or not it is used.
         postprocessing: What the model does from now on.
         replaced: What it did before, where that was something else.
-        num_cases: Validation cases.
+        num_cases: Validation cases that it rests on: all that there was time for.
         num_folds: Folds that confirmed the choice, each by cases it was not made on.
         of_folds: Their choices, in words.
         gain: Mean change of Dice by these choices on these cases, with its 95 % interval from `low`

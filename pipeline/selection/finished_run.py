@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,18 @@ class FinishedRun:
         """The cases that the model learnt from: all, if each of its members learnt from others."""
         names = set(self.folder.read_split().train)
         return tuple(case for case in self.manifest.cases if case.name in names)
+
+    def only(self, cases: Sequence[int]) -> "FinishedRun":
+        """Return the run with some of its cases, whose numbers ascend."""
+        places = np.cumsum([0, *(len(member.cases) for member in self.members)]).tolist()
+        members = tuple(
+            Member(
+                member.model,
+                tuple(case for n, case in enumerate(member.cases, first) if n in cases),
+            )
+            for first, member in zip(places, self.members, strict=False)
+        )
+        return replace(self, members=members, fold_N=self.fold_N[list(cases)])
 
     @property
     def selection(self) -> Path:

@@ -8,7 +8,8 @@ Axes: C = channels, I, J, K = voxel axes.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
@@ -23,7 +24,6 @@ from pipeline.errors import ManifestError
 from pipeline.hashes import noted_path, state_of
 from pipeline.model import ModelDescription, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig, num_slots
-from pipeline.progress import track
 from pipeline.segmentation import Segmenter
 from pipeline.selection.changes import Change, Labels, crop_changes
 from pipeline.selection.finished_run import FinishedRun
@@ -85,14 +85,14 @@ class FieldInput:
 
 
 class CaseStore:
-    """The segmented cases of a run, on disk.
+    """The segmented cases of a run, on disk; each is stored when it is first asked for.
 
     Args:
         run: From `open_run`.
         device: For the networks, where they have to run.
 
     Raises:
-        PipelineError: If a model or a case cannot be read.
+        PipelineError: If a model cannot be read; or a case, where that is asked for.
     """
 
     def __init__(self, run: FinishedRun, device: torch.device) -> None:
@@ -104,8 +104,15 @@ class CaseStore:
             for model in dict.fromkeys(self._models)
         }
         self._segmenter: tuple[Path, Segmenter] | None = None
-        for index in track(range(len(self.cases)), "Reading held-out cases", len(self.cases)):
-            self._make(index)
+        self._is_made = [False] * len(self.cases)
+
+    def only(self, cases: Sequence[int]) -> "CaseStore":
+        """Return a store of some of the cases, numbered anew, in this order."""
+        fewer = copy(self)
+        fewer.cases = tuple(self.cases[index] for index in cases)
+        fewer._models = [self._models[index] for index in cases]
+        fewer._is_made = [self._is_made[index] for index in cases]
+        return fewer
 
     def key(self, index: int, *more: str) -> str:
         """Name all that is known of a stored case by what it follows from."""
@@ -115,12 +122,14 @@ class CaseStore:
 
     def num_voxels(self, index: int) -> int:
         """Return the size of the grid that a case lies on."""
+        self._make(index)
         # Each array is decompressed when it is asked for.
         with np.load(self._path("cases", index), allow_pickle=False) as stored:
             return int(np.prod(stored["shape"]))
 
     def load(self, index: int, changes: Mapping[int, Change]) -> SegmentedCase:
         """Read a case in the smallest box that holds it and some changes of its whole volume."""
+        self._make(index)
         stored = self.read("cases", index)
         shape, start = stored["shape"], stored["start"]
         stop = start + stored["before"].shape
@@ -155,6 +164,7 @@ class CaseStore:
         Raises:
             PipelineError: If the case cannot be read, or does not fit in memory.
         """
+        self._make(index)
         description = read_description(self._models[index])
         study, _ = read_case(self.cases[index], len(description.channels), self._study)
         if not self.is_done("uncertain", index):
@@ -188,8 +198,9 @@ class CaseStore:
         return self.folder / what / f"{self.cases[index].name}.npz"
 
     def _make(self, index: int) -> None:
-        """Store a case, unless that was done."""
-        if self.is_done("cases", index):
+        """Store a case, unless that was done. What is there already is looked at once."""
+        if self._is_made[index] or self.is_done("cases", index):
+            self._is_made[index] = True
             return
         case, model = self.cases[index], self._models[index]
         if case.label is None:
@@ -207,6 +218,7 @@ class CaseStore:
             study, reference = read_case(case, len(description.channels), self._study)
             before = LabelMap(self._run(index, study), study.volume.affine)
         self._write_case(index, before, reference)
+        self._is_made[index] = True
 
     def _write_case(self, index: int, before: LabelMap, reference: LabelMap) -> None:
         """Keep the box of all that matters, and a voxel around: most of a study is background."""

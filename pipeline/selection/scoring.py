@@ -129,7 +129,7 @@ class StoreMeasure:
         candidates: Candidates,
         evaluation: EvaluationConfig,
     ) -> None:
-        self._store = store
+        self.store = store
         self._description = description
         self._candidates = candidates
         self._evaluation = evaluation
@@ -144,7 +144,7 @@ class StoreMeasure:
 
     def __call__(self, choices: Sequence[Choice]) -> Scores:
         """Return the scores `(C, N, L, M)` of choices on all cases."""
-        return self.of(range(len(self._store.cases)))(choices)
+        return self.of(range(len(self.store.cases)))(choices)
 
     def of(self, cases: Sequence[int]) -> Measure:
         """Return what scores choices on some cases, in their order."""
@@ -157,7 +157,7 @@ class StoreMeasure:
             }
             num_unseen = max((len(unseen) for unseen in todo.values()), default=0)
             indices: Iterable[int] = [index for index in cases if todo[index]]
-            if num_unseen >= WORTH_A_BAR:
+            if num_unseen >= WORTH_A_BAR and len(cases) > 1:
                 indices = track(indices, f"Scoring {num_unseen} candidates", len(todo))
             for index in indices:
                 scorer = self._scorer(index, todo[index])
@@ -166,6 +166,17 @@ class StoreMeasure:
             return np.array([[self._scores[choice, n] for n in cases] for choice in choices])
 
         return measure
+
+    def only(self, cases: Sequence[int]) -> "StoreMeasure":
+        """Return what scores choices on some of the cases, numbered anew; what is known stays."""
+        fewer = StoreMeasure(
+            self.store.only(cases), self._description, self._candidates, self._evaluation
+        )
+        fewer._known = [self._known[index] for index in cases]
+        for number, index in enumerate(cases):
+            of_case = {choice: one for (choice, n), one in self._scores.items() if n == index}
+            fewer._scores |= {(choice, number): one for choice, one in of_case.items()}
+        return fewer
 
     def largest_change(self, choice: Choice, cases: Sequence[int]) -> Mapping[str, float]:
         """Return of each label the largest share of its voxels gained and lost in any case."""
@@ -177,8 +188,8 @@ class StoreMeasure:
         numbers = {choice.setting for choice in choices if choice.setting is not None}
         changes = {} if self.fields is None else self.fields.changes(index, sorted(numbers))
         return CaseScorer(
-            self._store.load(index, changes),
-            self._store.cases[index].annotated,
+            self.store.load(index, changes),
+            self.store.cases[index].annotated,
             self._description,
             self._candidates,
             self._evaluation,

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,13 @@ import torch
 from pipeline import __version__
 from pipeline.lock import RUN_LOCK, only_run
 from pipeline.postprocessing import PostprocessingConfig
+from pipeline.progress import track
 from pipeline.selection.anatomy import Anatomy, read_anatomy
 from pipeline.selection.candidates import Candidates, make_candidates
-from pipeline.selection.choice import IDENTITY
+from pipeline.selection.choice import IDENTITY, Choice
 from pipeline.selection.clock import Clock
 from pipeline.selection.decision import (
+    MIN_CASES,
     decide_anatomy,
     decide_field,
     decide_rules,
@@ -39,6 +41,9 @@ Outcome = Literal["accepted", "refused", "nothing", "off"]
 SHARE_OF_ANATOMY = 0.25
 """Of the time that is left, what reading training labels may take at most; but `SHARE_OF_SCORING`
 of all time in any case."""
+
+SHARE_AFTER = 0.25
+"""Of the time of scoring each candidate, what scoring several together takes afterwards."""
 
 SHARE_OF_SCORING = 0.1
 """Of all time, what is left for scores when no further field is tried."""
@@ -66,6 +71,7 @@ def search_postprocessing(
     Raises:
         PipelineError: If the run, its members or its data cannot be read.
     """
+    clock = Clock(seconds)
     run = open_run(model, overrides)
     if note := run.note():
         logger.warning("%s: %s", model, note)
@@ -74,7 +80,7 @@ def search_postprocessing(
     logger.info("choosing post-processing on %d held-out cases%s", len(run.cases), bound)
     with only_run(run.folder.path, remedy=again, lock=RUN_LOCK):
         device = device or torch.device("cpu")
-        search = _Search(run, refine or random_field(device), device, Clock(seconds))
+        search = _Search(run, refine or random_field(device), device, clock)
         decision = search.decide()
         store_decision(decision, run.description, run.folder.model)
         run.remove_selection()
@@ -95,9 +101,47 @@ class _Search:
         return self._by_anatomy(few) if few else self._by_gain()
 
     def _by_gain(self) -> Decision:
-        run, candidates = self.run, make_candidates(self.run.description)
+        candidates = make_candidates(self.run.description)
+        each = [Choice(rules=(number,)) for number in range(len(candidates.rules))]
+        search, store, measure, on_cases = self._score(candidates, [IDENTITY, *each])
+        return search._choose(store, measure, candidates, on_cases)
+
+    def _score(
+        self, candidates: Candidates, choices: Sequence[Choice]
+    ) -> tuple["_Search", CaseStore, StoreMeasure, str]:
+        """Score choices case by case while there is time.
+
+        Args:
+            candidates: That choices number.
+            choices: That have to be scored in any case.
+
+        Returns:
+            A search on the cases that were done, these cases, their scores, and how many they are
+            in words; none if they are all.
+        """
+        run, clock = self.run, self.clock
         store = CaseStore(run, self.device)
         measure = StoreMeasure(store, run.description, candidates, run.evaluation)
+        order, done, begun_s = spread([c.name for c in run.cases], run.fold_N), 0, clock.spent_s
+        what = f"Scoring {len(choices)} candidates on held-out cases"
+        for index in track(order, what, len(order)):
+            case_s = (clock.spent_s - begun_s) / max(done, 1)
+            if done >= MIN_CASES and clock.left_s <= (1 + SHARE_AFTER * done) * case_s:
+                break
+            measure.of([index])(choices)
+            done += 1
+        if done == len(order):
+            return self, store, measure, ""
+        cases = sorted(order[:done])
+        fewer = measure.only(cases)
+        said = f", on {done} of {len(order)} validation cases, as many as there was time for"
+        return replace(self, run=run.only(cases)), fewer.store, fewer, said
+
+    def _choose(
+        self, store: CaseStore, measure: StoreMeasure, candidates: Candidates, on_cases: str
+    ) -> Decision:
+        """Choose rules, and what goes before them, by what is gained on the cases."""
+        run = self.run
         rules = decide_rules(measure, candidates.space(measure.structures), run.fold_N)
         found = Findings(measure, candidates, rules, len(run.cases))
         free, of_anatomy = self._free_labels(found)
@@ -112,7 +156,7 @@ class _Search:
             outcome: Outcome = "accepted"
         else:
             outcome = "nothing" if found.verdict.nested is None else "refused"
-        reason = f"rules: {rules.reason}{of_anatomy}; {field_reason}"
+        reason = f"rules{on_cases}: {rules.reason}{of_anatomy}; {field_reason}"
         return self._record(outcome, reason, found, chosen)
 
     def _free_labels(self, found: Findings) -> tuple[set[str], str]:
@@ -168,18 +212,24 @@ class _Search:
 
     def _by_anatomy(self, few: str) -> Decision:
         """Take the rules that training labels allow and that cost nothing on what there is."""
-        run, num_cases = self.run, len(self.run.cases)
-        if not num_cases:
+        run = self.run
+        if not run.cases:
             return self._record("off", "off: no validation cases", None)
         if self._is_configured():
             reason = f"off: {few}; what was configured stays"
             return self._record("off", reason, None)
         anatomy = self._read_anatomy(run.description.labels)
         candidates = Candidates((), anatomy.rules)
-        store = CaseStore(run, self.device)
-        measure = StoreMeasure(store, run.description, candidates, run.evaluation)
+        together = Choice(rules=tuple(range(len(anatomy.rules))))
+        search, _, measure, on_cases = self._score(candidates, [IDENTITY, together])
+        return search._allow(measure, candidates, anatomy, f"{few}{on_cases}")
+
+    def _allow(
+        self, measure: StoreMeasure, candidates: Candidates, anatomy: Anatomy, few: str
+    ) -> Decision:
+        """Choose among the rules that anatomy allows."""
         verdict = decide_anatomy(measure, len(anatomy.rules))
-        found = Findings(measure, candidates, verdict, num_cases)
+        found = Findings(measure, candidates, verdict, len(self.run.cases))
         proposed = candidates.in_words(verdict.proposed)
         from_labels = f"proposed from {anatomy}, of which they change none: {proposed}"
         if not anatomy.rules:

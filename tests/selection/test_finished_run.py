@@ -80,3 +80,13 @@ def test_another_data_set_is_refused(finished_run, run, make_run, tmp_path):
 def test_a_link_to_a_model_is_in_the_run_that_it_leads_to(run, tmp_path):
     (tmp_path / "mine").symlink_to(run / "model")
     assert open_run(tmp_path / "mine").folder.path == run.resolve()
+
+
+def test_a_run_of_some_cases_keeps_their_members_and_folds(finished_run):
+    run = open_run(finished_run / "model")
+    cases = [0, 5, 6, 11]
+    fewer = run.only(cases)
+    assert fewer.cases == tuple(run.cases[index] for index in cases)
+    assert fewer.fold_N.tolist() == run.fold_N[cases].tolist() == [0, 1, 1, 2]
+    assert [len(member.cases) for member in fewer.members] == [1, 2, 1]
+    assert [member.model for member in fewer.members] == [member.model for member in run.members]

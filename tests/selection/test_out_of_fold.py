@@ -33,6 +33,14 @@ def no_network(monkeypatch):
     monkeypatch.setattr(CaseStore, "_run", never)
 
 
+def filled(run):
+    """A store that was asked for all of its cases."""
+    store = CaseStore(run, CPU)
+    for index in range(len(store.cases)):
+        store.num_voxels(index)
+    return store
+
+
 def validated(run, **changes):
     """Leave the masks of each member's validation, as training does."""
     for member in run.members:
@@ -49,7 +57,7 @@ def sizes_of(labels_IJK):
 
 
 def test_cases_are_stored_as_their_own_member_segments_them(run):
-    store = CaseStore(run, CPU)
+    store = filled(run)
     for index in (0, 5, 11):
         case = run.cases[index]
         (member,) = [member for member in run.members if case in member.cases]
@@ -69,7 +77,7 @@ def test_cases_are_stored_as_their_own_member_segments_them(run):
 
 def test_masks_of_the_validation_are_read_and_no_network_runs(run, no_network):
     validated(run)
-    store = CaseStore(run, CPU)
+    store = filled(run)
     mask = ValidationFolder(run.members[0].model.parent / "validation").mask(run.cases[0])
     expected = sizes_of(out_of_fold.read_label_map(mask).labels_IJK)
     assert sizes_of(store.load(0, {}).before.labels_IJK) == expected
@@ -89,12 +97,12 @@ def test_masks_that_are_not_what_the_model_makes_are_not_read(run, no_network, w
     elif what == "image":
         case.images[0].touch()
     with pytest.raises(AssertionError, match="no network runs"):
-        CaseStore(run, CPU)
+        filled(run)
 
 
 def test_changes_outside_of_what_is_stored_are_read_in_a_larger_box(run, monkeypatch):
     """All is background, so that the box is a voxel; the change lies in the opposite corner."""
-    store = CaseStore(run, CPU)
+    store = filled(run)
     before = store.load(0, {})
     corner = np.array([999])
     change = Change(corner, np.array([0], np.uint8), np.array([2], np.uint8))
@@ -110,7 +118,7 @@ def test_changes_outside_of_what_is_stored_are_read_in_a_larger_box(run, monkeyp
 
 
 def test_the_box_leaves_a_voxel_around_what_matters(run):
-    stored = CaseStore(run, CPU).load(0, {})
+    stored = filled(run).load(0, {})
     needed = (stored.before.labels_IJK > 0) | (stored.reference.labels_IJK > 0)
     shape = np.array(needed.shape)
     assert (shape <= 10).all()
@@ -121,12 +129,12 @@ def test_the_box_leaves_a_voxel_around_what_matters(run):
 
 
 def test_finished_cases_are_kept_while_nothing_changes(run):
-    folder = CaseStore(run, CPU).folder / "cases"
+    folder = filled(run).folder / "cases"
     times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.npz")}
     assert len(times) == 12
 
     def rewritten():
-        CaseStore(run, CPU)
+        filled(run)
         return {
             path.name for path in folder.glob("*.npz")
             if path.stat().st_mtime_ns != times[path.name]
@@ -144,11 +152,23 @@ def test_finished_cases_are_kept_while_nothing_changes(run):
 
 @pytest.mark.parametrize("content", [b"", b"once upon a time", None])
 def test_a_damaged_case_is_made_again(run, content):
-    path = sorted((CaseStore(run, CPU).folder / "cases").glob("*.npz"))[0]
+    path = sorted((filled(run).folder / "cases").glob("*.npz"))[0]
     whole = path.read_bytes()
     half = whole[: len(whole) // 2]
     path.write_bytes(half + bytes([whole[len(half)] ^ 1]) + whole[len(half) + 1 :])
     if content is not None:
         path.write_bytes(content)
-    CaseStore(run, CPU)
+    filled(run)
     assert path.read_bytes() == whole
+
+
+def test_a_case_is_stored_when_it_is_asked_for_and_some_are_numbered_anew(run):
+    store = CaseStore(run, CPU)
+    assert not (store.folder / "cases").exists()
+    fewer = store.only([5, 2])
+    assert fewer.cases == (run.cases[5], run.cases[2])
+    loaded = fewer.load(0, {})
+    assert [path.name for path in (store.folder / "cases").glob("*.npz")] == [
+        f"{run.cases[5].name}.npz"
+    ]
+    np.testing.assert_array_equal(loaded.before.labels_IJK, store.load(5, {}).before.labels_IJK)

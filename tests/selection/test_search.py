@@ -149,7 +149,12 @@ def test_without_validation_cases_nothing_is_applied(make_run, tmp_path):
 
 def test_without_time_there_is_a_decision_on_rules(run):
     decision = search_postprocessing(run / "model", refine=never, seconds=0)
-    assert "field, 0 settings tried on 0 of 12 cases: no time was left for it" in decision.reason
+    assert "field, 0 settings tried on 0 of 10 cases: no time was left for it" in decision.reason
+    assert "rules, on 10 of 12 validation cases, as many as there was time for: " in decision.reason
+    assert decision.num_cases == 10
+    assert {candidate.num_cases for candidate in decision.candidates} == {10}
+    again = search_postprocessing(run / "model", refine=never, seconds=0)
+    assert again.candidates == decision.candidates, "they are always the same cases"
     assert {candidate.kind for candidate in decision.candidates} >= {"rule"}
     assert {row.way for row in decision.scores} == {"none", "rules"}
 
