@@ -69,6 +69,7 @@ class Plan:
             counting the arithmetic.
         look: At some of the labels.
         considered: Candidates with the reason why each was not chosen; what was chosen comes first.
+        on_trials: A sentence on trials that were given up; empty if none were.
         with_more: What would be chosen with four times the minutes.
     """
 
@@ -81,6 +82,7 @@ class Plan:
     timing: Timing
     look: CloseLook
     considered: tuple[Considered, ...]
+    on_trials: str
     with_more: Prospect
 
 

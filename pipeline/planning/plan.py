@@ -30,7 +30,7 @@ from pipeline.planning.reasons import consider
 from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
 from pipeline.planning.search import Candidate, list_candidates, list_spacings
 from pipeline.planning.survey import Survey, take_survey
-from pipeline.planning.trials import TrialResult, contenders, hold_trials
+from pipeline.planning.trials import Trials, contenders, hold_trials
 from pipeline.planning.writer import write_plan
 from pipeline.report import volumes_ml
 from pipeline.training.data import (
@@ -87,7 +87,7 @@ def plan(config: PlanConfig) -> Plan:
     ranking.calibrate(config.minutes or LONGEST_MINUTES[kind])
     minutes = config.minutes or _budget(ranking, kind)
     prospects = ranking.of(minutes)
-    trials: tuple[TrialResult, ...] = ()
+    trials = Trials()
     if pricer.device is not None:
         trials = hold_trials(
             contenders(prospects, pricer, memory_gb),
@@ -97,7 +97,7 @@ def plan(config: PlanConfig) -> Plan:
             pricer,
             minutes,
         )
-    best = trials[0].prospect if trials else ranking.first(prospects)
+    best = trials.results[0].prospect if trials.results else ranking.first(prospects)
     while (seconds := pricer.measured_seconds(best.candidate)) is None:
         best = ranking.first(prospects)
     chosen = best.candidate
@@ -113,7 +113,10 @@ def plan(config: PlanConfig) -> Plan:
         device="a GPU elsewhere" if device is None else _describe_device(device),
         timing="counted" if pricer.device is None else "busy" if pricer.was_busy else "measured",
         look=ranking.look,
-        considered=consider(best, prospects, trials, lambda one: pricer.lack(one, memory_gb)),
+        considered=consider(
+            best, prospects, trials.results, lambda one: pricer.lack(one, memory_gb)
+        ),
+        on_trials=trials.note,
         with_more=ranking.first(ranking.of(MORE * minutes)),
     )
     if os.path.lexists(config.out):

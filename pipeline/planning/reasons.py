@@ -5,7 +5,7 @@ from itertools import islice
 
 from pipeline.planning.expect import RESOLUTION, Considered, Prospect
 from pipeline.planning.search import Candidate
-from pipeline.planning.trials import TrialResult
+from pipeline.planning.trial_ground import TrialResult
 
 MOST_SPACINGS = 7
 """Of which the best candidate is shown."""

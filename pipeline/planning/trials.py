@@ -18,43 +18,26 @@ import logging
 import math
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from pipeline.errors import PipelineError
-from pipeline.evaluation import EvaluationConfig, score_case, scored_structures
-from pipeline.losses import build_loss, class_shares
 from pipeline.manifest import Case, Manifest, Split
-from pipeline.model import Model, ModelDescription
-from pipeline.network import build_network
-from pipeline.planning.compose import Choice, compose
+from pipeline.ownership import make_folder
+from pipeline.planning.compose import Choice
 from pipeline.planning.estimate import Pricer
-from pipeline.planning.expect import Prospect, expect_practice
+from pipeline.planning.expect import Prospect
 from pipeline.planning.search import Candidate
-from pipeline.segmentation import Segmenter, segment_study
-from pipeline.training import RunConfig
-from pipeline.training.arithmetic import memory_format, usual_arithmetic
-from pipeline.training.backend import torch_settings
-from pipeline.training.data import cache_cases, read_case
-from pipeline.training.distributed import Ranks
-from pipeline.training.loader import build_loader
-from pipeline.training.loop import Loop
-from pipeline.training.prepare import Prepared, describe_run
-from pipeline.training.recorder import Recorder
-from pipeline.training.step import build_state, build_trainer
-from pipeline.volume import LabelMap
+from pipeline.planning.trial_ground import (
+    FARTHEST_MM,
+    SHARE,
+    TRAINING,
+    GivenUpError,
+    TrialGround,
+    TrialResult,
+)
 
 logger = logging.getLogger(__name__)
-
-SHARE = 0.2
-"""Of the minutes, for all trials together with preparing and scoring them."""
-
-TRAINING = 0.6
-"""Of that share, for steps; the rest is for reading, preprocessing and segmenting cases."""
 
 DOUBT = 0.01
 """Dice. Candidates that are expected to lose at most this much more than the best are tried."""
@@ -76,30 +59,18 @@ MOST_CASES = 24
 HELD_OUT = 6
 """Training cases that score it, of at most a quarter."""
 
-LOST_PER_MM = 0.005
-"""Dice that counts as much as one mm of HD95."""
-
-FARTHEST_MM = 20.0
-"""HD95 from which more tells a trial nothing: also that of a structure that it does not find."""
-
 
 @dataclass(frozen=True)
-class TrialResult:
-    """What came of a candidate's last trial.
+class Trials:
+    """All trials of a plan.
 
     Attributes:
-        prospect: Of the candidate.
-        steps: Of the trial; 0 if it failed.
-        dice: Mean over the structures of all held-out cases.
-        hd95_mm: The same of the 95th percentile Hausdorff distance, each at most `FARTHEST_MM`.
-        loss: Expected of the whole training, from the trial.
+        results: The last of each candidate, the best first; empty if the rules decide.
+        note: A sentence on trials that were given up.
     """
 
-    prospect: Prospect
-    steps: int
-    dice: float
-    hd95_mm: float
-    loss: float
+    results: tuple[TrialResult, ...] = ()
+    note: str = ""
 
 
 def contenders(prospects: Sequence[Prospect], pricer: Pricer, memory_gb: float) -> list[Prospect]:
@@ -139,12 +110,14 @@ def hold_trials(
     cases: Sequence[Case],
     pricer: Pricer,
     minutes: float,
-) -> tuple[TrialResult, ...]:
-    """Try candidates by successive halving; return the last trial of each, the best first.
+) -> Trials:
+    """Try candidates by successive halving.
 
     Where the minutes are too few to learn anything in so many trials, fewer are held, of the best;
     of a single candidate, or with too few cases, none. Where a candidate learns too little in its
-    trial, nothing follows from any.
+    trial, or cases take too long to prepare and to score, nothing follows from any.
+
+    What is preprocessed lies beside the plan meanwhile.
 
     Args:
         doubtful: What is expected of the candidates.
@@ -158,31 +131,41 @@ def hold_trials(
     while (gflops := first_round_gflops(left, pricer, minutes)) is None and left:
         left.pop()
     if not split.validation or gflops is None:
-        return ()
+        return Trials()
+    out = choice.request.out
+    make_folder(out.parent)
+    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-trials-", dir=out.parent) as folder:
+        ground = TrialGround(choice, manifest, split, pricer, Path(folder), minutes)
+        try:
+            return Trials(_halve(ground.affordable(left, sum(_rounds(len(left)))), left, gflops))
+        except (GivenUpError, PipelineError) as error:
+            note = f"trials were given up, so the rules decide: {error}"
+            logger.info("%s", note)
+            return Trials(note=note)
+
+
+def _halve(ground: TrialGround, left: Sequence[Prospect], gflops: float) -> tuple[TrialResult, ...]:
+    """Hold rounds of trials of twice the work each, until one candidate is left."""
     last: dict[Candidate, TrialResult] = {}
     tried = list(left)
-    with tempfile.TemporaryDirectory(prefix="trivox-plan-") as folder:
-        field = _Field(choice, manifest, split, pricer, Path(folder))
-        while len(left) > 1:
-            for number, prospect in enumerate(left, start=1):
-                steps = int(gflops / pricer.gflops(prospect.candidate))
-                logger.info(
-                    "trying %d of %d: %s, %d steps", number, len(left), prospect.candidate, steps
-                )
-                try:
-                    trial = field.hold(prospect, steps)
-                    logger.info("Dice %.3f, HD95 %.1f mm", trial.dice, trial.hd95_mm)
-                except PipelineError as error:
-                    # Such as a loss that is no number, or memory that runs out: the others go on.
-                    logger.warning("this trial failed: %s", error)
-                    trial = TrialResult(prospect, 0, 0.0, FARTHEST_MM, math.inf)
-                last[prospect.candidate] = trial
-                if trial.steps and trial.dice < LEARNT:
-                    logger.info("too little is learnt so soon to choose by: the rules decide")
-                    return ()
-            left.sort(key=lambda one: last[one.candidate].loss)
-            left = left[: (len(left) + 1) // 2]
-            gflops *= 2
+    while len(left) > 1:
+        for number, prospect in enumerate(left, start=1):
+            steps = int(gflops / ground.pricer.gflops(prospect.candidate))
+            logger.info(
+                "trying %d of %d: %s, %d steps", number, len(left), prospect.candidate, steps
+            )
+            try:
+                trial = ground.hold(prospect, steps)
+                logger.info("Dice %.3f, HD95 %.1f mm", trial.dice, trial.hd95_mm)
+            except PipelineError as error:
+                # Such as a loss that is no number, or memory that runs out: the others go on.
+                logger.warning("this trial failed: %s", error)
+                trial = TrialResult(prospect, 0, 0.0, FARTHEST_MM, math.inf)
+            last[prospect.candidate] = trial
+            if trial.steps and trial.dice < LEARNT:
+                raise GivenUpError("too little is learnt so soon to choose by")
+        left = sorted(left, key=lambda one: last[one.candidate].loss)[: (len(left) + 1) // 2]
+        gflops *= 2
     (best,) = left
     tried.sort(key=lambda one: (one != best, last[one.candidate].loss))
     return tuple(last[one.candidate] for one in tried)
@@ -192,10 +175,7 @@ def first_round_gflops(
     doubtful: Sequence[Prospect], pricer: Pricer, minutes: float
 ) -> float | None:
     """Return the arithmetic of each trial of the first round; None where there is none to hold."""
-    shares, number, at_once = 0, len(doubtful), 1
-    while number > 1:
-        shares += number * at_once
-        number, at_once = (number + 1) // 2, 2 * at_once
+    shares = sum(number << power for power, number in enumerate(_rounds(len(doubtful))))
     if not shares:
         return None
     # That of the slowest, so that none takes longer.
@@ -203,6 +183,15 @@ def first_round_gflops(
     gflops = SHARE * TRAINING * 60 * minutes * speed / shares
     steps = min(gflops / pricer.gflops(one.candidate) for one in doubtful)
     return gflops if steps >= FEWEST_STEPS else None
+
+
+def _rounds(number: int) -> list[int]:
+    """Return the number of trials in each round."""
+    rounds = []
+    while number > 1:
+        rounds.append(number)
+        number = (number + 1) // 2
+    return rounds
 
 
 def hold_out(cases: Sequence[Case]) -> Split:
@@ -214,97 +203,3 @@ def hold_out(cases: Sequence[Case]) -> Split:
     if not others:
         return Split((), ())
     return Split(tuple(others[:: -(-len(others) // MOST_CASES)]), tuple(held_out))
-
-
-@dataclass(frozen=True)
-class _Field:
-    """What all trials share."""
-
-    choice: Choice
-    manifest: Manifest
-    split: Split
-    pricer: Pricer
-    folder: Path
-
-    def hold(self, prospect: Prospect, steps: int) -> TrialResult:
-        """Train a candidate for some steps, and score it on the cases held out."""
-        device = self.pricer.device
-        assert device is not None
-        run = self._run(prospect.candidate, steps, device)
-        prepared = Prepared(self.manifest, self.split, self.choice.survey.fingerprint, {})
-        description = describe_run(run, prepared)
-        network = self._train(run, description, Ranks(device))
-        dice, hd95_mm = self._score(Model(description, (network,)), device)
-        so_far, at_all = (
-            expect_practice(each, prospect.candidate, len(self.manifest.labels))
-            for each in (steps, prospect.steps)
-        )
-        loss = 1 - dice + LOST_PER_MM * hd95_mm - so_far + at_all
-        return TrialResult(prospect, steps, dice, hd95_mm, loss)
-
-    def _run(self, candidate: Candidate, steps: int, device: torch.device) -> RunConfig:
-        run = compose(self.choice, candidate, 1.0)
-        usual = usual_arithmetic(run.training, device)
-        training = run.training.model_copy(
-            update={
-                "max_minutes": None,
-                "max_iterations": steps,
-                "iterations_per_epoch": steps,
-                "precision": usual.precision,
-                "layout": usual.layout,
-            }
-        )
-        data = run.data.model_copy(update={"cache": self.folder / "cache"})
-        return run.model_copy(update={"training": training, "data": data})
-
-    def _train(
-        self, run: RunConfig, description: ModelDescription, ranks: Ranks
-    ) -> torch.nn.Module:
-        settings, values = description.preprocessing, description.label_values
-        cases = cache_cases(self.split.train, self.manifest, settings, values, run)
-        torch.manual_seed(run.seed)
-        network = build_network(
-            run.network, len(description.channels), description.num_outputs, description.patch_size
-        )
-        network.to(ranks.device, memory_format=memory_format(run.training.layout))  # type: ignore[call-overload]
-        state = build_state(network, run.training, ranks.device, run.seed)
-        loss = build_loss(
-            run.loss,
-            len(values),
-            regions=self.manifest.region_classes,
-            shares=class_shares(description.fingerprint, values),
-            spacing_mm=settings.spacing_mm,
-        )
-        trainer = build_trainer(state, run.training, ranks, loss)
-        with (
-            torch_settings(deterministic=False),
-            closing(Recorder(self.folder, 0, enabled=False)) as recorder,
-            closing(build_loader(cases, run, settings.spacing_mm, ranks, 0)) as batches,
-        ):
-            loop = Loop(
-                trainer,
-                state,
-                run.training,
-                checkpoint=self.folder / "state",
-                recorder=recorder,
-                validate=lambda: None,
-            )
-            loop.run(batches, ranks)
-        if loop.was_told_to_stop:
-            raise KeyboardInterrupt
-        return state.network_to_keep
-
-    def _score(self, model: Model, device: torch.device) -> tuple[float, float]:
-        segmenter, description = Segmenter(model, device), model.description
-        config = EvaluationConfig(ignore_value=self.manifest.ignore_value)
-        scores = []
-        for case in self.split.validation:
-            study, reference = read_case(case, len(description.channels), description.study)
-            mask = LabelMap(segment_study(study, segmenter).labels_IJK, reference.affine)
-            structures = scored_structures(description.labels, description.regions, case.annotated)
-            found = score_case(case.name, mask, reference, structures, config)
-            scores += [
-                (one.dice, min(one.hd95_mm, FARTHEST_MM)) for one in found if not np.isnan(one.dice)
-            ]
-        dice, hd95_mm = np.mean(scores, axis=0).tolist() if scores else (0.0, 0.0)
-        return dice, hd95_mm

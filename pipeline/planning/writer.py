@@ -72,7 +72,9 @@ def summary_of(plan: Plan) -> list[str]:
     ]
     if plan.choice.kind == "cuda":
         lines += [on_gpu_figures(plan), on_residence(plan)]
-    lines += [on_accuracy(plan), on_more_time(plan), "", *table(plan.considered), ""]
+    lines += [on_accuracy(plan), on_more_time(plan)]
+    lines += [plan.on_trials] if plan.on_trials else []
+    lines += ["", *table(plan.considered), ""]
     return [*lines, f"train with: trivox train {shlex.quote(str(plan.choice.request.out))}"]
 
 
@@ -181,6 +183,7 @@ def _on_candidates(plan: Plan) -> list[str]:
         "surrounds it, on the mean. Passes: how often the whole of every case is seen.",
         *(f"  {line}" for line in table(plan.considered)),
         f"{more[0].upper()}{more[1:]}.",
+        *([f"{plan.on_trials[0].upper()}{plan.on_trials[1:]}."] if plan.on_trials else []),
     ]
 
 

@@ -19,7 +19,8 @@ from pipeline.planning.plan import find_device
 from pipeline.planning.rules import LONGEST_MINUTES
 from pipeline.planning.search import LARGEST_PATCH
 from pipeline.planning.step import make_step, num_outputs_of
-from pipeline.planning.trials import TrialResult
+from pipeline.planning.trial_ground import TrialResult
+from pipeline.planning.trials import Trials
 from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.prepare import prepare_run
 
@@ -198,7 +199,9 @@ def test_trials_on_the_cases_that_the_run_trains_on_decide(make_data, tmp_path, 
 
     def hold(doubtful, choice, manifest, cases, pricer, minutes):
         held.append((cases, minutes))
-        return tuple(TrialResult(one, 100, 0.5, 1.0, 0.5) for one in reversed(doubtful))
+        return Trials(
+            tuple(TrialResult(one, 100, 0.5, 1.0, 0.5) for one in reversed(doubtful)), "as told"
+        )
 
     module = find_device.__module__
     monkeypatch.setattr(sys.modules[module], "contenders", lambda prospects, *_: prospects[:2])
@@ -210,6 +213,8 @@ def test_trials_on_the_cases_that_the_run_trains_on_decide(make_data, tmp_path, 
     assert (result.candidate, best.reason) == (best.prospect.candidate, "")
     assert best.prospect.loss >= second.prospect.loss, "the rules alone had chosen otherwise"
     assert any(row.reason.startswith("tried: Dice 0.500") for row in result.considered)
+    assert "as told" in summary_of(result)
+    assert "As told." in asked.out.read_text()
     ((cases, minutes),) = held
     assert minutes == 7
     run = load_config(RunConfig, asked.out, [f"output={tmp_path}"])

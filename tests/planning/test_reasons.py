@@ -5,7 +5,7 @@ import pytest
 from pipeline.planning.expect import expect
 from pipeline.planning.reasons import consider, table
 from pipeline.planning.search import list_candidates, list_spacings
-from pipeline.planning.trials import TrialResult
+from pipeline.planning.trial_ground import TrialResult
 
 
 @pytest.fixture

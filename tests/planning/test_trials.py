@@ -1,56 +1,24 @@
-import signal
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.errors import TrainingError
-from pipeline.manifest import Case, load_manifest
-from pipeline.network.unet import UNet
-from pipeline.phantom import PhantomConfig, make_cohort
+from pipeline.manifest import Case
 from pipeline.planning import trials
-from pipeline.planning.compose import Choice
-from pipeline.planning.config import PlanConfig
-from pipeline.planning.expect import Prospect, expect_practice
-from pipeline.planning.mirror import decide_mirroring
-from pipeline.planning.search import Candidate
-from pipeline.planning.shape import Shape
-from pipeline.planning.survey import take_survey
+from pipeline.planning.trial_ground import SHARE, TRAINING, TrialResult
 from pipeline.planning.trials import (
     DOUBT,
-    FARTHEST_MM,
     FEWEST_STEPS,
-    LOST_PER_MM,
-    SHARE,
-    TRAINING,
-    TrialResult,
+    Trials,
     contenders,
     first_round_gflops,
     hold_out,
     hold_trials,
 )
-from pipeline.training.data import read_case
-
-
-def make_prospect(spacing=6.0, loss=0.1, steps=5000, seconds=0.01, width=4):
-    sizes = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
-    shape = Shape((16, 16, 16), sizes, ((3, 3, 3),) * 3)
-    features = (width, 2 * width, 2 * width)
-    candidate = Candidate((spacing,) * 3, shape, features, 2, 0.1)
-    return Prospect(candidate, seconds, steps, 10.0, loss, 0.0, 0.0, 1.0)
-
-
-class FakePricer:
-    """One step of a candidate costs as many GFLOP as its spacing has mm."""
-
-    device = torch.device("cpu")
-
-    def gflops(self, candidate):
-        return candidate.spacing_mm[0]
-
-    def lack(self, candidate, memory_gb):
-        return "too large" if candidate.spacing_mm[0] > memory_gb else ""
+from tests.planning.fakes import FakePricer, make_prospect
 
 
 def test_only_near_losses_of_other_voxels_or_patches_are_in_doubt():
@@ -102,6 +70,12 @@ def test_subjects_that_score_are_not_learnt_from():
 
 
 @pytest.fixture
+def choice(tmp_path):
+    """What hold_trials needs of a choice."""
+    return SimpleNamespace(request=SimpleNamespace(out=tmp_path / "plans" / "mine.yaml"))
+
+
+@pytest.fixture
 def scripted(monkeypatch):
     """Trials whose result follows from the spacing; a list of what was held."""
     held = []
@@ -111,15 +85,18 @@ def scripted(monkeypatch):
         dice = 1 - 0.1 * prospect.candidate.spacing_mm[0]
         return TrialResult(prospect, steps, dice, 0.0, 1 - dice)
 
-    monkeypatch.setattr("pipeline.planning.trials._Field.hold", hold)
+    monkeypatch.setattr("pipeline.planning.trials.TrialGround.hold", hold)
+    monkeypatch.setattr(
+        "pipeline.planning.trials.TrialGround.affordable", lambda ground, *_: ground
+    )
     return held
 
 
-def test_halves_go_on_with_twice_the_work(scripted):
+def test_halves_go_on_with_twice_the_work(scripted, choice):
     four = [make_prospect(spacing) for spacing in (4.0, 3.0, 2.0, 1.0)]
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
     pricer = FakePricer()
-    found = hold_trials(four, None, None, cases, pricer, minutes=60)
+    found = hold_trials(four, choice, None, cases, pricer, minutes=60).results
     assert [trial.prospect.candidate.spacing_mm[0] for trial in found] == [1.0, 2.0, 3.0, 4.0]
     assert [spacing for spacing, _ in scripted] == [4, 3, 2, 1, 1, 2]
     work = [spacing * steps for spacing, steps in scripted]
@@ -128,87 +105,66 @@ def test_halves_go_on_with_twice_the_work(scripted):
     np.testing.assert_allclose(work[4:], 2 * work[0], rtol=0.01)
 
 
-def test_fewer_are_tried_where_the_minutes_hold_no_more(scripted):
+def test_fewer_are_tried_where_the_minutes_hold_no_more(scripted, choice):
     """Three take 3 + 2 * 2 shares of the work, two take 2; the third's steps cost 3 GFLOP each."""
     three = [make_prospect(spacing) for spacing in (1.0, 2.0, 3.0)]
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
     for_three = 7 * 3 * FEWEST_STEPS * 0.01 / (SHARE * TRAINING) / 60
-    found = hold_trials(three, None, None, cases, FakePricer(), 0.99 * for_three)
+    found = hold_trials(three, choice, None, cases, FakePricer(), 0.99 * for_three).results
     assert [trial.prospect for trial in found] == three[:2]
-    found = hold_trials(three, None, None, cases, FakePricer(), 1.01 * for_three)
+    found = hold_trials(three, choice, None, cases, FakePricer(), 1.01 * for_three).results
     assert len(found) == 3
 
 
-def test_where_too_little_is_learnt_the_rules_decide(scripted, caplog):
+def test_where_too_little_is_learnt_the_rules_decide(scripted, choice, caplog):
     """Dice of 1 - 0.1 x spacing: 0.59 at 4.1 mm, after which nothing more is tried."""
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
     three = [make_prospect(spacing) for spacing in (1.0, 4.1, 2.0)]
     with caplog.at_level("INFO", "pipeline"):
-        assert hold_trials(three, None, None, cases, FakePricer(), minutes=600) == ()
+        found = hold_trials(three, choice, None, cases, FakePricer(), minutes=600)
+    assert found.results == ()
+    assert found.note == (
+        "trials were given up, so the rules decide: too little is learnt so soon to choose by"
+    )
     assert [spacing for spacing, _ in scripted] == [1.0, 4.1]
     assert "the rules decide" in caplog.text
 
 
-def test_a_trial_that_fails_loses(scripted, monkeypatch, caplog):
-    hold = trials._Field.hold
+def test_a_trial_that_fails_loses(scripted, choice, monkeypatch, caplog):
+    hold = trials.TrialGround.hold
 
     def fail(self, prospect, steps):
         if prospect.candidate.spacing_mm[0] == 1.0:
             raise TrainingError("iteration 3", "the loss became nan", "Lower the rate.")
         return hold(self, prospect, steps)
 
-    monkeypatch.setattr("pipeline.planning.trials._Field.hold", fail)
+    monkeypatch.setattr("pipeline.planning.trials.TrialGround.hold", fail)
     three = [make_prospect(spacing) for spacing in (1.0, 2.0, 3.0)]
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
-    found = hold_trials(three, None, None, cases, FakePricer(), minutes=600)
+    found = hold_trials(three, choice, None, cases, FakePricer(), minutes=600).results
     assert [trial.prospect for trial in found] == [three[1], three[2], three[0]]
     assert found[-1].steps == 0
     assert "this trial failed: iteration 3: the loss became nan" in caplog.text
 
 
-def test_one_candidate_is_not_tried(scripted):
+def test_one_candidate_is_not_tried(scripted, choice):
     cases = [Case(str(n), (), None, str(n)) for n in range(20)]
-    assert hold_trials([make_prospect()], None, None, cases, FakePricer(), 60) == ()
+    assert hold_trials([make_prospect()], choice, None, cases, FakePricer(), 60) == Trials()
     assert scripted == []
 
 
-@pytest.fixture
-def real(tmp_path):
-    """What real trials share, of five cases."""
-    path = make_cohort(tmp_path / "data", PhantomConfig(num_train=5, num_validation=1))
-    manifest = load_manifest(path)
-    cases = [case for case in manifest.cases if case.split == "train"]
-    pairs = (read_case(case, 1, manifest.study) for case in cases)
-    survey = take_survey(((study.volume, labels) for study, labels in pairs), manifest.channels)
-    request = PlanConfig(manifest=path, out=tmp_path / "plan.yaml", device="cpu")
-    mirroring = decide_mirroring(manifest.labels, survey.bodies)
-    choice = Choice(request, None, "cpu", survey, mirroring)
-    return trials._Field(choice, manifest, hold_out(cases), FakePricer(), tmp_path / "trials")
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_what_trials_keep_lies_beside_the_plan_until_they_end(scripted, choice, monkeypatch, error):
+    def hold(self, prospect, steps):
+        (self.folder / "case").write_text("preprocessed")
+        assert self.folder.parent == choice.request.out.parent
+        if error:
+            raise error
+        return TrialResult(prospect, steps, 0.9, 0.0, 0.1)
 
-
-def test_a_real_trial_learns_on_some_cases_and_is_scored_on_others(real):
-    prospect = make_prospect(8.0)
-    found = real.hold(prospect, 4)
-    assert (found.prospect, found.steps) == (prospect, 4)
-    assert 0 <= found.dice < 0.9
-    # Four steps find next to nothing, and what is not found has the diagonal, of some 350 mm.
-    assert 0 < found.hd95_mm <= FARTHEST_MM
-    # What four steps are expected to lose is not counted; what all are expected to lose is.
-    four, at_all = (expect_practice(steps, prospect.candidate, 7) for steps in (4, 5000))
-    lost = 1 - found.dice + LOST_PER_MM * found.hd95_mm
-    assert found.loss == pytest.approx(lost - four + at_all)
-
-
-@pytest.mark.parametrize("step", [1, 2])
-def test_ctrl_c_ends_the_trials_in_any_step(real, monkeypatch, step):
-    def forward(self, x):
-        calls.append(x)
-        if len(calls) == step:
-            signal.raise_signal(signal.SIGINT)
-        return usual(self, x)
-
-    calls, usual = [], UNet.forward
-    monkeypatch.setattr(UNet, "forward", forward)
-    with pytest.raises(KeyboardInterrupt):
-        real.hold(make_prospect(8.0), 2)
-    assert len(calls) == step
+    monkeypatch.setattr("pipeline.planning.trials.TrialGround.hold", hold)
+    cases = [Case(str(n), (), None, str(n)) for n in range(20)]
+    two = [make_prospect(1.0), make_prospect(2.0)]
+    with pytest.raises(error) if error else nullcontext():
+        hold_trials(two, choice, None, cases, FakePricer(), 60)
+    assert list(choice.request.out.parent.iterdir()) == []

@@ -35,6 +35,7 @@ def make_plan(make_survey, make_look, tmp_path):
             "timing": "measured",
             "look": look,
             "considered": (Considered(best, ""), Considered(second, "a reason")),
+            "on_trials": "",
             "with_more": second,
         } | changes
         return Plan(run, choice, candidate, 8.0, 99.0, "a CPU", **said)
