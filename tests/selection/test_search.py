@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from pipeline.cli import main
 from pipeline.errors import ConfigError
 from pipeline.model import hash_model, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig
-from pipeline.selection import read_decision, search, search_postprocessing
+from pipeline.selection import clock, read_decision, search, search_postprocessing
 from pipeline.selection.anatomy import Anatomy
 from pipeline.selection.candidates import SMOOTHNESS_ONLY
+from pipeline.selection.out_of_fold import CaseStore
 
 CPU = torch.device("cpu")
 
@@ -157,6 +159,26 @@ def test_without_time_there_is_a_decision_on_rules(run):
     assert again.candidates == decision.candidates, "they are always the same cases"
     assert {candidate.kind for candidate in decision.candidates} >= {"rule"}
     assert {row.way for row in decision.scores} == {"none", "rules"}
+
+
+def test_rules_are_scored_on_as_many_cases_as_the_time_allows(run, monkeypatch):
+    """10 s a case, and a quarter of that for each that was done, for what follows.
+
+    After 10 cases 35 s are needed for one more and 40 are left; after 11, 37.5 and 30.
+    """
+    seconds, make = [0.0], CaseStore._make
+
+    def make_slowly(store, index):
+        seconds[0] += 0.0 if store._is_made[index] else 10.0
+        make(store, index)
+
+    monkeypatch.setattr(CaseStore, "_make", make_slowly)
+    monkeypatch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    decision = search_postprocessing(run / "model", refine=restore_inner, seconds=140)
+    assert "rules, on 11 of 12 validation cases" in decision.reason
+    assert "of 11 cases until all cases were done" in decision.reason
+    assert (decision.num_cases, decision.num_folds, decision.num_field_cases) == (11, 3, 11)
+    assert decision.postprocessing.crf_labels == ("inner",)
 
 
 OLD = {"rules": [{"label": "inner", "keep_largest": 1}, {"label": "inner", "volume_ml": [0, 9]}]}
