@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from pipeline.inference import KnownGpu
 from pipeline.planning.accuracy import CloseLook
 from pipeline.planning.config import PlanConfig
@@ -23,8 +25,9 @@ from pipeline.training.resources import Resources
 WORKERS = {"cpu": 1, "cuda": 4}
 """Processes that prepare patches: on a CPU, cores are for the network."""
 
-WHOLE = 0.95
-"""Share of the median volume that a patch covers, from which a study is one window."""
+ALMOST = 0.85
+"""Share of each edge of the median volume that a patch covers, from which a study is one window or
+two along each axis."""
 
 EPOCH = 50
 """Iterations, where the budget holds enough of them for ten validations."""
@@ -136,7 +139,8 @@ def settings_of(
         "network": network,
         "training": training,
     }
-    if augmentation["flip_axes"] and candidate.patch_share >= WHOLE:
+    covered = np.array(candidate.edges_mm) / choice.survey.size_mm
+    if augmentation["flip_axes"] and covered.min() >= ALMOST:
         settings["inference"] = {"mirror": True}
     if "study" in reading:
         settings["study"] = reading["study"]

@@ -106,7 +106,11 @@ def _at(spacing_mm: Triple, survey: Survey, kind: Kind) -> Iterator[Candidate]:
     shapes: dict[Shape, None] = {}
     voxels = float(LARGEST_PATCH[kind])
     while voxels >= SMALLEST_PATCH:
-        shapes[fit_shape(survey.size_mm, spacing_mm, voxels, MAX_LEVELS[kind])] = None
+        for is_trimmed in (False, True):
+            shape = fit_shape(
+                survey.size_mm, spacing_mm, voxels, MAX_LEVELS[kind], is_trimmed=is_trimmed
+            )
+            shapes[shape] = None
         voxels /= LADDER
     for shape in shapes:
         share = _share_of(survey.size_mm, shape, spacing_mm)

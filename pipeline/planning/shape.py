@@ -45,7 +45,14 @@ class Shape:
         return int(i), int(j), int(k)
 
 
-def fit_shape(size_mm: Triple, spacing_mm: Triple, max_voxels: float, max_levels: int) -> Shape:
+def fit_shape(
+    size_mm: Triple,
+    spacing_mm: Triple,
+    max_voxels: float,
+    max_levels: int,
+    *,
+    is_trimmed: bool = False,
+) -> Shape:
     """Return a patch of at most about `max_voxels`, as near to a cube in mm as the volume allows.
 
     Args:
@@ -53,6 +60,8 @@ def fit_shape(size_mm: Triple, spacing_mm: Triple, max_voxels: float, max_levels
         spacing_mm: Of the working grid along R, A, S.
         max_voxels: May be exceeded by rounding where the whole volume fits.
         max_levels: Of the network, at least 3.
+        is_trimmed: Leave out a rim of a volume that fits, up to half a step of the deepest level,
+            rather than fill the step with what is no volume.
     """
     size, spacing = np.array(size_mm), np.array(spacing_mm)
     volume = np.maximum(np.round(size / spacing, 3), 1.0)
@@ -71,7 +80,8 @@ def fit_shape(size_mm: Triple, spacing_mm: Triple, max_voxels: float, max_levels
         wanted[:] = MIN_EDGE
     strides, kernels = plan_levels(wanted, spacing, max_levels)
     divisors = np.prod(strides, axis=0)
-    rounded = np.where(is_whole, np.ceil(wanted / divisors), np.round(wanted / divisors))
+    held = np.ceil(wanted / divisors - 0.5 * is_trimmed)
+    rounded = np.where(is_whole, held, np.round(wanted / divisors))
     patch = np.maximum(rounded, 1) * divisors
     if (patch == divisors).all():
         patch[np.argmax(divisors)] *= 2

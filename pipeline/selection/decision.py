@@ -6,8 +6,9 @@ only what is accepted by these pooled scores too is taken of the choice on all c
 means, `pipeline.selection.statistics` says.
 
 Rules come first, on all cases. A conditional random field is then judged by what it adds to them,
-on the cases that it was tried on. Where cases are too few for that, there are only rules that
-anatomy allows: those that change no training label, if they cost nothing on validation.
+on the cases that it was tried on. What anatomy allows, rules that change no training label, is
+added if it costs nothing on validation: a stray piece far away costs little Dice and much trust.
+Where cases are too few for all else, there are only those.
 
 Axes: N = cases, L = structures (labels or regions), M = metrics.
 
@@ -146,6 +147,42 @@ def decide_field(
         judge.compare(nothing, fields),
         tuple(fields[1:]),
         judge.pool(fields),
+    )
+
+
+def add_harmless(
+    verdict: Verdict, measure: Measure, numbers: Sequence[int], fold_N: Folds
+) -> Verdict:
+    """Add the rules, one after the other, with which no label is worse on validation.
+
+    For rules that follow from training labels, not from validation: nothing was chosen there that
+    its scores could flatter.
+
+    Args:
+        verdict: What was chosen by its gain.
+        measure: Scores choices on all cases.
+        numbers: Of the rules that anatomy allows.
+        fold_N: Fold of each case.
+    """
+    chosen = verdict.choice.rules
+    kept = chosen
+    for number in numbers:
+        before, after = Choice(rules=kept), Choice(rules=tuple(sorted((*kept, number))))
+        if compare(*measure([before, after])).costs_nothing:
+            kept = after.rules
+    if kept == chosen:
+        return verdict
+    added = set(kept) - set(chosen)
+    bases = verdict.of_folds if chosen else (IDENTITY,) * len(np.unique(fold_N))
+    of_folds = [Choice(rules=tuple(sorted({*base.rules, *added}))) for base in bases]
+    judge, choices = _Judge(measure, fold_N), [Choice(rules=kept), *of_folds]
+    nested = judge.compare([IDENTITY] * len(choices), choices)
+    return replace(
+        verdict,
+        choice=choices[0],
+        nested=nested,
+        of_folds=tuple(of_folds),
+        after_NLM=judge.pool(choices),
     )
 
 

@@ -1,7 +1,7 @@
 """`search_postprocessing()`: from a finished run to the post-processing of its model."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pipeline.selection.choice import IDENTITY, Choice
 from pipeline.selection.clock import Clock
 from pipeline.selection.decision import (
     MIN_CASES,
+    add_harmless,
     decide_anatomy,
     decide_field,
     decide_rules,
@@ -143,8 +144,14 @@ class _Search:
         """Choose rules, and what goes before them, by what is gained on the cases."""
         run = self.run
         rules = decide_rules(measure, candidates.space(measure.structures), run.fold_N)
+        allowed, anatomy = self._allowed(candidates)
+        by_gain = rules.choice.rules
+        rules = add_harmless(rules, measure, sorted(allowed - set(by_gain)), run.fold_N)
         found = Findings(measure, candidates, rules, len(run.cases))
-        free, of_anatomy = self._free_labels(found)
+        free = {
+            candidates.rules[number].label for number in allowed.intersection(rules.choice.rules)
+        }
+        of_anatomy = _of_anatomy(candidates, by_gain, rules.choice.rules, allowed, anatomy)
         found, field_reason = self._try_field(found, store)
         chosen = candidates.config_of(found.verdict.choice)
         if found.verdict.choice != IDENTITY:
@@ -159,23 +166,17 @@ class _Search:
         reason = f"rules{on_cases}: {rules.reason}{of_anatomy}; {field_reason}"
         return self._record(outcome, reason, found, chosen)
 
-    def _free_labels(self, found: Findings) -> tuple[set[str], str]:
-        """Return the labels that keep their largest piece however much of them that takes away.
+    def _allowed(self, candidates: Candidates) -> tuple[set[int], Anatomy]:
+        """Return the rules that keep the largest piece of labels of one piece, by their numbers.
 
-        That is so where it changes no training label. Of all other labels, what was seen on
-        validation bounds what may change: with few cases, the worst of those to come would be left
-        as they are.
+        Such a label keeps its largest piece however much of it that takes away. Of all other
+        labels, what was seen on validation bounds what may change: with few cases, the worst of
+        those to come would be left as they are.
         """
-        rules = (found.candidates.rules[number] for number in found.rules.choice.rules)
-        values = self.run.description.labels
-        labels = {rule.label: values[rule.label] for rule in rules if rule.keep_largest == 1}
-        if not labels:
-            return set(), ""
-        anatomy = self._read_anatomy(labels)
-        free = {rule.label for rule in anatomy.rules if rule.keep_largest == 1}
-        if not free:
-            return free, ""
-        return free, f" (one piece in each of {anatomy}: {', '.join(sorted(free))})"
+        anatomy = self._read_anatomy(self.run.description.labels)
+        of_one_piece = {rule for rule in anatomy.rules if rule.keep_largest == 1}
+        numbers = {number for number, rule in enumerate(candidates.rules) if rule in of_one_piece}
+        return numbers, anatomy
 
     def _read_anatomy(self, labels: Mapping[str, int]) -> Anatomy:
         clock, bound = self.clock, Clock()
@@ -285,6 +286,25 @@ class _Search:
             seconds=round(self.clock.spent_s, 1),
             **evidence,
         )
+
+
+def _of_anatomy(
+    candidates: Candidates,
+    by_gain: Sequence[int],
+    rules: Sequence[int],
+    allowed: Collection[int],
+    anatomy: Anatomy,
+) -> str:
+    """Say which rules rest on training labels."""
+    parts = []
+    if free := [candidates.rules[number].label for number in by_gain if number in allowed]:
+        parts.append(f" (one piece in each of {anatomy}: {', '.join(sorted(free))})")
+    if added := [str(candidates.rules[number]) for number in rules if number not in by_gain]:
+        parts.append(
+            f"; accepted, as it costs nothing there and changes none of {anatomy}: "
+            f"{'; '.join(added)}"
+        )
+    return "".join(parts)
 
 
 def _evidence(found: Findings) -> dict[str, Any]:

@@ -52,6 +52,12 @@ def test_a_study_of_one_window_is_predicted_mirrored_too(make_choice):
     )
     whole = list_candidates(small.survey, "cpu")[0]
     assert compose(small, whole, 5.0).inference.mirror
+    trimmed, smaller = (
+        next(c for c in list_candidates(small.survey, "cpu") if c.shape.patch_size == patch)
+        for patch in ((32, 48, 32), (32, 32, 32))
+    )
+    assert compose(small, trimmed, 5.0).inference.mirror
+    assert not compose(small, smaller, 5.0).inference.mirror
     part = list_candidates(large.survey, "cpu")[0]
     assert part.patch_share < 0.1
     assert not compose(large, part, 5.0).inference.mirror

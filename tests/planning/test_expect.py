@@ -54,16 +54,16 @@ def test_a_patch_sees_a_share_of_the_structure_and_what_surrounds_it(make_survey
     look = make_look(survey, extent_mm=(60.0, 40.0, 30.0))
     candidate = list_candidates(survey, "cpu")[-1]
     edges = np.array(candidate.edges_mm)
-    # Half as much again as the organ, at least 64 mm, at most the volume of 114 x 87 x 52.8 mm.
-    wanted = np.array([90.0, 64.0, 52.8])
+    # Half as much again as the organ, at most the volume of 114 x 87 x 52.8 mm.
+    wanted = np.array([90.0, 60.0, 45.0])
     seen = share_seen(candidate, survey, look)
     assert seen == pytest.approx(np.prod(np.minimum(edges / wanted, 1)))
     assert 0 < seen < 1
     found = expect(candidate, survey, look, 0.1, 5.0)
     assert found.sight == pytest.approx(SIGHT * (1 - seen))
-    # A second, small structure wants 64 mm, or what the volume has: the mean of both counts.
+    # A second, small structure wants 32 mm: the mean of both counts.
     both = replace(look, extents_mm=look.extents_mm | {2: (3.0, 4.0, 5.0)})
-    small = np.prod(np.minimum(edges / [64.0, 64.0, 52.8], 1))
+    small = np.prod(np.minimum(edges / 32.0, 1))
     assert share_seen(candidate, survey, both) == pytest.approx((seen + small) / 2)
 
 

@@ -7,9 +7,9 @@ from pipeline.network import NetworkConfig
 from pipeline.planning.shape import fit_shape, plan_levels
 
 
-def shape_of(shape, spacing_mm, max_voxels=2e6, max_levels=6):
+def shape_of(shape, spacing_mm, max_voxels=2e6, max_levels=6, **more):
     size = [n * mm for n, mm in zip(shape, spacing_mm, strict=True)]
-    return fit_shape(size, spacing_mm, max_voxels, max_levels)
+    return fit_shape(size, spacing_mm, max_voxels, max_levels, **more)
 
 
 def test_prostate_gets_the_levels_of_nnu_nets_published_plan():
@@ -27,6 +27,14 @@ def test_hippocampus_takes_the_whole_volume():
     assert found.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     assert found.deepest_size == (5, 7, 5)
     assert set(found.kernel_sizes) == {(3, 3, 3)}
+
+
+def test_a_rim_may_be_left_out_rather_than_filled_up():
+    """35, 50 and 36 voxels are 4 3/8, 6 1/4 and 4 1/2 steps of 8; 63 of 16 are 3 15/16."""
+    found = shape_of((35, 50, 36), (1, 1, 1), is_trimmed=True)
+    assert found.patch_size == (32, 48, 32)
+    assert found.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert shape_of((63, 63, 63), (1, 1, 1), max_levels=5, is_trimmed=True).patch_size == (64,) * 3
 
 
 def test_large_ct_gets_a_cube_in_mm():

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from pipeline.selection.choice import IDENTITY, Choice
-from pipeline.selection.decision import decide_anatomy, decide_field, decide_rules, why_few
+from pipeline.selection.decision import (
+    add_harmless,
+    decide_anatomy,
+    decide_field,
+    decide_rules,
+    why_few,
+)
 from tests.selection.fakes import FakeMeasure, effect, flat, folds, overlap_only, space
 
 
@@ -120,6 +126,35 @@ def test_rules_by_anatomy_are_taken_while_they_cost_nothing():
     verdict = decide_anatomy(FakeMeasure("a", flat(3, 1), [], rules), 3)
     assert verdict.proposed == Choice(rules=(0, 1, 2))
     assert verdict.choice == Choice(rules=(0, 2))
+
+
+def test_what_anatomy_allows_is_added_to_what_gains_if_it_costs_nothing():
+    """One rule gains, one too little to matter, one costs a little; a field comes on top."""
+    rules = [effect(12, 0.04), effect(12, 1e-4), effect(12, -1e-6)]
+    measure, fold_N = FakeMeasure("a", flat(12, 1), [effect(12, 0.1)], rules), folds(12, 3)
+    by_gain = decide_rules(measure, space(1, 1, ["0", "1", "2"]), fold_N)
+    assert by_gain.choice == Choice(rules=(0,))
+    verdict = add_harmless(by_gain, measure, [1, 2], fold_N)
+    assert verdict.choice == Choice(rules=(0, 1))
+    assert verdict.of_folds == (verdict.choice,) * 3
+    assert verdict.nested.gain_M[0] == pytest.approx(0.0401)
+    np.testing.assert_allclose(verdict.after_NLM, measure([verdict.choice])[0])
+    nowhere = np.zeros(12, bool)
+    with_field = decide_field(
+        measure, space(1, 1, ["0", "1", "2"]), fold_N, verdict, fold_N, nowhere
+    )
+    assert with_field.choice == Choice(0, frozenset("a"), (0, 1))
+
+
+def test_what_anatomy_allows_is_taken_where_nothing_gains():
+    measure, fold_N = FakeMeasure("a", flat(12, 1), [], [effect(12, 1e-4)]), folds(12, 3)
+    by_gain = decide_rules(measure, space(1, 0, ["0"]), fold_N)
+    assert by_gain.choice == IDENTITY
+    verdict = add_harmless(by_gain, measure, [0], fold_N)
+    assert verdict.choice == Choice(rules=(0,))
+    assert verdict.of_folds == (verdict.choice,) * 3
+    assert verdict.nested.gain_M[0] == pytest.approx(1e-4)
+    assert add_harmless(by_gain, measure, [], fold_N) is by_gain
 
 
 def test_the_nested_scores_are_those_of_each_folds_own_choice():
