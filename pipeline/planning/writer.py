@@ -270,7 +270,7 @@ def _on_training(plan: Plan, manifest: Manifest) -> list[str]:
 
 def _on_inference() -> list[str]:
     return [
-        "A study is one window or a few, which are soon predicted: the predictions of its mirror "
+        "A study is a few small windows, which are soon predicted: the predictions of its mirror "
         "images are averaged with it."
     ]
 

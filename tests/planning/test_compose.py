@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.planning.compose import Choice, compose, round_to, settings_of
+from pipeline.planning.compose import Choice, compose, count_voxels, round_to, settings_of
 from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.search import list_candidates
@@ -46,23 +46,21 @@ def test_a_long_budget_changes_patches_more(make_choice):
     assert long.augmentation.flip_axes == short.augmentation.flip_axes
 
 
-def test_a_study_of_one_window_is_predicted_mirrored_too(make_choice):
+def test_a_study_that_is_soon_predicted_is_predicted_mirrored_too(make_choice):
     small, large = (
         make_choice((1.0, 1.0, 1.0), shape) for shape in ((35, 50, 36), (300, 300, 300))
     )
-    whole = list_candidates(small.survey, "cpu")[0]
-    assert compose(small, whole, 5.0).inference.mirror
-    trimmed, smaller = (
+    whole, part = (
         next(c for c in list_candidates(small.survey, "cpu") if c.shape.patch_size == patch)
-        for patch in ((32, 48, 32), (32, 32, 32))
+        for patch in ((40, 56, 40), (32, 32, 32))
     )
-    assert compose(small, trimmed, 5.0).inference.mirror
-    assert not compose(small, smaller, 5.0).inference.mirror
-    part = list_candidates(large.survey, "cpu")[0]
-    assert part.patch_share < 0.1
-    assert not compose(large, part, 5.0).inference.mirror
-    no_mirror = replace(small, mirroring=())
-    assert not compose(no_mirror, whole, 5.0).inference.mirror
+    # One window; windows of 32 that begin at 0 and 3; at 0, 16 and 18; and at 0 and 4.
+    assert count_voxels(whole, small.survey) == 40 * 56 * 40
+    assert count_voxels(part, small.survey) == 2 * 3 * 2 * 32**3
+    assert compose(small, whole, 5.0).inference.mirror
+    assert compose(small, part, 5.0).inference.mirror
+    assert not compose(large, list_candidates(large.survey, "cpu")[0], 5.0).inference.mirror
+    assert not compose(replace(small, mirroring=()), whole, 5.0).inference.mirror
 
 
 def test_what_is_the_default_is_left_out(make_choice):
