@@ -132,11 +132,16 @@ def locate_cases(
         folder = path.parent / file.root
     elif folder is None:
         folder = DataFolder(path.parent, allow_outside).locate(file.root, f"{path}: root")
-    if not folder.is_dir():
-        raise ManifestError(path, f"the data folder {folder.resolve()} does not exist", SET_ROOT)
     is_table = file.cases.suffix.lower() == ".csv"
-    # A table may also lie beside the manifest.
-    is_beside = is_table and (path.parent / file.cases).is_file()
+    try:
+        is_there = folder.is_dir()
+        # A table may also lie beside the manifest.
+        is_beside = is_table and (path.parent / file.cases).is_file()
+    except OSError as error:
+        found = f"root or cases is no path that a file can have ({error.strerror})"
+        raise ManifestError(path, found, SET_ROOT) from None
+    if not is_there:
+        raise ManifestError(path, f"the data folder {folder.resolve()} does not exist", SET_ROOT)
     place = DataFolder(path.parent if is_beside else folder, allow_outside)
     source = place.locate(file.cases, f"{path}: cases")
     if not source.exists():

@@ -160,6 +160,14 @@ def test_a_missing_list_says_how_to_set_the_folder(manifest_path, tmp_path):
         load_manifest(manifest_path)
 
 
+def test_a_name_that_no_file_can_have_is_one_line(manifest_path):
+    text = manifest_path.read_text()
+    assert "cases: cases.csv" in text
+    manifest_path.write_text(text.replace("cases: cases.csv", f"cases: {'9' * 300}.csv"))
+    with pytest.raises(ManifestError, match=r"no path that a file can have \(File name too long\)"):
+        load_manifest(manifest_path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

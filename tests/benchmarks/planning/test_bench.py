@@ -1,6 +1,7 @@
 """Runs with trainings that are only pretended: they leave a model of random weights."""
 
 import json
+import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +24,15 @@ from pipeline.planning.estimate import StepTime
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.recorder import EpochMetrics, Recorder
 from tests.tiny import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def signals_of_before():
+    """The command changes what SIGTERM does, for good: it is a process of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
 
 FIRST = "large_organ/1.25 mm, 96 x 80 x 48, 16/5"
 SECOND = "large_organ/2 mm, 64 x 48 x 32, 24, 5 levels/5"
