@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.admission_corruptions import CORRUPTIONS, in_ras_order
 from benchmarks.common import machine, table
-from pipeline.admission import AdmissionConfig, Finding, Modality, admit
+from pipeline.fingerprint import Fingerprint, take_fingerprint
+from pipeline.gate import AdmissionConfig, Finding, Modality, admit
 from pipeline.phantom.cohort import make_study
 from pipeline.study import Study, read_study
 from pipeline.study.header import header_from_grid
-from pipeline.transforms import Fingerprint, take_fingerprint
 from pipeline.volume import LabelMap, Volume
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, generate_uid
 from pynetdicom import AE
 
 from benchmarks.common import table
-from pipeline.archive import (
+from pipeline.pacs import (
     Credentials,
     PatientArchive,
     RoundTrip,
@@ -27,12 +27,12 @@ from pipeline.archive import (
     parse_query,
     run_round_trip,
 )
-from pipeline.archive.association import AT_ONCE
-from pipeline.archive.pull import FolderLanding
-from pipeline.archive.transport import SeriesKey
-from pipeline.archive.whole import key_of
-from tests.archive.orthanc import AE_TITLE, CALLING_AE, PASSWORD, USER, Orthanc, missing, running
-from tests.archive.studies import ThresholdSegmenter, make_study
+from pipeline.pacs.association import AT_ONCE
+from pipeline.pacs.instance import key_of
+from pipeline.pacs.pull import FolderLanding
+from pipeline.pacs.transport import SeriesKey
+from tests.pacs.orthanc import AE_TITLE, CALLING_AE, PASSWORD, USER, Orthanc, missing, running
+from tests.pacs.studies import ThresholdSegmenter, make_study
 
 NUM_FILES = 80
 SIZE = 256

@@ -23,13 +23,14 @@ import torch
 from benchmarks.common import machine, table
 from pipeline.cluster import DaskWorkers
 from pipeline.cluster.config import LocalConfig
-from pipeline.cohort import RemoteJob, Request, SegmentOptions, find_studies, run_cohort
+from pipeline.cohort import RemoteJob, Request, SegmentOptions, run_cohort
 from pipeline.cohort.events import Event, Workers
 from pipeline.cohort.own_process import OwnProcess
+from pipeline.inputs import find_studies
 from pipeline.journal import Row
 from pipeline.model import hash_model, read_description
-from pipeline.processes import warm_up
-from pipeline.progress import CONSOLE
+from pipeline.system.processes import warm_up
+from pipeline.system.progress import CONSOLE
 
 PAGE = Path("benchmarks/cluster.md")
 THREADS = 2

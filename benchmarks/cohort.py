@@ -25,12 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks.common import machine
-from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort, supervisor
+from pipeline.cohort import SegmentOptions, segment_cohort, supervisor
 from pipeline.cohort import stages as cohort_stages
-from pipeline.files import sha256_of
+from pipeline.inputs import find_studies
 from pipeline.journal import Journal
 from pipeline.model import Model, load_model
-from pipeline.report import FileRecord, Recipe
+from pipeline.output import FileRecord, Recipe
+from pipeline.study import StudyInput
+from pipeline.system.files import sha256_of
 
 PAGE = Path("benchmarks/cohort.md")
 NUM_GOOD, NUM_BROKEN, NUM_KILLS = 180, 20, 25

@@ -20,12 +20,12 @@ from benchmarks.compare_page import Section, page, picture
 from benchmarks.compare_result import MAX_STUDIES, Result, measure, read_result
 from pipeline.config import load_config
 from pipeline.errors import PipelineError
-from pipeline.files import write_text
 from pipeline.inference import choose_device
 from pipeline.network import OPTIONS
 from pipeline.planning.estimate import measure_seconds
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig
-from pipeline.training.reading import open_manifest
+from pipeline.training.data import open_manifest
 
 NUM_VALIDATIONS = 8
 """In between, about, for the curves; as many for cheap networks as for dear ones."""

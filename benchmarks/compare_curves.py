@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from benchmarks.compare_result import Result
-from pipeline.files import atomic_path
+from pipeline.system.files import atomic_path
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 """Of Okabe and Ito, without the yellow, which is faint on white: https://jfly.uni-koeln.de/color/."""

@@ -10,14 +10,13 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.evaluation import read_scores, summarise
 from pipeline.evaluation.aggregate import MEAN_OVER_LABELS
-from pipeline.files import write_text
 from pipeline.inference import choose_device
 from pipeline.model import Model, load_model
 from pipeline.network import count_parameters, gflops
 from pipeline.segmentation import Segmenter, segment_study
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig, RunFolder
-from pipeline.training.data import read_case
-from pipeline.training.reading import open_manifest
+from pipeline.training.data import open_manifest, read_case
 from pipeline.training.recorder import read_metrics
 
 MARKER = "compare.json"

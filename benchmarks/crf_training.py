@@ -27,17 +27,16 @@ from pipeline.evaluation.aggregate import MEAN_OVER_LABELS
 from pipeline.losses import build_loss
 from pipeline.model import Model, ModelDescription, load_model
 from pipeline.network import build_network
+from pipeline.patches import Batch
 from pipeline.postprocessing.crf import Crf, CrfConfig
 from pipeline.segmentation import Segmenter
 from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.arithmetic import memory_format
-from pipeline.training.data import read_case
+from pipeline.training.data import open_manifest, read_case
 from pipeline.training.distributed import Ranks
 from pipeline.training.prepare import prepare_run
-from pipeline.training.reading import open_manifest
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf
-from pipeline.transforms import Batch
 from pipeline.volume import LabelMap, Slices
 
 CPU = torch.device("cpu")

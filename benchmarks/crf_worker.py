@@ -12,8 +12,8 @@ import time
 import numpy as np
 import torch
 
-from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.postprocessing.crf import Crf, CrfConfig
+from pipeline.system.memory import PeakMeter, resident_bytes
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from benchmarks.faults_ground import (
     start,
     states,
 )
-from pipeline.archive.ledger import Ledger
-from tests.archive import bent_dimse
-from tests.archive.bent import IN_JSON, STRANGE, Reply, bent_archive
-from tests.archive.bent_dimse import bent_peer
-from tests.archive.studies import make_study
+from pipeline.pacs.ledger import Ledger
+from tests.pacs import bent_dimse
+from tests.pacs.bent import IN_JSON, STRANGE, Reply, bent_archive
+from tests.pacs.bent_dimse import bent_peer
+from tests.pacs.studies import make_study
 
 NUM_HEALTHY = 3
 _WAITS = f"{TRIES} tries, waits of {FIRST_WAIT_S} to {MAX_WAIT_S:.0f} s"

@@ -6,16 +6,16 @@ python -m benchmarks.faults_child pacs ...
 import sys
 from functools import partial
 
-import pipeline.archive.retry
-from pipeline.archive import Patience
-from pipeline.cli import main
+import pipeline.pacs.transport
+from pipeline.cli.main import main
+from pipeline.pacs import Patience
 
 TRIES, FIRST_WAIT_S, MAX_WAIT_S = 3, 0.1, 1.0
 
 if __name__ == "__main__":
     # The function of the same name hides the module.
-    sys.modules["pipeline.archive.connect"].Patience = partial(  # type: ignore[attr-defined]
+    sys.modules["pipeline.pacs.run"].Patience = partial(  # type: ignore[attr-defined]
         Patience, TRIES, FIRST_WAIT_S
     )
-    pipeline.archive.retry.MAX_WAIT_S = MAX_WAIT_S
+    pipeline.pacs.transport.MAX_WAIT_S = MAX_WAIT_S
     sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ from benchmarks.faults_ground import (
     start,
     states,
 )
-from pipeline.files import sha256_of
+from pipeline.system.files import sha256_of
 
 NUM_STUDIES = 24
 
@@ -201,7 +201,7 @@ def _full_out(ground: Ground) -> Loop:
 def _full_tmpdir(ground: Ground) -> Loop:
     from pydicom import dcmread
 
-    from tests.archive.studies import make_study
+    from tests.pacs.studies import make_study
 
     folder = ground.folder / "dicom"
     for _ in range(3):

@@ -28,7 +28,7 @@ from benchmarks.inference_cases import (
     WORKING_MM,
     make_large_ct,
 )
-from pipeline.inference.cell_layout import CellLayout
+from pipeline.inference.cells import CellLayout
 from pipeline.inference.memory import cells_bytes
 from pipeline.inference.windows import Order, WindowGrid
 

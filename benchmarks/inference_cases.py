@@ -6,12 +6,13 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig, Precision
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
 FEATURES = (32, 64, 128, 256, 320)
 WINDOW = (96, 96, 96)

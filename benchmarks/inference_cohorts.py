@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription, load_model
 from pipeline.network import NetworkConfig, build_network
 from pipeline.phantom.cohort import make_study
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig, read_study
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing, preprocess
+from pipeline.transforms import ChannelNormalisation, Preprocessing, preprocess
 
 CPU = torch.device("cpu")
 SEED = 20240

@@ -14,8 +14,9 @@ from typing import get_args
 
 import torch
 
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.inference import Precision
+from pipeline.inputs import find_studies
 from pipeline.model import load_model
 
 CPU = torch.device("cpu")

@@ -32,16 +32,17 @@ from benchmarks.inference_cases import (
 )
 from benchmarks.inference_ours import own_peak_bytes
 from benchmarks.monai_peer import monai_unet
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.inference import CellStorage, InferenceConfig, Predictor, Stream, choose_device
 from pipeline.inference.cells import Cells
-from pipeline.main_memory import PeakMeter, reuse_freed
+from pipeline.inputs import find_studies
 from pipeline.model import load_model
 from pipeline.network import NetworkConfig, build_network
-from pipeline.progress import timed
-from pipeline.report import write_mask
+from pipeline.output import write_mask
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import read_study
+from pipeline.system.memory import PeakMeter, reuse_freed
+from pipeline.system.progress import timed
 from pipeline.transforms import Restorer
 from pipeline.transforms.placement import place
 from pipeline.volume import Grid

@@ -18,12 +18,13 @@ import torch
 
 from benchmarks.common import machine, table
 from pipeline.export import export_model
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
 WORKER = Path(__file__).with_name("light_worker.py")
 ROUNDS = 3

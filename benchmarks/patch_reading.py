@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.transforms import blocks
-from pipeline.transforms.blocks import Blocks, write_blocks
+from pipeline.patches import cache
+from pipeline.patches.cache import Blocks, write_blocks
 
 SHAPE = (512, 512, 300)
 NUM_PATCHES = 16
@@ -49,14 +49,14 @@ def store(folder: Path) -> dict[str, tuple[Path, Read]]:
     layouts: dict[str, tuple[Path, Read]] = {"C order, mapped": (plain, read_mapped)}
     for edge in (8, 16, 32):
         path = folder / f"{edge}.npy"
-        blocks.EDGE = edge
+        cache.EDGE = edge
         write_blocks(path, volume)
         stored = Blocks(path, 1, SHAPE, np.float32)
 
         def read(
             start: Sequence[int], stop: Sequence[int], edge: int = edge, stored: Blocks = stored
         ) -> npt.NDArray[np.generic]:
-            blocks.EDGE = edge
+            cache.EDGE = edge
             return stored.read(start, stop)
 
         layouts[f"blocks of {edge}^3"] = path, read

@@ -26,9 +26,9 @@ from benchmarks.crf_cases import MANY, MANY_SPACING_MM, Problem, make_abdomen, m
 from benchmarks.crf_searched import searched_section
 from benchmarks.rules import page_section as rules_section
 from pipeline.evaluation import score_case
-from pipeline.main_memory import PeakMeter, give_back_freed, resident_bytes
 from pipeline.postprocessing.crf import Crf, CrfConfig
-from pipeline.postprocessing.crf.hard import uncertain_of_labels
+from pipeline.postprocessing.crf.refine import uncertain_of_labels
+from pipeline.system.memory import PeakMeter, give_back_freed, resident_bytes
 from pipeline.volume import LabelMap
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -23,8 +23,8 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from benchmarks.common import machine, table
-from pipeline.main_memory import PeakMeter, give_back_freed
 from pipeline.postprocessing import Rule, apply_rules
+from pipeline.system.memory import PeakMeter, give_back_freed
 from pipeline.volume import Grid
 
 SHAPE = (512, 512, 800)

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import machine
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.errors import ModelError
+from pipeline.inputs import find_studies
 from pipeline.model import Model, load_model
 
 CPU = torch.device("cpu")

@@ -18,9 +18,8 @@ from torch.utils.data import RandomSampler
 
 from benchmarks.monai_peer import monai_unet
 from benchmarks.training_sides import AS_CHOSEN, Setup, Side
-from pipeline.training import RunConfig
-from pipeline.transforms import Batch
-from pipeline.transforms.augmentation import (
+from pipeline.patches import Batch
+from pipeline.patches.augmentation import (
     BLUR_SIGMA,
     BRIGHTNESS,
     CONTRAST,
@@ -28,6 +27,7 @@ from pipeline.transforms.augmentation import (
     LOW_RESOLUTION,
     MAX_NOISE_STD,
 )
+from pipeline.training import RunConfig
 
 ENDLESS = 10**9
 

@@ -21,13 +21,12 @@ from benchmarks.training_operations import Operations, time_operations
 from pipeline.inference import autocast_type, choose_device
 from pipeline.losses import build_loss
 from pipeline.network import build_network
+from pipeline.patches import Batch, CachedCase
 from pipeline.training import RunConfig, TrainingConfig
-from pipeline.training.arithmetic import memory_format, settle_arithmetic
-from pipeline.training.backend import torch_settings
+from pipeline.training.arithmetic import memory_format, settle_arithmetic, torch_settings
 from pipeline.training.distributed import Ranks
 from pipeline.training.loader import build_loader
 from pipeline.training.step import build_state, build_trainer
-from pipeline.transforms import Batch, CachedCase
 
 ENDLESS = 10**9
 NUM_FIXED = 4

@@ -28,9 +28,9 @@ from benchmarks.training_page import (
 from benchmarks.training_sides import AS_CHOSEN, Setup
 from benchmarks.training_worker import Worker
 from pipeline.config import load_config
-from pipeline.files import write_text
 from pipeline.inference import choose_device
 from pipeline.manifest import Manifest
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig, RunFolder
 from pipeline.training.data import cache_cases
 from pipeline.training.prepare import describe_run, prepare_run

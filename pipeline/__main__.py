@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 # Worker processes import this module as well, and must not run the command again.
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.manifest.faults import Fault, first_fault
-from pipeline.outside import DEEPEST, parse_yaml_value, read_yaml
-from pipeline.shipped import CONFIGS, find_shipped, names_shipped
+from pipeline.system.documents import parse_yaml_value, read_yaml
+from pipeline.system.surroundings import CONFIGS, find_shipped, names_shipped
+from pipeline.system.text import DEEPEST
 
 Config = TypeVar("Config", bound=BaseModel)
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from matplotlib.figure import Figure
 from rich.logging import RichHandler
 
-from pipeline.report import picture
+from pipeline.output import picture
 
 # Where torch, built without CUDA, believes in a GPU, the pretended one is meant.
 if torch.version.cuda is not None or not torch.accelerator.is_available():

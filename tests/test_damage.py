@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.cohort import own_process
-from pipeline.cohort.here import Here
+from pipeline.cohort.own_process import Here
 
 CONFIG = """
 name: run

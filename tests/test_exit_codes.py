@@ -6,10 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import processes
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.errors import PipelineError, StudyError, work_begun
 from pipeline.model import save_model
+from pipeline.system import processes
 from tests.conftest import TINY_RUN
 from tests.tiny import tiny_model
 

@@ -14,10 +14,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.journal import Journal
 from pipeline.model import save_model
-from pipeline.report import read_provenance
+from pipeline.output import read_provenance
 from tests.tiny import tiny_model
 
 REPOSITORY = Path(__file__).parent.parent

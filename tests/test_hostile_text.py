@@ -12,24 +12,23 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.archive.credentials import read_credentials
 from pipeline.cluster.config import read_cluster
-from pipeline.cohort.bids import is_bids, read_description
 from pipeline.config import build_config, load_config, override_settings
 from pipeline.errors import PipelineError
 from pipeline.evaluation import EvaluationConfig, LabelScores, read_scores, write_scores
 from pipeline.evaluation.rules import find_rules
-from pipeline.hashes import check_whole, damaged_in, write_noted
+from pipeline.fingerprint import Fingerprint
+from pipeline.inputs.bids import is_bids, read_description
 from pipeline.manifest import load_manifest
 from pipeline.model.description import metadata, parse_description
-from pipeline.report import FileRecord, GridRecord, Provenance, Recipe, Timing
-from pipeline.report.provenance import load_provenance
+from pipeline.output import FileRecord, GridRecord, Provenance, Recipe, Timing
+from pipeline.output.provenance import load_provenance
+from pipeline.pacs.address import read_credentials
 from pipeline.selection.evidence import DECISION, Decision, read_decision
-from pipeline.spelling import spelled
+from pipeline.system.hashes import check_whole, damaged_in, write_noted
+from pipeline.system.spelling import spelled
 from pipeline.training import RunConfig
-from pipeline.training.recorded import RecordedSplit, parse_settings, read_whole
-from pipeline.training.recorder import read_metrics
-from pipeline.transforms import Fingerprint
+from pipeline.training.recorder import RecordedSplit, parse_settings, read_metrics, read_whole
 from pipeline.volume import Grid
 from tests.model.described import describe
 

@@ -16,11 +16,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.model import save_model
-from pipeline.ownership import REPLACED
 from pipeline.phantom import PhantomConfig, make_cohort
-from pipeline.private import PRIVATE
+from pipeline.system.ownership import REPLACED
+from pipeline.system.private import PRIVATE
 from tests.conftest import TINY_RUN
 from tests.tiny import tiny_model
 
@@ -316,14 +316,14 @@ def test_what_a_person_changed_is_kept_or_refused_by_name(name, given, traced, t
 
 
 GUARDED = {
-    "ownership.py": "sets aside what is not ours",
-    "files.py": "asks `ownership` first, and sweeps its own temporary folders",
-    "lock.py": "removes a lock that it has just taken",
-    "transforms/cache.py": "sets aside what is not whole",
-    "cohort/naming.py": "a new salt takes no other file's place",
-    "cohort/outputs.py": "removes what the provenance names by its hash",
-    "archive/folders.py": "removes what was pulled",
-    "archive/pull.py": "removes what was pulled",
+    "system/ownership.py": "sets aside what is not ours",
+    "system/files.py": "asks `ownership` first, and sweeps its own temporary folders",
+    "system/private.py": "removes a lock that it has just taken",
+    "patches/cache.py": "sets aside what is not whole",
+    "inputs/naming.py": "a new salt takes no other file's place",
+    "output/places.py": "removes what the provenance names by its hash",
+    "pacs/folders.py": "removes what was pulled",
+    "pacs/pull.py": "removes what was pulled",
 }
 """Modules that remove or rename by themselves, and why no file of a person's is among it."""
 

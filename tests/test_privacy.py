@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.journal import PRIVATE
 from pipeline.model import save_model
 from tests.clean import found_in

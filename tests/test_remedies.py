@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from pipeline.cli.parser import build_parser
+from pipeline.cli.verbs import MAY_OVERRIDE
 from pipeline.evaluation import EvaluationConfig
 from pipeline.manifest.reading import ReadingConfig
 from pipeline.model import ModelDescription
-from pipeline.parsers import build_parser
-from pipeline.refinement.config import RefinementConfig
+from pipeline.refinement.inputs import RefinementConfig
 from pipeline.selection import finished_run
 from pipeline.training import RunConfig
 from pipeline.training.config import ALIASES
-from pipeline.verbs import MAY_OVERRIDE
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "pipeline"
@@ -31,10 +31,11 @@ PACKAGE = REPOSITORY / "pipeline"
 READING = ("check", "plan", "train", "segment", "slurm", "pacs", "postprocess-search")
 COHORT = ("check", "segment", "slurm", "pacs")
 VERBS = {
-    "archive": ("pacs",),
+    "pacs": ("pacs",),
     "cluster": ("segment",),
     "cohort": COHORT,
-    "dicom_out": ("segment", "pacs"),
+    "inputs": COHORT,
+    "output": ("segment", "pacs"),
     "evaluation": ("evaluate",),
     "export": ("export",),
     "journal": ("status",),
@@ -53,7 +54,7 @@ SAID_BY = {
     "manifest/sides.py": ("train",),
     "manifest/split.py": ("train",),
     "selection/finished_run.py": ("postprocess-search",),
-    "study/dicom/choice.py": ("check", "segment", "slurm", "pacs"),
+    "study/dicom/series.py": ("check", "segment", "slurm", "pacs"),
 }
 """Texts of a stage that only some of its verbs say."""
 
@@ -142,7 +143,7 @@ def _messages():
         name = module.relative_to(PACKAGE).as_posix()
         is_ours = not name.startswith(OTHERS_WORDS)
         # What parsers say of their options is checked by the parser itself.
-        if is_ours and not name.endswith(("_verb.py", "parsers.py")):
+        if is_ours and not name.startswith("cli/"):
             for text in texts_of(module):
                 yield name, text
 

@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Missing())
 VERBS = """
 import sys
 from pathlib import Path
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 config, images, labels, model, out = sys.argv[1:]
 codes = [

@@ -3,8 +3,8 @@
 import time
 
 from pipeline.cohort import RemoteJob, Request, SegmentOptions
-from pipeline.cohort.outputs import make_output_folder
 from pipeline.model import hash_model, read_description
+from pipeline.output.places import make_output_folder
 
 
 def make_remote(model_folder, out, device="cpu"):

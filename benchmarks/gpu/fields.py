@@ -16,9 +16,9 @@ from benchmarks.postprocessing import MANY_BAND_MM, MANY_CLASSES, PARAMETERS
 from pipeline.inference import choose_device
 from pipeline.postprocessing.crf import Crf, CrfConfig
 from pipeline.postprocessing.crf.band import band_of_probabilities
-from pipeline.postprocessing.crf.hard import uncertain_of_labels
 from pipeline.postprocessing.crf.kernels import choose_kernels
 from pipeline.postprocessing.crf.problem import Limits, Problem, infer_band
+from pipeline.postprocessing.crf.refine import uncertain_of_labels
 
 CPU = torch.device("cpu")
 MOST_BYTES = 8 * 10**9

@@ -14,12 +14,11 @@ from benchmarks.gpu.sections import Found
 from benchmarks.gpu.timing import seconds_of
 from benchmarks.gpu.where import processor
 from benchmarks.inference_cases import FEATURES
-from pipeline.files import write_text
 from pipeline.inference import InferenceConfig, Predictor
 from pipeline.inference.known_gpus import TABLE, KnownGpu, KnownStep, known_gpus
 from pipeline.manifest import Channel, Manifest
-from pipeline.planning.memory import total_gb, trace_cost
-from pipeline.planning.step import make_step
+from pipeline.planning.memory import make_step, total_gb, trace_cost
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic
 

@@ -16,7 +16,8 @@ from benchmarks.gpu.sections import Found
 from benchmarks.gpu.timing import busy
 from benchmarks.inference_cases import WORKING_MM
 from benchmarks.monai_peer import monai_unet
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
+from pipeline.inputs import find_studies
 from pipeline.model import Model
 
 FIGURES_IN_A_ROW = ("busy", "busy_of_driver", "study_s", "study_stages")

@@ -141,7 +141,7 @@ def cannot_compile(device: torch.device) -> str:
 
 def norm_ways(x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
     """Return ways to normalise each channel of each case, with scale and shift, to bfloat16."""
-    from pipeline.network.norm import InstanceNorm
+    from pipeline.network.blocks import InstanceNorm
 
     num_channels = x.shape[1]
     weight = torch.ones(num_channels, device=x.device)

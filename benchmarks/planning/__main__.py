@@ -21,7 +21,7 @@ from benchmarks.planning.record import Content, Record, locked
 from benchmarks.planning.runs import CORES, Options, Worker
 from benchmarks.planning.schedule import Run, schedule
 from pipeline.errors import PipelineError
-from pipeline.files import write_text
+from pipeline.system.files import write_text
 
 PAGE = Path("benchmarks/planning.md")
 

@@ -8,12 +8,11 @@ from typing import cast
 import yaml
 
 from pipeline.errors import ManifestError
-from pipeline.files import write_text
 from pipeline.manifest import Case, Manifest, load_manifest, split_cases
-from pipeline.outside import read_yaml
 from pipeline.phantom import PhantomConfig, make_cohort
-from pipeline.shipped import MANIFESTS, find_shipped
-from pipeline.tables import csv_text
+from pipeline.system.documents import read_yaml
+from pipeline.system.files import csv_text, write_text
+from pipeline.system.surroundings import MANIFESTS, find_shipped
 
 NUM_TRAIN, NUM_TEST = 60, 40
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.files import write_text
+from pipeline.system.files import write_text
 
 PARTS = ("steps", "runs", "failures")
 METRICS = ("dice", "hd95_mm", "nsd", "volume_error_percent", "stray_mm")

@@ -19,13 +19,13 @@ from benchmarks.planning.record import Content, Record, locked
 from benchmarks.planning.schedule import PLAN, STARTING, Run
 from benchmarks.planning.scoring import score_model
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
-from pipeline.outside import read_yaml
 from pipeline.planning.estimate import measure_seconds
 from pipeline.selection import describe_model
 from pipeline.selection.evidence import read_decision
+from pipeline.system.documents import read_yaml
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig, RunFolder
-from pipeline.training.reading import open_manifest
+from pipeline.training.data import open_manifest
 from pipeline.training.recorder import EpochMetrics, read_metrics
 
 CORES = 2

@@ -15,12 +15,12 @@ from scipy.spatial import KDTree
 
 from benchmarks.planning.record import METRICS, Scores
 from pipeline.evaluation import EvaluationConfig, score_case, scored_structures
-from pipeline.evaluation.scope import mask_of, values_by_name
-from pipeline.evaluation.surface import surface_mask
+from pipeline.evaluation.aggregate import mask_of, values_by_name
+from pipeline.evaluation.measures import surface_mask
 from pipeline.manifest import Case, Manifest
 from pipeline.model import load_model
+from pipeline.output import write_mask
 from pipeline.postprocessing import PostprocessingConfig
-from pipeline.report import write_mask
 from pipeline.segmentation import Segmenter
 from pipeline.training.data import read_case
 from pipeline.volume import LabelMap

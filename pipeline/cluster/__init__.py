@@ -6,6 +6,6 @@ on a file system that all machines share.
 """
 
 from pipeline.cluster.config import ClusterConfig, read_cluster
-from pipeline.cluster.dask_workers import DaskWorkers
+from pipeline.cluster.workers import DaskWorkers
 
 __all__ = ["ClusterConfig", "DaskWorkers", "read_cluster"]

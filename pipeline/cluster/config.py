@@ -1,15 +1,16 @@
-"""What a cluster is: the file, or the address, that follows `--cluster`."""
+"""What a cluster is: the file, or the address, that follows `--cluster`, and its keys."""
 
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from distributed import Security
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config import build_config
 from pipeline.errors import ConfigError
-from pipeline.main_memory import parse_memory
-from pipeline.outside import read_yaml
+from pipeline.system.documents import read_yaml
+from pipeline.system.memory import parse_memory
 
 _ADDRESS = re.compile(r"((tcp|tls)://)?[\w.-]+:\d+")
 _BYTES_PER_GB = 10**9
@@ -190,3 +191,50 @@ def read_cluster(word: str) -> ClusterConfig:
         found = "kind is missing" if kind is None else f"kind: there is no {kind!r}"
         raise ConfigError(path, found, f"Write kind: and one of {', '.join(_KINDS)}.")
     return build_config(_KINDS[kind], tree, (), where=str(path))
+
+
+def make_keys(folder: Path) -> TlsFiles:
+    """Make keys that nobody else has, and write them into a folder that only this user may read.
+
+    Raises:
+        ImportError: If `cryptography` is not installed.
+    """
+    made = Security.temporary()
+    files = TlsFiles(ca=folder / "ca.pem", cert=folder / "cert.pem", key=folder / "key.pem")
+    for path, text in (
+        (files.ca, made.tls_ca_file),
+        (files.cert, made.tls_worker_cert),
+        (files.key, made.tls_worker_key),
+    ):
+        path.touch(mode=0o600)
+        path.write_text(text, encoding="ascii")
+    return files
+
+
+def tls_settings(files: TlsFiles) -> dict[str, object]:
+    """Return Dask's settings by which processes that are started elsewhere take no one else in."""
+    ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
+    roles = {
+        f"distributed.comm.tls.{role}.{what}": path
+        for role in ("scheduler", "worker", "client")
+        for what, path in (("cert", cert), ("key", key))
+    }
+    common = {"distributed.comm.require-encryption": True, "distributed.comm.tls.ca-file": ca}
+    return {**common, **roles}
+
+
+def security_of(files: TlsFiles | None) -> Security | None:
+    """Return what Dask takes, with the same keys for all roles; None: no keys are needed."""
+    if files is None:
+        return None
+    ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
+    return Security(
+        require_encryption=True,
+        tls_ca_file=ca,
+        tls_client_cert=cert,
+        tls_client_key=key,
+        tls_scheduler_cert=cert,
+        tls_scheduler_key=key,
+        tls_worker_cert=cert,
+        tls_worker_key=key,
+    )

@@ -1,4 +1,4 @@
-"""Connect to a cluster, or start one: nobody but this run's own processes may connect to it.
+"""Connect to a cluster, or start one for this run's own processes; end it in bounded time.
 
 Dask's scheduler and workers send each other pickled objects, so whoever can connect to one of them
 can run code as its user. What is started here has keys of its own for each run (TLS, both sides),
@@ -6,7 +6,11 @@ or those that the user names. A scheduler that runs already must be one that is 
 """
 
 import logging
-from collections.abc import Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +21,6 @@ import psutil
 from distributed import Client, LocalCluster, Security, SpecCluster
 from distributed.utils import get_mp_context
 
-from pipeline.cluster.closing import bounded, kill_all, no_process_left
 from pipeline.cluster.config import (
     AddressConfig,
     ClusterConfig,
@@ -25,13 +28,87 @@ from pipeline.cluster.config import (
     SlurmConfig,
     SshConfig,
     TlsFiles,
+    make_keys,
+    security_of,
+    tls_settings,
 )
-from pipeline.cluster.keys import make_keys, security_of, tls_settings
-from pipeline.cohort.line import LENGTH
+from pipeline.cohort.child import LENGTH
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.processes import start_method, unheard_by_children
+from pipeline.system.processes import start_method, unheard_by_children
 
 logger = logging.getLogger(__name__)
+
+_KILL_S = 5.0
+"""That the system may take to end processes that were killed."""
+
+
+def bounded(end: Callable[[], object], seconds: float) -> bool:
+    """Call what may wait for others for ever; tell whether it came back in time.
+
+    What goes wrong with it is no trouble of the run, whose studies have all ended: a time-out
+    there is not about a file either.
+    """
+    came_back = threading.Event()
+
+    def call() -> None:
+        try:
+            end()
+        except Exception:
+            logger.debug("a part of the cluster did not end well", exc_info=True)
+        finally:
+            came_back.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    return came_back.wait(seconds)
+
+
+@contextmanager
+def no_process_left() -> Iterator[None]:
+    """After the block, end the processes that were started in it and that are there still.
+
+    One that is stopped does not hear that it should end, and Python would wait for it for ever.
+    """
+    before = set(_children())
+    try:
+        yield
+    finally:
+        kill_all([process for process in _children() if process not in before])
+
+
+def kill_all(processes: Collection[psutil.Process]) -> None:
+    """End processes at once, also those that are stopped."""
+    for process in processes:
+        with suppress(psutil.Error, OSError):
+            process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
+    deadline = time.monotonic() + _KILL_S
+    while time.monotonic() < deadline and any(map(_is_there, processes)):
+        time.sleep(0.05)
+
+
+def _children() -> list[psutil.Process]:
+    """Return the processes below this one, but for Python's tracker, which ends with the last."""
+    with suppress(psutil.Error):
+        return [
+            each
+            for each in psutil.Process(os.getpid()).children(recursive=True)
+            if "resource_tracker" not in " ".join(_words(each))
+        ]
+    return []
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except (psutil.Error, OSError):
+        return []
+
+
+def _is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
 
 CONNECT_S = 30
 """That a scheduler may take to answer."""
@@ -151,7 +228,7 @@ def _begin(config: _Started, private: Path, keys: Path) -> SpecCluster:
         case LocalConfig():
             return _local(config, make_keys(keys))
         case SlurmConfig():
-            from pipeline.cluster.slurm_jobs import start_slurm_cluster
+            from pipeline.cluster.slurm import start_slurm_cluster
 
             return start_slurm_cluster(config, private, make_keys(keys))
         case SshConfig():
@@ -189,7 +266,7 @@ def _warm_up() -> None:
     """Start processes from a clean one that has the imports done already, where there is such."""
     if start_method() == "forkserver":
         get_mp_context().set_forkserver_preload(
-            ["distributed", "pipeline.preload", "pipeline.cluster.station"]
+            ["distributed", "pipeline.system.preload", "pipeline.cluster.worker"]
         )
         from multiprocessing import forkserver
 

@@ -9,10 +9,9 @@ from typing import Any, TypeAlias
 
 from distributed import Future
 
-from pipeline.cluster.closing import bounded
 from pipeline.cluster.config import ClusterConfig
-from pipeline.cluster.connect import connect, kill_worker
-from pipeline.cluster.station import release
+from pipeline.cluster.connect import bounded, connect, kill_worker
+from pipeline.cluster.worker import release
 from pipeline.errors import PipelineError
 
 ANSWER_S = 120.0

@@ -6,24 +6,15 @@ its input, the model, the settings and the bytes of its outputs; and a mask that
 counts as it is.
 """
 
-from pipeline.cohort.bids import BidsChoice
 from pipeline.cohort.check import check_inputs
-from pipeline.cohort.dicom_inputs import DicomOptions, dicom_options
 from pipeline.cohort.events import Event, Lost, Workers
 from pipeline.cohort.gate import adopt_study
-from pipeline.cohort.inputs import DataRoot, find_studies, tell_unlisted
-from pipeline.cohort.naming import load_salt, write_key
-from pipeline.cohort.options import Replace, SegmentOptions
-from pipeline.cohort.request import RemoteJob, Request
+from pipeline.cohort.request import RemoteJob, Replace, Request, SegmentOptions
 from pipeline.cohort.run import CohortResult, run_cohort, segment_cohort
-from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row, Status
 
 __all__ = [
-    "BidsChoice",
     "CohortResult",
-    "DataRoot",
-    "DicomOptions",
     "Event",
     "Lost",
     "RemoteJob",
@@ -32,15 +23,9 @@ __all__ = [
     "Row",
     "SegmentOptions",
     "Status",
-    "StudyInput",
     "Workers",
     "adopt_study",
     "check_inputs",
-    "dicom_options",
-    "find_studies",
-    "load_salt",
     "run_cohort",
     "segment_cohort",
-    "tell_unlisted",
-    "write_key",
 ]

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.study_input import StudyInput, one_line, without_folder
-from pipeline.disk import in_one_line, is_full, is_time_out, of_machine
 from pipeline.errors import PipelineError, StudyError
 from pipeline.inference import NotEnoughMemory
 from pipeline.journal import Cause, Row, Status
+from pipeline.output.places import Outputs
+from pipeline.study.input import StudyInput, one_line, without_folder
+from pipeline.system.disk import in_one_line, is_full, is_time_out, of_machine
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from pipeline import __version__
-from pipeline.cohort.bids import DESCRIPTION, read_description
-from pipeline.cohort.bids_name import BidsName
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
-from pipeline.tables import csv_text
+from pipeline.inputs.bids import DESCRIPTION, read_description
+from pipeline.output.places import Outputs
+from pipeline.study.input import BidsName, StudyInput
+from pipeline.system.files import csv_text, write_text
 
 BIDS_VERSION = "1.10.0"
 LOOKUP = "desc-trivox_dseg.tsv"

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pipeline.cohort.bids import BidsChoice
-from pipeline.cohort.dicom_inputs import DicomOptions
 from pipeline.cohort.gate import look_over
-from pipeline.cohort.inputs import DataRoot, find_studies
-from pipeline.cohort.study_input import StudyInput, unreadable
 from pipeline.errors import StudyError
-from pipeline.findings import Verdict
+from pipeline.inputs.bids import BidsChoice
+from pipeline.inputs.dicom import DicomOptions
+from pipeline.inputs.find import DataRoot, find_studies
 from pipeline.manifest import Finding
 from pipeline.model import ModelDescription
-from pipeline.progress import track
 from pipeline.study import SeriesRule, StudyConfig, read_study
+from pipeline.study.findings import Verdict
+from pipeline.study.input import StudyInput, unreadable
+from pipeline.system.progress import track
 
 logger = logging.getLogger(__name__)
 

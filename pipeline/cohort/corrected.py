@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError, StudyError
-from pipeline.ownership import is_ours
-from pipeline.report import FileRecord, Provenance, hash_labels
+from pipeline.output import FileRecord, Provenance, hash_labels
+from pipeline.output.places import Outputs
 from pipeline.study import open_volume, place_labels, read_label_map
+from pipeline.study.input import StudyInput
+from pipeline.system.ownership import is_ours
 from pipeline.volume import LabelMap
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from pipeline.cohort.study_input import StudyInput
 from pipeline.journal import Row, Stage
+from pipeline.study.input import StudyInput
 
 SHOWN_STEPS = 20
 """From this many windows or class groups on, a study has a progress bar of its own."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.admission import Finding, admit, check_volumes, rejection, weigh
+from pipeline.gate import Finding, admit, check_volumes, rejection, weigh
 from pipeline.manifest import study_settings
 from pipeline.model import ModelDescription
 from pipeline.study import Study

@@ -13,14 +13,47 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import connection
 
-from pipeline.cohort.child import CLOSED, READY, STOP, Message, work
+from pipeline.cohort.child import CLOSED, LENGTH, READY, STOP, Line, Message, work
 from pipeline.cohort.events import Event, Lost
-from pipeline.cohort.line import LENGTH
-from pipeline.cohort.request import RemoteJob
-from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.request import Job, RemoteJob
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
-from pipeline.processes import unheard_by_children, worker_context
+from pipeline.study.input import StudyInput
+from pipeline.system.processes import unheard_by_children, worker_context
+
+
+class Here:
+    """Workers without a process of their own: what ends this process ends the cohort's run.
+
+    Args:
+        job: What the studies share.
+    """
+
+    capacity = LENGTH
+
+    def __init__(self, job: Job) -> None:
+        self._events: list[Event] = []
+        self._line = Line(job, self._events.append)
+
+    def give(self, study: StudyInput) -> None:
+        """Take one more study."""
+        self._line.give(study)
+
+    def wait(self) -> Sequence[Event]:
+        """Bring the studies one step further."""
+        self._line.step()
+        return self._take()
+
+    def close(self) -> Sequence[Event]:
+        """Finish what is being written."""
+        self._line.close()
+        return self._take()
+
+    def _take(self) -> Sequence[Event]:
+        taken = self._events[:]
+        del self._events[: len(taken)]
+        return taken
+
 
 CLOSING_S = 120.0
 """That a study may take to be written after the run was stopped."""

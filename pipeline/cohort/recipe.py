@@ -7,14 +7,14 @@ import torch
 from pydantic import JsonValue
 
 from pipeline import __version__
-from pipeline.cohort.study_input import StudyInput
-from pipeline.dicom_out import DicomOutputConfig
 from pipeline.errors import StudyError
-from pipeline.files import sha256_of
 from pipeline.model import Model, ModelDescription
+from pipeline.output import CleanUpRecord, FileRecord, OutputKind, Provenance, Recipe
+from pipeline.output.dicom import DicomOutputConfig
 from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
-from pipeline.report import CleanUpRecord, FileRecord, OutputKind, Provenance, Recipe
 from pipeline.study import source_files
+from pipeline.study.input import StudyInput
+from pipeline.system.files import sha256_of
 
 _DECIDING = {
     "study",

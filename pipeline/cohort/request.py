@@ -3,19 +3,127 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from pipeline.cohort.job import Job
-from pipeline.cohort.options import SegmentOptions
 from pipeline.cohort.recipe import settings_of
 from pipeline.errors import ModelError
 from pipeline.inference import NotEnoughMemory, choose_device
-from pipeline.model import ModelDescription, load_model
+from pipeline.model import Model, ModelDescription, load_model
+from pipeline.output import OutputKind
+from pipeline.output.dicom import Algorithm, DicomOutputConfig
+from pipeline.output.places import Outputs
+from pipeline.segmentation import Segmenter
+from pipeline.study import DicomSeries
+from pipeline.study.input import StudyInput
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Studies whose masks may be replaced although a person or another model made them.
+
+    Attributes:
+        cases: Their names.
+        is_all: Whether that holds for all studies.
+    """
+
+    cases: frozenset[str] = frozenset()
+    is_all: bool = False
+
+    @classmethod
+    def of(cls, words: Sequence[str]) -> Self:
+        """Return what the words behind each `--replace` stand for; an empty one: all."""
+        return cls(frozenset(words) - {""}, "" in words)
+
+    def covers(self, case: str) -> bool:
+        """Tell whether a study is one of them."""
+        return self.is_all or case in self.cases
+
+
+_NOTHING = Replace()
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What to write beside masks and provenance, and what it may take.
+
+    Attributes:
+        probabilities: Write the class probabilities.
+        pictures: Write a picture of each mask.
+        dicom: Write DICOM SEG and SR of DICOM studies, and how; None: do not.
+        max_bytes: Of main memory that the process may take; None: all that is free.
+        replace: Masks that are not left alone although a person or another model made them.
+    """
+
+    probabilities: bool = False
+    pictures: bool = False
+    dicom: DicomOutputConfig | None = None
+    max_bytes: int | None = None
+    replace: Replace = _NOTHING
+
+    def shared_by(self, num_processes: int) -> Self:
+        """Return what each of several processes may take."""
+        share = None if self.max_bytes is None else self.max_bytes // num_processes
+        return replace(self, max_bytes=share)
+
+    @property
+    def kinds(self) -> list[OutputKind]:
+        """What is written for each study that it can be written for."""
+        kinds: dict[OutputKind, bool] = {
+            "mask": True,
+            "probabilities": self.probabilities,
+            "picture": self.pictures,
+            "dicom_segmentation": self.dicom is not None,
+            "dicom_report": self.dicom is not None,
+        }
+        return [kind for kind, is_wanted in kinds.items() if is_wanted]
+
+    def wanted(self, study: StudyInput, out: Path) -> dict[OutputKind, Path]:
+        """Return the files that a study must have in `out`, besides its provenance.
+
+        DICOM outputs refer to a source series, which is that of the first channel.
+        """
+        outputs = Outputs.of(out, study)
+        is_dicom = bool(study.sources) and isinstance(study.sources[0], DicomSeries)
+        kinds = (kind for kind in self.kinds if is_dicom or not kind.startswith("dicom"))
+        return {kind: outputs.path(kind) for kind in kinds}
+
+
+def _tell_nobody() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model that is ready to segment studies into a folder.
+
+    Attributes:
+        model: That segments them.
+        segmenter: The model, ready on a device.
+        out: The output folder.
+        options: What to write, and what that may take.
+        algorithm: What DICOM outputs say of the model, if there are any.
+        alive: Called between steps that can take long, by any thread: to tell them from a hang.
+    """
+
+    model: Model
+    segmenter: Segmenter
+    out: Path
+    options: SegmentOptions
+    algorithm: Algorithm | None = None
+    alive: Callable[[], None] = _tell_nobody
+
+    @classmethod
+    def of(cls, model: Model, device: torch.device, out: Path, options: SegmentOptions) -> Self:
+        """Return a job for a model, made ready on a device."""
+        segmenter = Segmenter(model, device, options.max_bytes)
+        algorithm = None if options.dicom is None else Algorithm.of(model)
+        return cls(model, segmenter, out, options, algorithm)
+
 
 logger = logging.getLogger(__name__)
 

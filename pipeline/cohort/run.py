@@ -15,20 +15,17 @@ from typing import get_args
 import torch
 
 from pipeline.cohort.bids_derivative import prepare_derivative
-from pipeline.cohort.earlier import refuse_other_model
 from pipeline.cohort.events import Workers
-from pipeline.cohort.here import Here
-from pipeline.cohort.job import Job
-from pipeline.cohort.options import SegmentOptions
-from pipeline.cohort.outputs import make_output_folder
-from pipeline.cohort.previous import ALREADY_COMPLETE
-from pipeline.cohort.request import Request
-from pipeline.cohort.study_input import StudyInput
+from pipeline.cohort.own_process import Here
+from pipeline.cohort.previous import ALREADY_COMPLETE, refuse_other_model
+from pipeline.cohort.request import Job, Request, SegmentOptions
 from pipeline.cohort.supervisor import Supervisor
-from pipeline.files import sweep
 from pipeline.journal import Journal, Row, Status, only_run
 from pipeline.model import Model
-from pipeline.progress import make_progress
+from pipeline.output.places import make_output_folder
+from pipeline.study.input import StudyInput
+from pipeline.system.files import sweep
+from pipeline.system.progress import make_progress
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from pipeline.cohort.events import Began, Event, Lost, Steps
 from pipeline.cohort.own_process import CLOSING_S, OwnProcess, wait_for
 from pipeline.cohort.request import RemoteJob
-from pipeline.cohort.study_input import StudyInput
 from pipeline.errors import PipelineError
 from pipeline.journal import Row
+from pipeline.study.input import StudyInput
 
 logger = logging.getLogger(__name__)
 

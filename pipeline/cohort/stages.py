@@ -13,19 +13,12 @@ from functools import partial
 
 from pipeline.cohort.attempt import attempt
 from pipeline.cohort.bids_derivative import write_sidecars
-from pipeline.cohort.dicom_outputs import check_dicom, write_dicom
 from pipeline.cohort.gate import look_at_volumes, pass_gate
-from pipeline.cohort.job import Job
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.previous import keep_previous, row_of
+from pipeline.cohort.previous import keep_previous, row_of, stamp_input
 from pipeline.cohort.recipe import describe_clean_up, device_name, make_recipe
-from pipeline.cohort.signature import stamp_input
-from pipeline.cohort.study_input import StudyInput
-from pipeline.findings import Finding
+from pipeline.cohort.request import Job
 from pipeline.journal import Row
-from pipeline.main_memory import give_back_freed
-from pipeline.progress import timed
-from pipeline.report import (
+from pipeline.output import (
     FileRecord,
     GridRecord,
     ProbabilityWriter,
@@ -43,6 +36,8 @@ from pipeline.report import (
     write_picture,
     write_provenance,
 )
+from pipeline.output.dicom.write import check_dicom, write_dicom
+from pipeline.output.places import Outputs
 from pipeline.segmentation import STAGES, Advance, Prediction, PreparedStudy, Segmentation
 from pipeline.study import (
     GeometryHeader,
@@ -53,6 +48,10 @@ from pipeline.study import (
     read_study,
     read_unchanged,
 )
+from pipeline.study.findings import Finding
+from pipeline.study.input import StudyInput
+from pipeline.system.memory import give_back_freed
+from pipeline.system.progress import timed
 from pipeline.transforms import ras_view
 from pipeline.volume import Grid, LabelMap, Volume
 

@@ -9,18 +9,22 @@ from dataclasses import dataclass, replace
 from rich.progress import Progress, TaskID
 
 from pipeline.cohort.attempt import cause_of
-from pipeline.cohort.earlier import find_gone, warn_of_namesakes
 from pipeline.cohort.events import Began, Event, Lost, Steps, Workers
-from pipeline.cohort.outputs import Outputs
-from pipeline.cohort.previous import ALREADY_COMPLETE
+from pipeline.cohort.previous import (
+    ALREADY_COMPLETE,
+    find_gone,
+    sign,
+    stamp_input,
+    warn_of_namesakes,
+)
 from pipeline.cohort.request import Request
-from pipeline.cohort.signature import sign, stamp_input
-from pipeline.cohort.study_input import StudyInput
-from pipeline.disk import in_one_line
 from pipeline.errors import PipelineError, work_begun
 from pipeline.journal import Entry, Journal, Row, write_tables
-from pipeline.lock import Held
+from pipeline.output.places import Outputs
 from pipeline.study import Stamp, stamp
+from pipeline.study.input import StudyInput
+from pipeline.system.disk import in_one_line
+from pipeline.system.private import Held
 
 logger = logging.getLogger(__name__)
 

@@ -9,12 +9,15 @@ from pipeline.evaluation.aggregate import (
     EvaluationConfig,
     LabelScores,
     Summary,
+    mask_of,
     score_case,
+    scored_structures,
     summarise,
+    values_by_name,
+    without_ignored,
 )
 from pipeline.evaluation.folders import FolderScores, Problem, evaluate_folders
 from pipeline.evaluation.rules import MaskRecord, ScoringRules
-from pipeline.evaluation.scope import mask_of, scored_structures, values_by_name, without_ignored
 from pipeline.evaluation.table import format_table, read_scores, write_scores
 
 __all__ = [

@@ -15,11 +15,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.aggregate import DEFAULT_CONFIG, EvaluationConfig
-from pipeline.evaluation.scope import Structures, scored_structures
+from pipeline.evaluation.aggregate import (
+    DEFAULT_CONFIG,
+    EvaluationConfig,
+    Structures,
+    scored_structures,
+)
 from pipeline.manifest import Manifest, Region
-from pipeline.manifest.annotation import check_ignore_value, check_regions
-from pipeline.outside import read_json
+from pipeline.manifest.rules import check_ignore_value, check_regions
+from pipeline.system.documents import read_json
 from pipeline.volume import LARGEST_LABEL
 
 MOST_NAMES = 10

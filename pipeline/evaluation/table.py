@@ -11,10 +11,9 @@ from rich.text import Text
 
 from pipeline.errors import ConfigError
 from pipeline.evaluation.aggregate import LabelScores, Summary
-from pipeline.files import write_text
-from pipeline.outside import read_csv
-from pipeline.spelling import spelled
-from pipeline.tables import csv_text, plain_text
+from pipeline.system.documents import read_csv
+from pipeline.system.files import csv_text, plain_text, write_text
+from pipeline.system.spelling import spelled
 
 COLUMNS = {
     "dice": ("Dice", 3),

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.export.bundle import write_bundle
-from pipeline.export.carried import left_out
-from pipeline.export.onnx_folder import write_onnx
-from pipeline.files import atomic_folder
+from pipeline.export.onnx import write_onnx
+from pipeline.export.readme import left_out
 from pipeline.model import Model
+from pipeline.system.files import atomic_folder
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,16 @@
 """From a normalised volume to probabilities on the same grid, by one network or several."""
 
 from pipeline.inference.budget import MemoryBudget
-from pipeline.inference.config import Activation, FlipAxis, InferenceConfig, WindowSize
+from pipeline.inference.config import (
+    Activation,
+    FlipAxis,
+    InferenceConfig,
+    Precision,
+    WindowSize,
+    autocast_type,
+    native_precision,
+    proven_precision,
+)
 from pipeline.inference.device import (
     check_device_name,
     choose_device,
@@ -11,20 +20,14 @@ from pipeline.inference.device import (
     split_devices,
 )
 from pipeline.inference.known_gpus import KnownGpu, find_gpu, known_gpus
-from pipeline.inference.live_bytes import LiveBytes, least_bytes
 from pipeline.inference.memory import (
     CellStorage,
+    LiveBytes,
     NotEnoughMemory,
     is_out_of_memory,
+    least_bytes,
 )
-from pipeline.inference.precision import (
-    Precision,
-    autocast_type,
-    native_precision,
-    proven_precision,
-)
-from pipeline.inference.predictor import Predictor
-from pipeline.inference.stream import Stream
+from pipeline.inference.predictor import Predictor, Stream
 
 __all__ = [
     "Activation",

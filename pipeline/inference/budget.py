@@ -8,7 +8,7 @@ import torch
 from pipeline.inference.memory import CellStorage, NotEnoughMemory, settle_storage
 from pipeline.inference.predictor import Predictor
 from pipeline.inference.windows import Size
-from pipeline.main_memory import (
+from pipeline.system.memory import (
     available_bytes,
     give_back_freed,
     resident_bytes,

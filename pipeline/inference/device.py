@@ -17,9 +17,9 @@ from typing import Final
 
 import torch
 
-from pipeline.disk import in_words
 from pipeline.errors import ConfigError
-from pipeline.main_memory import total_bytes
+from pipeline.system.disk import in_words
+from pipeline.system.memory import total_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ Needs nothing that takes long to import, so that looking at a run costs no time.
 
 from pipeline.journal.database import (
     JOURNAL,
+    check_rows,
     damage_named,
     has_table,
     make_tables,
     open_database,
 )
-from pipeline.journal.digests import check_rows
 from pipeline.journal.journal import Journal
 from pipeline.journal.records import Entry, RunRecord, Stage, State
 from pipeline.journal.status import (
@@ -23,8 +23,7 @@ from pipeline.journal.status import (
     table_of_running,
 )
 from pipeline.journal.table import Cause, Row, Status, write_tables
-from pipeline.lock import ARCHIVE_LOCK, is_locked, only_run
-from pipeline.private import PRIVATE, make_private_folder
+from pipeline.system.private import ARCHIVE_LOCK, PRIVATE, is_locked, make_private_folder, only_run
 
 __all__ = [
     "ARCHIVE_LOCK",

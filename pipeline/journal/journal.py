@@ -17,15 +17,15 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.journal.database import (
     JOURNAL,
+    check_rows,
     damage_named,
     has_table,
     make_tables,
     open_database,
 )
-from pipeline.journal.digests import check_rows
 from pipeline.journal.records import Entry, RunRecord, Stage
 from pipeline.journal.table import Row
-from pipeline.private import make_private_folder
+from pipeline.system.private import make_private_folder
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

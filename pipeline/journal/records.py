@@ -24,7 +24,7 @@ class Entry:
         stage: What is done with it, while it is running.
         since_utc: Time of its last change, ISO 8601.
         attempts: How often it was begun.
-        signature: What it was made from and into, when it ended; see `pipeline.cohort.signature`.
+        signature: What it was made from and into, when it ended; see `pipeline.cohort.previous`.
         sources: Where its input lies.
     """
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from pipeline.errors import PipelineError
 from pipeline.journal.journal import Journal
 from pipeline.journal.records import Entry, RunRecord, State
-from pipeline.lock import is_locked
-from pipeline.spelling import spelled
+from pipeline.system.private import is_locked
+from pipeline.system.spelling import spelled
 
 Line: TypeAlias = str | Table
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.files import write_text
-from pipeline.spelling import spelled
-from pipeline.tables import csv_text
+from pipeline.system.files import csv_text, write_text
+from pipeline.system.spelling import spelled
 
 Status = Literal["done", "corrected", "rejected", "failed"]
 Cause = Literal["", "transient", "disk_full"]

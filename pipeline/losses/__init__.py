@@ -5,8 +5,7 @@
 are background to it (exclusive classes) or left out (overlapping regions).
 """
 
-from pipeline.losses.build import Logits, Loss, build_loss
-from pipeline.losses.class_weights import class_shares
-from pipeline.losses.config import LossConfig
+from pipeline.losses.build import Logits, Loss, LossConfig, build_loss
+from pipeline.losses.comparison import class_shares
 
 __all__ = ["Logits", "Loss", "LossConfig", "build_loss", "class_shares"]

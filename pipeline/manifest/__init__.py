@@ -7,11 +7,23 @@ file once and reports what would spoil a training. Loading looks at descriptions
 that is not there is a finding of the check, not an error of loading.
 """
 
-from pipeline.manifest.case import Case, Channel, Manifest, Region
+from pipeline.manifest.case import (
+    ANATOMICAL_STRUCTURE,
+    Case,
+    Channel,
+    Code,
+    Manifest,
+    Region,
+    SegmentCode,
+)
 from pipeline.manifest.check import check_manifest
-from pipeline.manifest.codes import ANATOMICAL_STRUCTURE, Code, SegmentCode
-from pipeline.manifest.examine import check_channels
-from pipeline.manifest.finding import ALL_CASES, Finding, format_findings, summarise_findings
+from pipeline.manifest.examine import (
+    ALL_CASES,
+    Finding,
+    check_channels,
+    format_findings,
+    summarise_findings,
+)
 from pipeline.manifest.load import is_manifest, load_manifest
 from pipeline.manifest.reading import (
     ChannelSchemes,

@@ -12,15 +12,15 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
-from pipeline.manifest.data_folder import DataFolder
-from pipeline.manifest.documents import fit
+from pipeline.manifest.faults import fit
 from pipeline.manifest.rules import (
+    DataFolder,
     check_channel_form,
     collect_cases,
     foreground_labels,
     is_number,
 )
-from pipeline.outside import shown
+from pipeline.system.text import shown
 
 
 class _Entry(BaseModel):

@@ -1,4 +1,4 @@
-"""Look at the files of one case, and keep only the facts that other cases are compared with.
+"""Look at the files of one case, and keep what a check finds and others are compared with.
 
 Axes: C = channel, I, J, K = voxel axes in the file's order.
 """
@@ -7,16 +7,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from rich.table import Table
+from rich.text import Text
 
 from pipeline.errors import StudyError
-from pipeline.files import sha256_of
 from pipeline.manifest.case import Case, Channel, Manifest
-from pipeline.manifest.finding import Finding
 from pipeline.manifest.scheme import NORMALISE_OTHERWISE, fault_of
 from pipeline.study import (
     Study,
@@ -26,7 +26,54 @@ from pipeline.study import (
     read_study,
     source_files,
 )
+from pipeline.system.files import sha256_of
 from pipeline.volume import LabelMap, hash_voxels
+
+ALL_CASES = "(all cases)"
+"""Stands in the place of a case's name where a finding concerns the data set as a whole."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        case: Name of the case, or `ALL_CASES`.
+        severity: An error spoils a training; a warning is worth a look.
+        found: What was found, with the value.
+        remedy: What the user can do about it, as a sentence.
+    """
+
+    case: str
+    severity: Literal["error", "warning"]
+    found: str
+    remedy: str
+
+
+def format_findings(findings: Sequence[Finding]) -> Table:
+    """Return a table of findings: errors first, then by case."""
+    table = Table("case", "severity", "found", "remedy")
+    for finding in sorted(findings, key=lambda finding: (finding.severity, finding.case)):
+        colour = "red" if finding.severity == "error" else "yellow"
+        # Text, because a plain string may hold brackets that would be read as markup.
+        table.add_row(
+            Text(finding.case),
+            Text(finding.severity, style=colour),
+            Text(finding.found),
+            Text(finding.remedy),
+        )
+    return table
+
+
+def summarise_findings(findings: Sequence[Finding], *, num_cases: int) -> str:
+    """Return one line such as `"200 cases checked: 1 error, no warnings"`."""
+    counts = [
+        (sum(finding.severity == severity for finding in findings), severity)
+        for severity in ("error", "warning")
+    ]
+    parts = [f"{n or 'no'} {severity}{'' if n == 1 else 's'}" for n, severity in counts]
+    return f"{num_cases} case{'' if num_cases == 1 else 's'} checked: {', '.join(parts)}"
+
 
 Result = TypeVar("Result")
 Watch = Callable[[Study], None]

@@ -1,16 +1,19 @@
-"""Say in the user's words which value of a file or a command line does not fit, and what would."""
+"""Say in the user's words which value of a file or a command line does not fit."""
 
 import json
 import re
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.outside import cut
+from pipeline.errors import ManifestError
+from pipeline.manifest.rules import nearest
+from pipeline.system.text import cut
 
 Part = int | str
 Kind = Literal["unknown", "missing", "wrong"]
@@ -175,3 +178,26 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in typing.get_args(annotation):
         yield from _models_in(part)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def fit(model: type[Model], data: object, path: Path) -> Model:
+    """Return `data` as a `model`.
+
+    Raises:
+        ManifestError: Names the first key that does not fit; an unknown key comes with the valid
+            one nearest to it.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        fault = first_fault(error, model, data)
+    if fault.kind == "unknown":
+        remedy = nearest(fault.last, fault.valid)
+        raise ManifestError(path, f"unknown key {fault.key!r}", remedy)
+    if fault.kind == "missing":
+        raise ManifestError(path, f"key {fault.key!r} is missing", "Add it.")
+    found = f"{fault.key!r} is {fault.given}" if fault.given else f"{fault.key!r} does not fit"
+    raise ManifestError(path, found, f"It {fault.wanted}.")

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Channel, Manifest
-from pipeline.manifest.data_folder import DataFolder
 from pipeline.manifest.decathlon import read_decathlon
 from pipeline.manifest.nnunet import read_nnunet
-from pipeline.manifest.rules import check_names
+from pipeline.manifest.rules import DataFolder, check_names
 from pipeline.manifest.table import read_table
 from pipeline.manifest.yaml_manifest import (
     SET_ROOT,
@@ -16,9 +15,9 @@ from pipeline.manifest.yaml_manifest import (
     locate_cases,
     read_manifest_file,
 )
-from pipeline.outside import read_json
-from pipeline.shipped import MANIFESTS, find_shipped
 from pipeline.study import VOLUME_SUFFIXES
+from pipeline.system.documents import read_json
+from pipeline.system.surroundings import MANIFESTS, find_shipped
 
 LIST = "dataset.json"
 """How nnU-Net and the Decathlon call the description of a data set."""

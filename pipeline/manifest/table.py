@@ -8,9 +8,9 @@ from typing import get_args
 
 from pipeline.errors import ManifestError
 from pipeline.manifest.case import Case, Channel, Manifest, SplitName, guess_modality, name_case
-from pipeline.manifest.data_folder import DataFolder
-from pipeline.manifest.rules import collect_cases, nearest
-from pipeline.outside import read_csv, shown
+from pipeline.manifest.rules import DataFolder, collect_cases, nearest
+from pipeline.system.documents import read_csv
+from pipeline.system.text import shown
 
 _COLUMNS = ("case", "image", "label", "subject", "split", "annotated", "sha256")
 _SPLITS: tuple[SplitName, ...] = get_args(SplitName)

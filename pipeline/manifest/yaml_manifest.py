@@ -15,21 +15,21 @@ from types import FrameType
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from pipeline.errors import ManifestError
-from pipeline.manifest.annotation import (
+from pipeline.manifest.case import Case, Channel, Manifest, Region, SegmentCode
+from pipeline.manifest.faults import fit
+from pipeline.manifest.rules import (
+    DataFolder,
     check_annotated,
     check_codes,
     check_ignore_value,
+    check_label_form,
     check_regions,
+    foreground_labels,
 )
-from pipeline.manifest.case import Case, Channel, Manifest, Region
-from pipeline.manifest.codes import SegmentCode
-from pipeline.manifest.data_folder import DataFolder
-from pipeline.manifest.documents import fit
-from pipeline.manifest.rules import check_label_form, foreground_labels
 from pipeline.manifest.scheme import Modality, Scheme
-from pipeline.outside import read_yaml
-from pipeline.shipped import MANIFESTS, is_shipped
 from pipeline.study import StudyConfig
+from pipeline.system.documents import read_yaml
+from pipeline.system.surroundings import MANIFESTS, is_shipped
 
 MOST_SECONDS = 2.0
 """For one name and the expression that finds its subject: some take longer than anybody lives."""

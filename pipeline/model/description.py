@@ -1,6 +1,20 @@
-"""What a model is for and how to use it: everything but its weights."""
+"""What a model is for and how to use it: everything but its weights.
 
-from collections.abc import Mapping
+MONAI runs what begins with `$`, replaces what begins with `@` or `%` by something else, and makes
+an object of what has the key `_target_`. So a name that it would not leave as it is becomes an
+expression of ours, a string literal, which gives the name; and a mapping with such names for keys
+becomes a list of pairs.
+
+Source:
+    https://docs.monai.io/en/stable/config_syntax.html.
+
+Whoever holds an image can ask whether a model was trained on it; nobody can read from a model what
+its cases are, or compare it with lists of hashes from elsewhere.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +25,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from pipeline import __version__
-from pipeline.admission import AdmissionConfig
 from pipeline.errors import ConfigError, ModelError
 from pipeline.evaluation import ScoringRules
+from pipeline.fingerprint import Fingerprint
+from pipeline.gate import AdmissionConfig
 from pipeline.inference import (
     Activation,
     FlipAxis,
@@ -24,15 +39,102 @@ from pipeline.inference import (
 )
 from pipeline.manifest import Region, SegmentCode
 from pipeline.manifest.faults import first_fault
-from pipeline.model.plain import plain
-from pipeline.model.training_cases import TrainingCases
 from pipeline.network import NetworkConfig
-from pipeline.outside import cut, read_json
 from pipeline.postprocessing import PostprocessingConfig, check_rules
-from pipeline.spelling import is_name
 from pipeline.study import StudyConfig
-from pipeline.transforms import Fingerprint, Preprocessing
+from pipeline.system.documents import read_json
+from pipeline.system.spelling import is_name
+from pipeline.system.text import cut
+from pipeline.transforms import Preprocessing
 from pipeline.volume import LARGEST_LABEL
+
+_VALUE = re.compile(r"[$@%]|.*(#|[@%]::)", re.DOTALL)
+_KEY = re.compile(r"[$@%+~]|_.*_$|.*(#|::)", re.DOTALL)
+_RUN = re.compile(r"[$@%]|_.*_$", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z0-9 _.,;/()=-]")
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Return JSON content that MONAI resolves to what it says, and that runs nothing of it."""
+    match value:
+        case str():
+            return _literal(value) if _VALUE.match(value) else value
+        case Mapping():
+            if any(_KEY.match(str(key)) for key in value):
+                return [[plain(key), plain(each)] for key, each in value.items()]
+            return {key: plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [plain(each) for each in value]
+    return value
+
+
+def first_run(content: Any, where: str = "") -> str | None:  # noqa: ANN401
+    """Return where the first text stands that MONAI would take for something else; None if nowhere.
+
+    Text that it would only spell otherwise is passed over.
+    """
+    return next(_places(content, where), None)
+
+
+def _places(content: Any, where: str) -> Iterator[str]:  # noqa: ANN401
+    match content:
+        case str():
+            if content.startswith(("$", "@", "%")):
+                yield where
+        case Mapping():
+            for key, each in content.items():
+                place = f"{where}.{key}" if where else str(key)
+                if _RUN.match(str(key)):
+                    yield place
+                yield from _places(each, place)
+        case list() | tuple():
+            for index, each in enumerate(content):
+                yield from _places(each, f"{where}[{index}]")
+
+
+def _literal(text: str) -> str:
+    """Return an expression that is a string, without any character that means something."""
+    spelled = (char if _PLAIN.match(char) else _escape(ord(char)) for char in text)
+    return f"$'{''.join(spelled)}'"
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\U{code:08x}"
+
+
+class TrainingCases(BaseModel):
+    """The cases of one training.
+
+    Attributes:
+        salt: Put before the content of each case; it follows from all of them, so that the same
+            training gives the same model.
+        hashes: Of each case, sorted; none where the cases are not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    salt: str
+    hashes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, contents: Iterable[str]) -> "TrainingCases":
+        """Keep what tells the cases with these contents, each a hash of voxels."""
+        ordered = sorted(set(contents))
+        salt = hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:32]
+        return cls(salt=salt, hashes=tuple(sorted(_salted(salt, each) for each in ordered)))
+
+    def holds(self, content: str) -> bool:
+        """Tell whether a case with this content is among them."""
+        return _salted(self.salt, content) in self.hashes
+
+
+UNKNOWN = TrainingCases(salt="", hashes=())
+"""Stands for the cases of a training of which nothing was kept."""
+
+
+def _salted(salt: str, content: str) -> str:
+    return hashlib.sha256(f"{salt}:{content}".encode()).hexdigest()[:32]
+
 
 MAX_MEMBERS = 1000
 """Far more than anybody averages; a description that says more is no model's."""

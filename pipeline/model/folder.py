@@ -24,14 +24,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import ModelError
-from pipeline.files import sha256_of
-from pipeline.hashes import TABLE, check_whole, link_noted, noted_path, state_of, write_noted
-from pipeline.main_memory import available_bytes
 from pipeline.model.description import ModelDescription, metadata, parse_description
 from pipeline.model.weights import COPY_AGAIN, inspect_weights, read_weights
 from pipeline.network import build_network
-from pipeline.outside import open_ordinary
-from pipeline.ownership import remove
+from pipeline.system.files import sha256_of
+from pipeline.system.hashes import TABLE, check_whole, link_noted, noted_path, state_of, write_noted
+from pipeline.system.memory import available_bytes
+from pipeline.system.ownership import remove
+from pipeline.system.text import open_ordinary
 
 METADATA = Path("configs", "metadata.json")
 WEIGHTS = Path("models", "model.safetensors")

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import torch
 
-from pipeline.disk import remedy_of
 from pipeline.errors import ModelError
-from pipeline.outside import open_ordinary
+from pipeline.system.disk import remedy_of
+from pipeline.system.text import open_ordinary
 
 MAX_HEADER_BYTES = 2**22
 """About 30,000 tensors; the deepest network that a description can ask for has a third of that."""

@@ -1,20 +1,44 @@
-"""Networks by name."""
+"""Networks by name, and what they cost."""
 
+import copy
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.network.attention_unet import AttentionUNet
 from pipeline.network.config import NetworkConfig, Size
-from pipeline.network.fcn import FCN
-from pipeline.network.light_unet import LightUNet
-from pipeline.network.mednext import MedNeXt
-from pipeline.network.residual_unet import ResidualUNet
-from pipeline.network.segnet import SegNet
-from pipeline.network.trans_unet import TransUNet
-from pipeline.network.unet import UNet
-from pipeline.network.unet_plus_plus import UNetPlusPlus
-from pipeline.network.unetr import UNETR
+from pipeline.network.depthwise_unets import LightUNet, MedNeXt
+from pipeline.network.plain import FCN, SegNet
+from pipeline.network.transformers import UNETR, TransUNet
+from pipeline.network.unet import AttentionUNet, ResidualUNet, UNet, UNetPlusPlus
+
+
+def count_parameters(network: torch.nn.Module) -> int:
+    """Return the number of weights that training changes, each counted once."""
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+
+
+def gflops(network: torch.nn.Module, num_channels: int, window: Size) -> float:
+    """Return the arithmetic of one forward pass in evaluation mode.
+
+    Nothing is computed: a copy without memory runs, so that any window can be asked for.
+
+    Args:
+        network: Stays as it is.
+        num_channels: Input channels.
+        window: Voxels along each axis.
+
+    Returns:
+        Billions of floating-point operations in convolutions and matrix products; a multiplication
+        and its addition count as two. Normalisation and activation are not counted.
+    """
+    shadow = copy.deepcopy(network).to("meta").eval()
+    image_BCIJK = torch.empty(1, num_channels, *window, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shadow(image_BCIJK)
+    return float(counter.get_total_flops()) / 1e9
+
 
 NETWORKS: Mapping[str, Callable[[NetworkConfig, int, int], nn.Module]] = {
     "unet": UNet,

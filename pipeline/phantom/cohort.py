@@ -13,8 +13,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ConfigError
-from pipeline.files import atomic_path, write_text
-from pipeline.ownership import claim, remove
 from pipeline.phantom import (
     abdomen,
     branching,
@@ -25,9 +23,10 @@ from pipeline.phantom import (
 )
 from pipeline.phantom.scanner import CT, MR, Scan, Scanner, scan
 from pipeline.phantom.shapes import Anatomy
-from pipeline.progress import track
 from pipeline.study.header import header_from_grid
-from pipeline.tables import csv_text
+from pipeline.system.files import atomic_path, csv_text, write_text
+from pipeline.system.ownership import claim, remove
+from pipeline.system.progress import track
 from pipeline.volume import Grid
 
 logger = logging.getLogger(__name__)

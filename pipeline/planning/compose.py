@@ -9,20 +9,19 @@ import numpy as np
 
 from pipeline.inference import InferenceConfig, KnownGpu
 from pipeline.inference.windows import WindowGrid
-from pipeline.planning.accuracy import CloseLook
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.expect import Considered, Prospect
 from pipeline.planning.mirror import MirrorDecision
 from pipeline.planning.rules import (
     Kind,
+    PlanConfig,
     augmentation_for,
     epochs_between_validations,
     foreground_share,
 )
 from pipeline.planning.search import Candidate
-from pipeline.planning.survey import Survey
+from pipeline.planning.survey import CloseLook, Survey
 from pipeline.training import RunConfig
-from pipeline.training.resources import Resources
+from pipeline.training.config import Resources
 
 WORKERS = {"cpu": 1, "cuda": 4}
 """Processes that prepare patches: on a CPU, cores are for the network."""

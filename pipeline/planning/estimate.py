@@ -11,11 +11,10 @@ import torch
 from pipeline.inference import KnownGpu
 from pipeline.manifest import Manifest
 from pipeline.planning.compose import WORKERS, Choice, compose
-from pipeline.planning.memory import Cost, count_gflops, trace_cost
+from pipeline.planning.memory import Cost, count_gflops, make_step, trace_cost
 from pipeline.planning.rules import Kind
 from pipeline.planning.search import Candidate
-from pipeline.planning.step import make_step
-from pipeline.processes import waited_s
+from pipeline.system.processes import waited_s
 from pipeline.training import RunConfig
 from pipeline.training.arithmetic import usual_arithmetic
 

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.planning.accuracy import CloseLook
 from pipeline.planning.search import Candidate
-from pipeline.planning.survey import Survey
+from pipeline.planning.survey import CloseLook, Survey
 
 RESOLUTION = 1.0
 """Of what labels lose on the way to a grid and back, what a network loses."""

@@ -6,18 +6,63 @@ optimiser do not.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ignite.engine import State
 
 from pipeline.inference import KnownGpu, LiveBytes, autocast_type
-from pipeline.main_memory import total_bytes
+from pipeline.losses import build_loss
 from pipeline.manifest import Manifest
 from pipeline.network import build_network, count_parameters, gflops
-from pipeline.planning.config import BYTES_PER_GB, PlanConfig
-from pipeline.planning.step import make_step, num_outputs_of
+from pipeline.patches import Batch
+from pipeline.planning.rules import BYTES_PER_GB, PlanConfig
+from pipeline.system.memory import total_bytes
 from pipeline.training import RunConfig
+from pipeline.training.arithmetic import memory_format
+from pipeline.training.distributed import Ranks
+from pipeline.training.step import build_state, build_trainer
+
+
+def num_outputs_of(manifest: Manifest) -> int:
+    """Return the network's number of outputs: regions, or labels with the background."""
+    return len(manifest.regions) or len(manifest.label_values)
+
+
+def make_step(
+    config: RunConfig, manifest: Manifest, device: torch.device
+) -> tuple[torch.nn.Module, Callable[[], float]]:
+    """Return a network with random weights, and what trains it for one step.
+
+    Args:
+        config: The planned run; patch, batch, precision and layout are those of the step.
+        manifest: Says how many channels and outputs there are.
+        device: To train on.
+    """
+    torch.manual_seed(0)
+    patch, batch_size = config.training.patch_size, config.training.batch_size
+    num_channels = len(manifest.channels)
+    network = build_network(config.network, num_channels, num_outputs_of(manifest), patch)
+    network.to(memory_format=memory_format(config.training.layout))  # type: ignore[call-overload]
+    state = build_state(network, config.training, device, seed=0)
+    num_classes = len(manifest.label_values)
+    equal = [1 / num_classes] * num_classes
+    loss = build_loss(config.loss, num_classes, regions=manifest.region_classes, shares=equal)
+    trainer = build_trainer(state, config.training, Ranks(device), loss)
+    batch = Batch(
+        torch.randn(batch_size, num_channels, *patch),
+        torch.randint(num_classes, (batch_size, *patch)),
+        torch.ones(batch_size, num_classes - 1, dtype=torch.bool),
+    )
+
+    def step() -> float:
+        trainer.state = State()
+        return float(trainer._process_function(trainer, batch))
+
+    return network, step
+
 
 BYTES_PER_WEIGHT = 4 + 4 + 4 + 8 + 2
 """Weight, gradient, average, two moments of AdamW; and autocast's copy."""

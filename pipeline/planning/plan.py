@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.errors import ConfigError, ManifestError
+from pipeline.fingerprint import settle_preprocessing
 from pipeline.inference import KnownGpu, choose_device, find_gpu, known_gpus
 from pipeline.manifest import (
     Case,
@@ -18,21 +19,21 @@ from pipeline.manifest import (
     split_cases,
     with_settings,
 )
-from pipeline.ownership import check_free, set_aside
-from pipeline.planning.accuracy import CloseLook, look_closely
+from pipeline.output import volumes_ml
+from pipeline.patches.kept import unseen_labels
 from pipeline.planning.compose import Choice, Plan, compose, round_to
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import Pricer
 from pipeline.planning.expect import Prospect, expect
 from pipeline.planning.memory import available_gb, total_gb
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.reasons import consider
-from pipeline.planning.rules import LONGEST_MINUTES, Kind, budget_minutes
+from pipeline.planning.rules import LONGEST_MINUTES, Kind, PlanConfig, budget_minutes
 from pipeline.planning.search import Candidate, list_candidates, list_spacings
-from pipeline.planning.survey import Survey, take_survey
+from pipeline.planning.survey import CloseLook, Survey, look_closely, take_survey
 from pipeline.planning.trials import Trials, contenders, hold_trials
 from pipeline.planning.writer import write_plan
-from pipeline.report import volumes_ml
+from pipeline.system.ownership import check_free, set_aside
+from pipeline.training.config import Resources
 from pipeline.training.data import (
     check_trainable,
     log_findings,
@@ -40,10 +41,8 @@ from pipeline.training.data import (
     read_cases,
     with_warnings,
 )
-from pipeline.training.onlooker import Onlooker
-from pipeline.training.resources import Resources
-from pipeline.transforms import PreprocessingConfig, settle_preprocessing
-from pipeline.transforms.kept import unseen_labels
+from pipeline.training.prepare import Onlooker
+from pipeline.transforms import PreprocessingConfig
 from pipeline.volume import LabelMap, Volume
 
 logger = logging.getLogger(__name__)

@@ -1,15 +1,40 @@
-"""Rules that turn measured numbers into settings: spacing, sampling, batch, budget.
+"""What a plan is asked for, and the rules that turn measured numbers into settings.
 
 Source:
     Isensee et al., nnU-Net, Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z; what departs
     from it is said where it does.
 """
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.manifest import ReadingConfig
 from pipeline.planning.survey import Survey, Triple
+
+BYTES_PER_GB = 1e9
+
+
+class PlanConfig(BaseModel):
+    """What to plan for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    manifest: Path = Field(description="The data set.")
+    out: Path = Field(description="The configuration to write.")
+    reading: ReadingConfig = ReadingConfig()
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="Memory of the device; that of the one at hand if not set."
+    )
+    minutes: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Budget; a rule if not set."
+    )
+    measure: bool = Field(default=True, description="Time a few steps, and try what is in doubt.")
+    replace: bool = Field(default=False, description="Set aside a configuration that is there.")
+
 
 ANISOTROPY = 3.0
 """Ratio of spacings, and of shapes, from which slices count as thick (nnU-Net)."""

@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.disk import free_bytes, in_words
 from pipeline.evaluation import EvaluationConfig, score_case, scored_structures
 from pipeline.losses import build_loss, class_shares
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.model import Model, ModelDescription
 from pipeline.network import build_network
+from pipeline.patches import CachedCase
 from pipeline.planning.compose import Choice, compose
 from pipeline.planning.estimate import Pricer
 from pipeline.planning.expect import Prospect, expect_practice
 from pipeline.planning.search import Candidate
 from pipeline.segmentation import Segmenter, segment_study
+from pipeline.system.disk import free_bytes, in_words
 from pipeline.training import RunConfig
-from pipeline.training.arithmetic import memory_format, usual_arithmetic
-from pipeline.training.backend import torch_settings
+from pipeline.training.arithmetic import memory_format, torch_settings, usual_arithmetic
 from pipeline.training.data import cache_cases, read_case
 from pipeline.training.distributed import Ranks
 from pipeline.training.loader import build_loader
@@ -38,7 +38,6 @@ from pipeline.training.prepare import Prepared, describe_run
 from pipeline.training.recorder import Recorder
 from pipeline.training.room import expected_bytes
 from pipeline.training.step import build_state, build_trainer
-from pipeline.transforms import CachedCase
 from pipeline.volume import LabelMap
 
 SHARE = 0.2

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.manifest import Case, Manifest, Split
-from pipeline.ownership import make_folder
 from pipeline.planning.compose import Choice
 from pipeline.planning.estimate import Pricer
 from pipeline.planning.expect import Prospect
@@ -36,6 +35,7 @@ from pipeline.planning.trial_ground import (
     TrialGround,
     TrialResult,
 )
+from pipeline.system.ownership import make_folder
 
 logger = logging.getLogger(__name__)
 

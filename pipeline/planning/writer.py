@@ -10,16 +10,16 @@ import yaml
 
 from pipeline import __version__
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
 from pipeline.manifest import Manifest
 from pipeline.manifest.scheme import SCHEMES
+from pipeline.patches.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
 from pipeline.planning import rules
 from pipeline.planning.compose import Plan, settings_of
-from pipeline.planning.config import BYTES_PER_GB
 from pipeline.planning.reasons import table
+from pipeline.planning.rules import BYTES_PER_GB
 from pipeline.planning.search import LARGEST_PATCH
+from pipeline.system.files import write_text
 from pipeline.training import RunConfig
-from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
 
 WIDTH = 96
 

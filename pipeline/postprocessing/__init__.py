@@ -5,11 +5,16 @@
 set.
 """
 
-from pipeline.postprocessing.apply import NO_FIELD, Evidence, postprocess
-from pipeline.postprocessing.config import PostprocessingConfig, check_rules
+from pipeline.postprocessing.apply import (
+    NO_FIELD,
+    NOT_APPLIED,
+    Evidence,
+    allow_labels,
+    change_shares,
+    postprocess,
+)
+from pipeline.postprocessing.config import EACH_LABEL, PostprocessingConfig, Rule, check_rules
 from pipeline.postprocessing.crf import num_slots
-from pipeline.postprocessing.limits import NOT_APPLIED, allow_labels, change_shares
-from pipeline.postprocessing.rule import EACH_LABEL, Rule
 from pipeline.postprocessing.rules import Cleaned, apply_rules
 
 __all__ = [

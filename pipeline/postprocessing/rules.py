@@ -16,12 +16,17 @@ from pipeline.postprocessing.components import (
     count_voxels,
     find_components,
     label_boxes,
+    lying_inside,
+    touching,
 )
-from pipeline.postprocessing.contact import lying_inside, touching
+from pipeline.postprocessing.config import EACH_LABEL, Rule
 from pipeline.postprocessing.keep import VOLUME_ROUNDING
-from pipeline.postprocessing.rule import EACH_LABEL, Rule
-from pipeline.postprocessing.shape import close_gaps, fill_holes, smooth_surface
-from pipeline.postprocessing.sides import largest_of_each_side
+from pipeline.postprocessing.shape import (
+    close_gaps,
+    fill_holes,
+    largest_of_each_side,
+    smooth_surface,
+)
 from pipeline.volume import Grid
 
 MM3_PER_ML = 1000.0

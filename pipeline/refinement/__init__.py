@@ -4,12 +4,8 @@
 conditional random field of `pipeline.postprocessing.crf`, and writes mask, record and picture.
 """
 
-from pipeline.refinement.changes import LabelChange
-from pipeline.refinement.config import RefinementConfig
-from pipeline.refinement.inputs import Kind
-from pipeline.refinement.outputs import Outputs
-from pipeline.refinement.present import describe_refinement
-from pipeline.refinement.record import RefinementRecord
+from pipeline.refinement.inputs import Kind, Outputs, RefinementConfig
+from pipeline.refinement.record import LabelChange, RefinementRecord, describe_refinement
 from pipeline.refinement.run import Request, refine_files
 
 __all__ = [

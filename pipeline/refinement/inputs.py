@@ -1,8 +1,9 @@
-"""What is refined, from files: an image, and labels or probabilities on the same grid.
+"""What is refined, how, and where results go without overwriting what was given.
 
 Axes: C = channels or classes, I, J, K = voxel axes in the order of the file.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,21 +11,99 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from pipeline.errors import StudyError
-from pipeline.refinement.config import RefinementConfig
+from pipeline.errors import ConfigError, StudyError
+from pipeline.postprocessing.crf import BAND_MM, CrfConfig
 from pipeline.study import (
     DicomSeries,
     GeometryHeader,
     ImageFile,
     Study,
+    StudyConfig,
     case_name,
     open_volume,
     read_label_map,
     read_study,
     resolve_source,
 )
+from pipeline.system.ownership import check_free, set_aside
 from pipeline.volume import PROBABILITY_STEPS, Grid, Volume, smallest_label_type
+
+
+class RefinementConfig(CrfConfig):
+    """The conditional random field's parameters, and what a segmentation from elsewhere needs.
+
+    Attributes:
+        band_mm: Voxels of a label map further than this from another label keep theirs.
+            Probabilities have no band: they tell by themselves which voxels are uncertain.
+        study: What to do with an odd image.
+    """
+
+    band_mm: float = Field(default=BAND_MM, gt=0, le=1000, allow_inf_nan=False)
+    study: StudyConfig = StudyConfig()
+
+
+MASK_SUFFIX = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files that one refinement leaves.
+
+    Attributes:
+        mask: The refined mask.
+        picture: Slices with both masks drawn over the image; None if it is not wanted.
+        replace: Whether what lies there is set aside; else it is refused.
+    """
+
+    mask: Path
+    picture: Path | None = None
+    replace: bool = False
+
+    @property
+    def record(self) -> Path:
+        """Where the mask came from; written last, so it marks a finished refinement."""
+        return self.mask.with_name(self.mask.name[: -len(MASK_SUFFIX)] + ".json")
+
+    def all(self) -> tuple[Path, ...]:
+        """Every file that is written, the record first."""
+        picture = () if self.picture is None else (self.picture,)
+        return self.record, self.mask, *picture
+
+    def check(self, inputs: Sequence[Path]) -> None:
+        """Make sure that the files can have their names.
+
+        Raises:
+            ConfigError: If one is of the wrong kind, or an input, or another output, or lies there
+                already.
+        """
+        name = self.mask.name.lower()
+        if not name.endswith(MASK_SUFFIX) or name == MASK_SUFFIX:
+            remedy = f"Masks are NIfTI: give a file such as refined{MASK_SUFFIX}."
+            raise ConfigError(self.mask, f"does not end in {MASK_SUFFIX}", remedy)
+        if self.picture is not None and self.picture.suffix.lower() != ".png":
+            raise ConfigError(self.picture, "does not end in .png", "Pictures are PNG files.")
+        for output in self.all():
+            if output.is_dir():
+                raise ConfigError(output, "is a folder", "Name a file.")
+            if any(_is_same(output, given) for given in inputs):
+                found = "is an input, which would be overwritten"
+                raise ConfigError(output, found, "Choose another name with --out or --picture.")
+        check_free(self.all(), replace=self.replace)
+
+    def make_way(self) -> None:
+        """Set aside what lies there, the record first: no mask lies beside that of another."""
+        for output in self.all():
+            if os.path.lexists(output):
+                set_aside(output)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
+
 
 Kind = Literal["labels", "probabilities"]
 

@@ -1,14 +1,73 @@
-"""Write down where a refined mask came from; files by name only, as in `pipeline.report`."""
+"""What a refinement changed, for the terminal and for the record beside the mask.
 
+Axes: I, J, K = voxel axes.
+"""
+
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
-from pipeline.files import write_text
-from pipeline.refinement.changes import LabelChange
-from pipeline.refinement.inputs import Kind
-from pipeline.report import FileRecord, GridRecord, OutputKind, Timing, software_versions
+from pipeline.output import FileRecord, GridRecord, OutputKind, Timing, software_versions
+from pipeline.refinement.inputs import Kind, Outputs
+from pipeline.system.files import write_text
+
+
+class LabelChange(BaseModel):
+    """One label before and after."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voxels_before: int = Field(description="Voxels of the label that was given.")
+    voxels_after: int = Field(description="Voxels of the refined label.")
+    gained: int = Field(description="Voxels that had another label before.")
+    lost: int = Field(description="Voxels that have another label now.")
+    ml_before: float = Field(description="Volume that was given, in ml.")
+    ml_after: float = Field(description="Refined volume, in ml.")
+
+
+def count_changes(
+    before_IJK: npt.NDArray[np.unsignedinteger],
+    after_IJK: npt.NDArray[np.unsignedinteger],
+    values: Sequence[int],
+    voxel_volume_mm3: float,
+) -> dict[int, LabelChange]:
+    """Return what became of each label, the background included.
+
+    Args:
+        before_IJK: `(I, J, K)` class of each voxel: index into `values`.
+        after_IJK: The same, refined.
+        values: Label value of each class.
+        voxel_volume_mm3: Of one voxel.
+    """
+    before, gained, lost = (np.zeros(len(values), np.int64) for _ in range(3))
+    # One slab at a time: bincount copies its input to int64, eight times a uint8 mask.
+    for old_JK, new_JK in zip(before_IJK, after_IJK, strict=True):
+        changed_JK = old_JK != new_JK
+        for counts, classes in (
+            (before, old_JK.ravel()),
+            (gained, new_JK[changed_JK]),
+            (lost, old_JK[changed_JK]),
+        ):
+            counts += np.bincount(classes, minlength=len(values))
+    ml = voxel_volume_mm3 / 1000
+    numbers = zip(values, before.tolist(), gained.tolist(), lost.tolist(), strict=True)
+    return {
+        int(value): LabelChange(
+            voxels_before=had,
+            voxels_after=had + more - less,
+            gained=more,
+            lost=less,
+            ml_before=had * ml,
+            ml_after=(had + more - less) * ml,
+        )
+        for value, had, more, less in numbers
+    }
 
 
 class RefinementRecord(BaseModel):
@@ -41,3 +100,39 @@ class RefinementRecord(BaseModel):
 def write_record(record: RefinementRecord, path: Path) -> None:
     """Write `record` to `path` as JSON, atomically."""
     write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+_COLUMNS = ("label", "voxels before", "after", "gained", "lost", "ml before", "ml after")
+
+
+def describe_refinement(record: RefinementRecord, outputs: Outputs) -> list[str | Table]:
+    """Return a table of what changed, and where the files lie."""
+    lines: list[str | Table] = [_table(record)]
+    num_voxels = sum(change.voxels_before for change in record.labels.values())
+    lines.append(
+        f"{record.changed_voxels} of {num_voxels} voxels changed; {record.timing.in_words()}"
+    )
+    lines.append(f"mask: {outputs.mask}")
+    lines.append(f"where it came from: {outputs.record}")
+    if outputs.picture is not None:
+        lines.append(f"picture: {outputs.picture}")
+    return lines
+
+
+def _table(record: RefinementRecord) -> Table:
+    table = Table(*_COLUMNS, box=SIMPLE_HEAD)
+    for column in table.columns:
+        column.justify = "right"
+    for value, change in record.labels.items():
+        if value == 0:
+            continue
+        table.add_row(
+            str(value),
+            str(change.voxels_before),
+            str(change.voxels_after),
+            str(change.gained),
+            str(change.lost),
+            f"{change.ml_before:.2f}",
+            f"{change.ml_after:.2f}",
+        )
+    return table

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from pipeline.errors import StudyError
 from pipeline.inference import NotEnoughMemory
-from pipeline.main_memory import available_bytes, resident_bytes
 from pipeline.refinement.inputs import Headers
+from pipeline.system.memory import available_bytes, resident_bytes
 
 USABLE = 0.9
 """Share of the free memory that is taken where no limit is given."""

@@ -12,27 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.cohort.outputs import make_output_folder
 from pipeline.cohort.recipe import device_name
 from pipeline.errors import ConfigError
-from pipeline.main_memory import PeakMeter
+from pipeline.output import FileRecord, GridRecord, OutputKind, Timing, write_mask, write_picture
+from pipeline.output.places import make_output_folder
 from pipeline.postprocessing.crf import Crf
-from pipeline.progress import make_progress, timed
-from pipeline.refinement.changes import LabelChange, count_changes
-from pipeline.refinement.config import RefinementConfig
 from pipeline.refinement.inputs import (
     Headers,
     Kind,
+    Outputs,
+    RefinementConfig,
     Segmentation,
     open_inputs,
     read_image,
     read_segmentation,
 )
-from pipeline.refinement.outputs import Outputs
-from pipeline.refinement.record import RefinementRecord, write_record
+from pipeline.refinement.record import LabelChange, RefinementRecord, count_changes, write_record
 from pipeline.refinement.room import BYTES_PER_GB, Room
-from pipeline.report import FileRecord, GridRecord, OutputKind, Timing, write_mask, write_picture
 from pipeline.study import Study
+from pipeline.system.memory import PeakMeter
+from pipeline.system.progress import make_progress, timed
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,14 @@ Nothing is made again unless input, model and recorded mask have the recorded co
 device and arithmetic may differ; they are listed, since they can change a mask.
 """
 
-from pipeline.reproduction.compare import MaskComparison
-from pipeline.reproduction.located import locate_by_journal
-from pipeline.reproduction.present import describe_reproduction
-from pipeline.reproduction.run import Reproduction, Request, reproduce
-from pipeline.reproduction.sources import Locate, Sources
+from pipeline.reproduction.run import (
+    MaskComparison,
+    Reproduction,
+    Request,
+    describe_reproduction,
+    reproduce,
+)
+from pipeline.reproduction.sources import Locate, Sources, locate_by_journal
 
 __all__ = [
     "Locate",

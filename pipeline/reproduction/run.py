@@ -1,26 +1,120 @@
-"""Make a mask again, by the way that made it, and compare."""
+"""Make a mask again, by the way that made it, and compare the two voxel by voxel.
+
+Axes: I, J, K = voxel axes.
+"""
 
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from pipeline.cohort import SegmentOptions, segment_cohort
-from pipeline.cohort.outputs import Outputs
 from pipeline.errors import ConfigError, StudyError
-from pipeline.inference.precision import MAX_LABEL_CHANGE
+from pipeline.evaluation.measures import count_overlap, dice
+from pipeline.inference.config import MAX_LABEL_CHANGE
 from pipeline.model import load_model
-from pipeline.report import FileRecord, Provenance, load_provenance, read_provenance
-from pipeline.reproduction.compare import MaskComparison, compare_masks
-from pipeline.reproduction.differences import list_differences
+from pipeline.output import FileRecord, Provenance, load_provenance, read_provenance
+from pipeline.output.places import Outputs
 from pipeline.reproduction.sources import (
     Locate,
     Sources,
     find_recorded_study,
     with_recorded_settings,
 )
+from pipeline.study import read_label_map
+
+_NO_VOXELS = ("trivox", "dicom")
+"""Settings that decide no voxel, or are among the versions."""
+
+
+def list_differences(recorded: Provenance, again: Provenance) -> tuple[str, ...]:
+    """Return, in words, in what the making of two masks differed, other than input and model."""
+    pairs: list[tuple[str, object, object]] = [
+        ("device", recorded.device, again.device),
+        ("arithmetic", recorded.arithmetic, again.arithmetic),
+    ]
+    # What an older version did not record cannot be compared.
+    pairs += [
+        (name, recorded.environment[name], again.environment[name])
+        for name in recorded.environment.keys() & again.environment.keys()
+    ]
+    pairs += _each(recorded.versions, again.versions)
+    settings = [
+        {name: value for name, value in side.recipe.settings.items() if name not in _NO_VOXELS}
+        for side in (recorded, again)
+    ]
+    pairs += [(f"settings of {name}", one, other) for name, one, other in _each(*settings)]
+    return tuple(
+        f"{name}: {one} when it was recorded, {other} now"
+        for name, one, other in sorted(pairs, key=lambda pair: pair[0])
+        if one != other
+    )
+
+
+def _each(
+    one: Mapping[str, object], other: Mapping[str, object]
+) -> list[tuple[str, object, object]]:
+    names = one.keys() | other.keys()
+    return [(name, one.get(name, "none"), other.get(name, "none")) for name in names]
+
+
+@dataclass(frozen=True)
+class MaskComparison:
+    """What differs between two masks.
+
+    Attributes:
+        same_bytes: Whether the files are the same.
+        num_voxels: In each mask.
+        num_foreground: Voxels that have a label in one of the masks at least.
+        num_differing: Voxels with another label, or with one in one mask only.
+        dice: Of each label; None where neither mask has it.
+    """
+
+    same_bytes: bool
+    num_voxels: int
+    num_foreground: int
+    num_differing: int
+    dice: Mapping[str, float | None]
+
+    @property
+    def share(self) -> float:
+        """Share of the foreground that differs; 0 where nothing does."""
+        return self.num_differing / self.num_foreground if self.num_differing else 0.0
+
+
+def compare_masks(recorded: Path, again: Path, labels: Mapping[str, int]) -> MaskComparison:
+    """Compare two masks of one study.
+
+    Args:
+        recorded: The one.
+        again: The other.
+        labels: Name and value of each structure.
+
+    Raises:
+        StudyError: If one cannot be read, or they have different shapes.
+    """
+    one_IJK, other_IJK = (read_label_map(path).labels_IJK for path in (recorded, again))
+    if one_IJK.shape != other_IJK.shape:
+        found = f"has the shape {one_IJK.shape}, and made again {other_IJK.shape}"
+        raise StudyError(recorded.name, found, "Use the version of Trivox that made it.")
+    overlaps = {
+        name: count_overlap(one_IJK == value, other_IJK == value) for name, value in labels.items()
+    }
+    return MaskComparison(
+        same_bytes=recorded.read_bytes() == again.read_bytes(),
+        num_voxels=one_IJK.size,
+        num_foreground=int(np.count_nonzero((one_IJK > 0) | (other_IJK > 0))),
+        num_differing=int(np.count_nonzero(one_IJK != other_IJK)),
+        dice={
+            name: dice(overlap) if overlap.num_prediction + overlap.num_reference else None
+            for name, overlap in overlaps.items()
+        },
+    )
+
 
 Verdict = Literal["identical", "explained", "unexplained"]
 
@@ -126,3 +220,34 @@ def _sources(request: Request) -> Sources:
         found = "does not say where its input and model lie, by design"
         raise ConfigError(request.provenance, found, f"Name them: {lacking}.")
     return Sources(inputs, model)
+
+
+_VERDICTS = {
+    "explained": "not identical; what is listed here can explain so small a difference",
+    "unexplained": "not identical, and more than what is listed here explains",
+}
+
+
+def describe_reproduction(reproduction: Reproduction) -> list[str]:
+    """Return the verdict, last, and what it rests on."""
+    return list(_lines(reproduction))
+
+
+def _lines(reproduction: Reproduction) -> Iterator[str]:
+    comparison, recorded = reproduction.comparison, reproduction.recorded
+    yield f"{recorded.case}: input, model and mask are those of {recorded.created_utc}"
+    if not reproduction.differences:
+        yield "versions, device and arithmetic are those that were recorded"
+    yield from reproduction.differences
+    if reproduction.verdict != "identical":
+        yield (
+            f"{comparison.num_differing} of {comparison.num_voxels} voxels differ, "
+            f"{comparison.share:.3%} of the labelled ones"
+        )
+        for name, value in comparison.dice.items():
+            yield f"Dice of {name}: " + ("in neither mask" if value is None else f"{value:.5f}")
+        yield _VERDICTS[reproduction.verdict]
+    elif comparison.same_bytes:
+        yield "identical: the same bytes"
+    else:
+        yield "identical: the same voxels, though not the same bytes (compression or header)"

@@ -1,4 +1,4 @@
-"""Find what a mask was made from, by content: the input and the model."""
+"""Find what a mask was made from, by the journal of its folder and by content."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,15 +6,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.cohort import BidsChoice, DicomOptions, StudyInput, find_studies
-from pipeline.cohort.bids_name import BidsName
 from pipeline.cohort.recipe import make_recipe
 from pipeline.errors import ConfigError, StudyError
+from pipeline.inputs import BidsChoice, DicomOptions, find_studies
+from pipeline.journal import JOURNAL, Journal
 from pipeline.manifest import is_manifest
 from pipeline.manifest.faults import first_fault
 from pipeline.model import Model, ModelDescription
-from pipeline.report import Provenance
-from pipeline.study import SeriesRule
+from pipeline.output import Provenance, read_provenance
+from pipeline.study import SeriesRule, StudyInput
+from pipeline.study.input import BidsName
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,29 @@ def _candidates(inputs: Sequence[Path], recorded: Provenance, model: Model) -> l
 
 def _holds_studies(path: Path) -> bool:
     return path.is_dir() or is_manifest(path)
+
+
+def locate_by_journal(provenance: Path) -> Sources | None:
+    """Return where the sources of a mask lay when it was made, if a journal says so.
+
+    Args:
+        provenance: The file beside the mask. The journal is that of its folder, or, in a BIDS
+            derivative, of one of those above.
+
+    Raises:
+        PipelineError: If there is a journal that cannot be read.
+    """
+    recorded = read_provenance(provenance)
+    out = next((p for p in provenance.absolute().parents if (p / JOURNAL).is_file()), None)
+    if recorded is None or out is None:
+        return None
+    journal = Journal(out, is_reader=True)
+    try:
+        entries = {entry.name: entry for entry in journal.entries()}
+        run = journal.last_run()
+    finally:
+        journal.close()
+    folder = "" if run is None else run.request.get("folder", "")
+    if recorded.case not in entries or not folder:
+        return None
+    return Sources(tuple(map(Path, entries[recorded.case].sources)), Path(folder))

@@ -2,11 +2,11 @@
 
 import torch
 
-from pipeline.disk import in_words
 from pipeline.errors import ModelError, StudyError
 from pipeline.inference import NotEnoughMemory, short_of_memory
 from pipeline.model import ModelDescription
 from pipeline.segmentation.study import BYTES_PER_GB
+from pipeline.system.disk import in_words
 
 
 def window_too_large(

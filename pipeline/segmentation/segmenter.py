@@ -19,10 +19,8 @@ from pipeline.inference import (
     Stream,
     is_out_of_memory,
 )
-from pipeline.main_memory import PeakMeter, resident_bytes
 from pipeline.model import Model
 from pipeline.postprocessing import Cleaned, Evidence, num_slots, postprocess
-from pipeline.progress import timed
 from pipeline.segmentation.refusals import ran_out, too_large, window_too_large
 from pipeline.segmentation.study import (
     BYTES_PER_GB,
@@ -31,6 +29,8 @@ from pipeline.segmentation.study import (
     Segmentation,
 )
 from pipeline.study import Study
+from pipeline.system.memory import PeakMeter, resident_bytes
+from pipeline.system.progress import timed
 from pipeline.transforms import (
     MAX_WORKING_VOXELS,
     ProbabilitySink,

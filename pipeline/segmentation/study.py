@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.findings import Finding
 from pipeline.study import GeometryHeader
+from pipeline.study.findings import Finding
 from pipeline.transforms import Uncertain, Working
 from pipeline.volume import Grid, Volume
 

@@ -13,10 +13,10 @@ import numpy as np
 from pipeline.manifest import Case
 from pipeline.postprocessing import Rule
 from pipeline.postprocessing.components import find_components
-from pipeline.postprocessing.sides import largest_of_each_side
-from pipeline.progress import track
+from pipeline.postprocessing.shape import largest_of_each_side
 from pipeline.selection.clock import Clock
 from pipeline.study import StudyConfig, read_label_map
+from pipeline.system.progress import track
 
 
 @dataclass(frozen=True)

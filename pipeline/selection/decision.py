@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.selection.choice import (
+from pipeline.selection.candidates import (
     IDENTITY,
     Cases,
     Choice,

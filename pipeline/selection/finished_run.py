@@ -11,14 +11,13 @@ import numpy.typing as npt
 from pipeline.config import load_config
 from pipeline.errors import ConfigError, ManifestError, ModelError
 from pipeline.evaluation import EvaluationConfig
-from pipeline.hashes import check_whole
 from pipeline.manifest import Case, Manifest, Split
 from pipeline.model import ModelDescription, read_description
-from pipeline.ownership import remove
+from pipeline.system.hashes import check_whole
+from pipeline.system.ownership import remove
 from pipeline.training import RunConfig, RunFolder
-from pipeline.training.data import check_trainable
-from pipeline.training.reading import open_manifest
-from pipeline.training.seen import seen_before, seen_in_words
+from pipeline.training.data import check_trainable, open_manifest
+from pipeline.training.finetune import seen_before, seen_in_words
 from pipeline.training.validation import config_for
 
 NUM_FOLDS = 5

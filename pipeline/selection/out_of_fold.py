@@ -21,13 +21,13 @@ import torch
 
 from pipeline import __version__
 from pipeline.errors import ManifestError
-from pipeline.hashes import noted_path, state_of
 from pipeline.model import ModelDescription, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig, num_slots
 from pipeline.segmentation import Segmenter
 from pipeline.selection.changes import Change, Labels, crop_changes
 from pipeline.selection.finished_run import FinishedRun
 from pipeline.study import Place, Study, StudyConfig, place_labels, read_label_map
+from pipeline.system.hashes import noted_path, state_of
 from pipeline.training.data import read_case
 from pipeline.training.validation import ValidationFolder, made_by
 from pipeline.transforms import Uncertain

@@ -11,8 +11,7 @@ from rich.text import Text
 from pipeline.model import ModelDescription, hash_model, read_description, unhashed_parts
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.selection.candidates import setting_in_words
-from pipeline.selection.evidence import PICTURE, Decision, read_decision
-from pipeline.selection.plot import SUMS
+from pipeline.selection.evidence import PICTURE, SUMS, Decision, read_decision
 from pipeline.selection.records import CandidateRecord
 
 MOST_CANDIDATES = 12

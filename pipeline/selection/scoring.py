@@ -19,13 +19,12 @@ from pipeline.evaluation import (
 )
 from pipeline.model import ModelDescription
 from pipeline.postprocessing import apply_rules
-from pipeline.progress import track
-from pipeline.selection.candidates import Candidates
+from pipeline.selection.candidates import IDENTITY, Candidates, Choice, Measure
 from pipeline.selection.changes import Labels, apply_change, gate, largest_shares
-from pipeline.selection.choice import IDENTITY, Choice, Measure
 from pipeline.selection.field import Fields
 from pipeline.selection.out_of_fold import CaseStore, SegmentedCase
 from pipeline.selection.statistics import Scores
+from pipeline.system.progress import track
 from pipeline.volume import LabelMap
 
 WORTH_A_BAR = 6

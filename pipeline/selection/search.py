@@ -10,12 +10,9 @@ import numpy as np
 import torch
 
 from pipeline import __version__
-from pipeline.lock import RUN_LOCK, only_run
 from pipeline.postprocessing import PostprocessingConfig
-from pipeline.progress import track
 from pipeline.selection.anatomy import Anatomy, read_anatomy
-from pipeline.selection.candidates import Candidates, make_candidates
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.candidates import IDENTITY, Candidates, Choice, make_candidates
 from pipeline.selection.clock import Clock
 from pipeline.selection.decision import (
     MIN_CASES,
@@ -29,11 +26,18 @@ from pipeline.selection.evidence import Decision, read_decision, store_decision
 from pipeline.selection.field import Fields, Refine, random_field
 from pipeline.selection.finished_run import FinishedRun, open_run
 from pipeline.selection.out_of_fold import CaseStore
-from pipeline.selection.records import structure_records
+from pipeline.selection.records import (
+    Findings,
+    candidate_records,
+    chosen_way,
+    scores_by_way,
+    structure_records,
+)
 from pipeline.selection.scoring import StoreMeasure
 from pipeline.selection.statistics import CONFIDENCE, NUM_RESAMPLES
 from pipeline.selection.trial import FieldTrial, spread
-from pipeline.selection.ways import Findings, candidate_records, chosen_way, scores_by_way
+from pipeline.system.private import RUN_LOCK, only_run
+from pipeline.system.progress import track
 
 logger = logging.getLogger(__name__)
 

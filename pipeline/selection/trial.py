@@ -12,14 +12,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.progress import track
-from pipeline.selection.candidates import Candidates
-from pipeline.selection.choice import Choice
+from pipeline.selection.candidates import Candidates, Choice
 from pipeline.selection.clock import Clock, OutOfTimeError
 from pipeline.selection.decision import MIN_CASES, Folds
 from pipeline.selection.field import Fields
 from pipeline.selection.scoring import StoreMeasure
 from pipeline.selection.statistics import LEAST_GAIN, TOLERATED, compare
+from pipeline.system.progress import track
 
 FEW = 3
 SHARE_OF_FEW = 0.25

@@ -21,7 +21,7 @@ from pipeline.study.dicom import (
     is_dicom,
     scan_dicom,
 )
-from pipeline.study.place import Place, place_labels
+from pipeline.study.input import StudyInput
 from pipeline.study.reader import (
     current_source,
     extent_of,
@@ -31,15 +31,17 @@ from pipeline.study.reader import (
     resolve_source,
     source_files,
 )
+from pipeline.study.stored import Stamp, changed, read_unchanged, stamp
 from pipeline.study.study import (
     VOLUME_SUFFIXES,
     GeometryHeader,
     ImageFile,
+    Place,
     Study,
     StudyConfig,
     case_name,
+    place_labels,
 )
-from pipeline.study.unchanged import Stamp, changed, read_unchanged, stamp
 
 __all__ = [
     "UNREADABLE_REMEDY",
@@ -56,6 +58,7 @@ __all__ = [
     "Stamp",
     "Study",
     "StudyConfig",
+    "StudyInput",
     "case_name",
     "changed",
     "check_one_patient",

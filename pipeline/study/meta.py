@@ -6,15 +6,16 @@ Source: itk.org/Wiki/ITK/MetaIO/Documentation.
 import numpy as np
 
 from pipeline.errors import StudyError
-from pipeline.study.checks import check_stored_bytes, volume_shape
-from pipeline.study.place import ORIENTATION_UNKNOWN
-from pipeline.study.statements import (
+from pipeline.study.checks import (
     NO_SPACING,
+    check_stored_bytes,
     check_unit,
     compare_spacing,
     compare_thickness,
+    volume_shape,
 )
 from pipeline.study.stored import Stored, bytes_named
+from pipeline.study.study import ORIENTATION_UNKNOWN
 from pipeline.study.text_header import TextHeader, TextVolume
 from pipeline.volume import Affine, Grid
 

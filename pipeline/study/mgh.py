@@ -10,12 +10,16 @@ import nibabel as nib
 import numpy as np
 
 from pipeline.errors import StudyError
-from pipeline.study.checks import check_affine, check_num_voxels, other_content, volume_shape
+from pipeline.study.checks import (
+    check_affine,
+    check_num_voxels,
+    compare_spacing,
+    other_content,
+    volume_shape,
+)
 from pipeline.study.header import header_from_grid
-from pipeline.study.place import ORIENTATION_UNKNOWN
-from pipeline.study.statements import compare_spacing
 from pipeline.study.stored import Stored, read_start
-from pipeline.study.study import ImageFile, StudyConfig
+from pipeline.study.study import ORIENTATION_UNKNOWN, ImageFile, StudyConfig
 from pipeline.volume import Grid
 
 _HEADER_BYTES = 284

@@ -1,4 +1,9 @@
-"""Read NIfTI-1 and NIfTI-2, plain or gzipped, of either byte order; NIfTI is RAS+ by itself.
+"""Read NIfTI-1, NIfTI-2 and ANALYZE 7.5, plain or gzipped, of either byte order.
+
+Its field for the orientation was used in contradicting ways, so it is not asked: such files have
+spacing alone, like NIfTI files with both codes 0. Intensities are scaled as SPM meant it.
+
+Source: nibabel.org, `nibabel.analyze` and `nibabel.spm2analyze`; field names are theirs.
 
 So are pairs of `.hdr` and `.img`, also those of ANALYZE 7.5.
 
@@ -17,22 +22,50 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
+from nibabel.spm2analyze import Spm2AnalyzeHeader
 
 from pipeline.errors import StudyError
-from pipeline.study.analyze import as_nifti
 from pipeline.study.checks import (
     CONVERT_REMEDY,
     check_affine,
     check_num_voxels,
+    check_unit,
+    compare_spacing,
     other_content,
     volume_shape,
 )
 from pipeline.study.header import PLACE_TOLERANCE_MM, SPATIAL_UNITS_MASK, geometry_header
-from pipeline.study.place import ORIENTATION_UNKNOWN
-from pipeline.study.statements import compare_spacing
 from pipeline.study.stored import Stored, read_start
-from pipeline.study.study import GeometryHeader, ImageFile, StudyConfig
+from pipeline.study.study import ORIENTATION_UNKNOWN, GeometryHeader, ImageFile, StudyConfig
 from pipeline.volume import Affine, Grid
+
+
+def as_nifti(
+    path: Path, block: bytes, endianness: Literal["<", ">"]
+) -> tuple[nib.Nifti1Header, list[str]]:
+    """Return what an ANALYZE header says as a NIfTI header, and what is odd about it.
+
+    Args:
+        path: The file, for errors.
+        block: Its first 348 bytes.
+        endianness: Their byte order.
+
+    Raises:
+        StudyError: If it gives lengths in another unit than mm.
+    """
+    given = Spm2AnalyzeHeader(block, endianness=endianness, check=False)
+    header = nib.Nifti1Header(endianness=endianness)
+    header["magic"] = nib.Nifti1Header.pair_magic
+    for name in ("dim", "datatype", "bitpix", "vox_offset"):
+        header[name] = given[name]
+    header["pixdim"][1:] = given["pixdim"][1:]
+    with np.errstate(all="ignore"):
+        slope, inter = given.get_slope_inter()
+    header["scl_slope"] = np.nan if slope is None else slope
+    header["scl_inter"] = 0 if inter is None else inter
+    unit = given["vox_units"].item().decode("latin-1").strip("\0 ")
+    return header, check_unit(path, "vox_units of the header", [unit])
+
 
 _BYTE_ORDERS: tuple[tuple[Literal["<", ">"], Literal["little", "big"]], ...] = (
     ("<", "little"),

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StudyError
-from pipeline.outside import open_ordinary
-from pipeline.study.checks import volume_shape
-from pipeline.study.place import ORIENTATION_UNKNOWN
-from pipeline.study.statements import (
+from pipeline.study.checks import (
     NO_SPACING,
     check_unit,
     compare_spacing,
     compare_thickness,
+    volume_shape,
 )
 from pipeline.study.stored import Stored, bytes_named
+from pipeline.study.study import ORIENTATION_UNKNOWN
 from pipeline.study.text_header import TextHeader, TextVolume
+from pipeline.system.text import open_ordinary
 from pipeline.volume import Affine, Grid
 
 _TYPES = {

@@ -1,5 +1,7 @@
 """Read a study or a label map from files, or say why not.
 
+No other program reads along, so that what was checked is what is read. LPS becomes RAS+ here, once.
+
 Axes: I, J, K = voxel axes in the order of the file; N = volumes in one file; C = channels.
 """
 
@@ -14,8 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StudyError
-from pipeline.outside import check_ordinary
-from pipeline.study.checks import check_extent, check_intensities
+from pipeline.study.checks import (
+    check_affine,
+    check_extent,
+    check_intensities,
+    check_num_voxels,
+    compare_shear,
+)
 from pipeline.study.dicom import (
     DicomSeries,
     Source,
@@ -25,9 +32,13 @@ from pipeline.study.dicom import (
     open_dicom,
     renew,
 )
+from pipeline.study.header import header_from_grid
+from pipeline.study.itk import LPS_TO_RAS
+from pipeline.study.meta import read_meta
 from pipeline.study.mgh import open_mgh
 from pipeline.study.nifti import open_nifti, voxels_of
-from pipeline.study.statements import compare_shear
+from pipeline.study.nrrd import read_nrrd
+from pipeline.study.stored import Stamp, read_unchanged, stamp
 from pipeline.study.study import (
     MGH_SUFFIXES,
     NIFTI_SUFFIXES,
@@ -38,9 +49,36 @@ from pipeline.study.study import (
     StudyConfig,
 )
 from pipeline.study.text_header import read_text_header
-from pipeline.study.text_volume import open_text_volume
-from pipeline.study.unchanged import Stamp, read_unchanged, stamp
-from pipeline.volume import LabelMap, Volume, smallest_label_type
+from pipeline.system.text import check_ordinary
+from pipeline.volume import Grid, LabelMap, Volume, smallest_label_type
+
+
+def open_text_volume(path: Path, config: StudyConfig) -> ImageFile:
+    """Read and check the header of an NRRD or MetaImage file; no voxels are read.
+
+    Raises:
+        StudyError: If the file is of another kind, torn, or describes no volume in space.
+    """
+    text = read_text_header(path)
+    # What is not finite is found by the checks.
+    with np.errstate(all="ignore"):
+        volume = (read_nrrd if text.is_nrrd else read_meta)(text)
+    check_num_voxels(path, volume.shape_IJKN, config)
+    volume.stored.check(volume.num_bytes)
+    # Adding zero turns -0.0 into 0.0, so that equal affines have equal bits.
+    with np.errstate(all="ignore"):
+        affine = np.asarray(LPS_TO_RAS * volume.affine_lps + 0.0, dtype=np.float64)
+    warnings = check_affine(path, affine)
+    header = header_from_grid(Grid(volume.shape_IJKN[:3], affine))
+    return ImageFile(
+        path=path,
+        shape_IJKN=volume.shape_IJKN,
+        affine=header.get_sform(),
+        header=header,
+        warnings=(*volume.warnings, *warnings),
+        load=partial(volume.stored.voxels, volume.shape_IJKN, volume.dtype),
+    )
+
 
 LABEL_TOLERANCE = 1e-3
 """Largest distance from a whole number that a label stored as float may have."""

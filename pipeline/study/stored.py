@@ -1,26 +1,32 @@
-"""The bytes of voxels, read into an array of known length: no more is inflated than is asked for.
+"""The bytes of voxels, read into an array of known length from a file that stays the same.
 
 A stream of a few kilobytes can inflate to gigabytes, or hold a million streams that each hold
 nothing. What is inflated here is bounded by what the header promises: its voxels, as much again
 behind them, as much again before them, and twice `SPARE_BYTES`.
 
 Source: RFC 1950 (zlib), RFC 1952 (gzip).
+
+A file counts as unchanged while its size, its number on the file system and the times of its last
+changes are: a rename puts another number there, and a rewrite in place another time, which takes
+intent to hide.
 """
 
+import errno
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.disk import remedy_of
 from pipeline.errors import StudyError
-from pipeline.outside import open_ordinary
 from pipeline.study.checks import COPY_REMEDY, check_stored_bytes
+from pipeline.system.disk import remedy_of
+from pipeline.system.text import open_ordinary
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -199,3 +205,60 @@ def _fill(read: npt.NDArray[np.uint8], pieces: Iterator[bytes], skip: int) -> No
         at += len(piece)
     if at < len(read):
         raise _Damage(_ENDS)
+
+
+Stamp: TypeAlias = list[list[int]]
+"""Of each file: size in bytes, time of the last change of content and of anything, number."""
+
+MOST_READINGS = 3
+"""Of files that change meanwhile; a copy that is made, or an export that goes on, takes longer."""
+
+Result = TypeVar("Result")
+
+
+def stamp(files: Iterable[Path]) -> Stamp | None:
+    """Return the stamp of files in their order, or None if one of them is not there."""
+    try:
+        return [stamp_of(path.stat()) for path in files]
+    except (OSError, ValueError):
+        return None
+
+
+def stamp_of(status: os.stat_result) -> list[int]:
+    """Return the stamp of a file of that status."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def read_unchanged(
+    where: str, look: Callable[[], Stamp | None], read: Callable[[], Result]
+) -> Result:
+    """Read until nothing changed meanwhile.
+
+    What goes wrong with a file that changes meanwhile is the change's fault, and is tried again.
+
+    Args:
+        where: What is read, for errors.
+        look: Returns the stamp of what is read.
+        read: Reads it.
+
+    Raises:
+        StudyError: If it changed each time.
+    """
+    for _ in range(MOST_READINGS):
+        before = look()
+        try:
+            result = read()
+        except Exception:
+            if look() == before:
+                raise
+            continue
+        if look() == before:
+            return result
+        del result
+    raise changed(where) from OSError(errno.EAGAIN, "changed")
+
+
+def changed(where: str) -> StudyError:
+    """Return the error of something that changed while it was read."""
+    remedy = "Run again once nothing writes to it any more."
+    return StudyError(where, "changed while it was read", remedy)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StudyError
-from pipeline.outside import open_ordinary
 from pipeline.study.checks import CONVERT_REMEDY, other_content
 from pipeline.study.stored import Stored, bytes_named
+from pipeline.system.text import open_ordinary
 from pipeline.volume import Affine
 
 _MAX_HEADER_BYTES = 1 << 22

@@ -8,9 +8,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from pipeline.errors import TrainingError
-from pipeline.hashes import check_whole, link_noted, noted_path, state_of
-from pipeline.outside import open_ordinary
 from pipeline.postprocessing.crf.layer import CrfLayer
+from pipeline.system.hashes import check_whole, link_noted, noted_path, state_of
+from pipeline.system.text import open_ordinary
 
 BEFORE = "previous.pt"
 """Beside a checkpoint, the one that was there before it."""

@@ -14,19 +14,24 @@ from typing import Any
 import torch
 
 from pipeline.evaluation import LabelScores, Summary, read_scores, summarise
-from pipeline.files import link_or_copy
-from pipeline.hashes import link_noted
 from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
-from pipeline.ownership import claim, remove
+from pipeline.system.files import link_or_copy
+from pipeline.system.hashes import link_noted
+from pipeline.system.ownership import claim, remove
 from pipeline.training.config import RunConfig
+from pipeline.training.data import adopt_reading
 from pipeline.training.distributed import Ranks, distributed
-from pipeline.training.finetune import adopt_settings, keep_source, open_source
+from pipeline.training.finetune import (
+    adopt_settings,
+    keep_source,
+    open_source,
+    seen_before,
+    seen_in_words,
+)
 from pipeline.training.folder import RunFolder
 from pipeline.training.prepare import Prepared, describe_run, prepare_folds
-from pipeline.training.reading import adopt_reading
 from pipeline.training.run import RunResult, train_fold
-from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.through_crf import mean_learned
 from pipeline.training.validation import ValidationFolder, config_for, note_zeros, present_scores
 

@@ -1,4 +1,4 @@
-"""One training on several processes, as torchrun or Slurm's srun starts them.
+"""One training on several processes, as torchrun or srun starts them, and how it is stopped.
 
 Each process (rank) learns from its slice of every batch; gradients are averaged, so all ranks hold
 the same weights at all times. Rank 0, the main one, writes the files. Whatever steers a run (the
@@ -11,13 +11,16 @@ the mean of their Dice losses, as every framework's data-parallel training does.
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 
 import ignite.distributed as idist
 import psutil
@@ -26,7 +29,38 @@ import torch.distributed as dist
 
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.inference import choose_device, choose_kind
-from pipeline.progress import CONSOLE
+from pipeline.system.progress import CONSOLE
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def on_stop_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first SIGINT or SIGTERM; a second one ends the process as usual.
+
+    Outside the main thread signals cannot be caught, and nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, _: FrameType | None) -> None:
+        logger.warning("%s: stopping after this step", signal.Signals(number).name)
+        restore()
+        stop()
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
+
 
 JOIN_TIMEOUT = timedelta(minutes=30)
 """For ranks to find each other, and to bring their gradients together."""

@@ -1,18 +1,19 @@
-"""Start a run from a trained model: what it takes over, and what it refuses to."""
+"""Start a run from a trained model: what it takes over, what it freezes, what it refuses."""
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from ignite.engine import Engine, Events
 from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import ConfigError
-from pipeline.files import write_text
+from pipeline.manifest import Case
 from pipeline.manifest.faults import first_fault
 from pipeline.model import (
     ChannelDescription,
@@ -22,14 +23,122 @@ from pipeline.model import (
     hash_model,
     load_model,
 )
-from pipeline.ownership import remove
-from pipeline.progress import CONSOLE
-from pipeline.training.config import RunConfig
+from pipeline.model.description import UNKNOWN, TrainingCases
+from pipeline.model.transfer import Transfer
+from pipeline.system.files import write_text
+from pipeline.system.ownership import remove
+from pipeline.system.progress import CONSOLE
+from pipeline.training.checkpoint import TrainingState
+from pipeline.training.config import Freeze, RunConfig, TrainingConfig
 from pipeline.training.folder import RunFolder
-from pipeline.training.transfer import Transfer
+from pipeline.training.step import progress_of
 from pipeline.transforms import Preprocessing
 
 logger = logging.getLogger(__name__)
+
+ENCODER_PARTS = frozenset(
+    {
+        "input_block", "downsamples", "bottleneck", "stem", "encoder", "downs", "stages", "embed",
+        "transformer",
+    }
+)  # fmt: skip
+"""What the networks of `pipeline/network` call the parts of their contracting path."""
+
+
+def attach_freezing(
+    trainer: Engine, state: TrainingState, config: TrainingConfig, head: Container[str]
+) -> None:
+    """Make the trainer hold weights still while the run is within `config.freeze_share`.
+
+    What is frozen has no gradient, so that the optimiser neither moves it nor decays it. It follows
+    from the share of the budget alone, and so a resumed run goes on exactly.
+
+    Args:
+        trainer: The engine of the steps.
+        state: What it trains.
+        config: What to freeze, and for how long.
+        head: Names of the weights that give the logits.
+    """
+    frozen = frozen_weights(state.network, config.freeze, head)
+
+    def thaw_in_time() -> None:
+        learns = progress_of(config, state.iteration, state.elapsed_s) >= config.freeze_share
+        if learns and not frozen[0].requires_grad:
+            logger.info("iteration %d: frozen weights learn from here on", state.iteration)
+        for weight in frozen:
+            weight.requires_grad_(learns)
+
+    if frozen:
+        trainer.add_event_handler(Events.ITERATION_STARTED, thaw_in_time)
+
+
+def frozen_weights(
+    network: torch.nn.Module, freeze: Freeze, head: Container[str]
+) -> list[torch.nn.Parameter]:
+    """Return the weights that `freeze` means."""
+    if freeze == "nothing":
+        return []
+    return [
+        weight
+        for name, weight in network.named_parameters()
+        if name not in head
+        and (freeze == "all_but_head" or name.partition(".")[0] in ENCODER_PARTS)
+    ]
+
+
+MOST_NAMES = 10
+
+
+def training_cases(
+    cases: Sequence[Case], contents: Mapping[str, str], source: ModelDescription | None
+) -> tuple[TrainingCases, ...]:
+    """Return what a model keeps of its training cases, and of those of the model it starts from.
+
+    Args:
+        cases: It is trained on.
+        contents: Hash of the voxels of each case, by name.
+        source: The model that it starts from, if there is one.
+    """
+    is_known = all(case.name in contents for case in cases)
+    own = TrainingCases.of(contents[case.name] for case in cases) if is_known else UNKNOWN
+    earlier = () if source is None else source.training_cases or (UNKNOWN,)
+    return tuple(dict.fromkeys((own, *earlier)))
+
+
+def seen_before(
+    cases: Sequence[Case], contents: Mapping[str, str], source: ModelDescription
+) -> list[str] | None:
+    """Return the names of the cases that a model was trained on; None if it cannot be told.
+
+    Args:
+        cases: To ask about.
+        contents: Hash of the voxels of each case, by name.
+        source: The model.
+    """
+    seen = sorted(
+        case.name
+        for case in cases
+        if case.name in contents and source.was_trained_on(contents[case.name])
+    )
+    is_known = source.training_cases and UNKNOWN not in source.training_cases
+    return seen if seen or (is_known and all(case.name in contents for case in cases)) else None
+
+
+def seen_in_words(seen: list[str] | None, num_cases: int, source: ModelDescription) -> str:
+    """Say which validation cases a model was trained on; nothing if none are."""
+    if seen is None:
+        return (
+            f"the model {source.name} does not know all cases that it was trained on (earlier "
+            "versions kept no hashes): validation cases may be among them, and scores too good"
+        )
+    if not seen:
+        return ""
+    more = ", ..." if len(seen) > MOST_NAMES else ""
+    return (
+        f"{len(seen)} of {num_cases} validation cases were training cases of the model "
+        f"{source.name}, which this run starts from: {', '.join(seen[:MOST_NAMES])}{more}; "
+        "their scores are not those of unseen cases"
+    )
 
 
 def open_source(folder: RunFolder, given: Path | None) -> Model | None:

@@ -15,16 +15,16 @@ import yaml
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.files import write_text
-from pipeline.hashes import TABLE, damaged_in, note_all, state_of, write_noted
-from pipeline.lock import RUN_LOCK, only_run
+from pipeline.fingerprint import Fingerprint
 from pipeline.manifest import Case, Split
 from pipeline.model.folder import METADATA, WEIGHTS
-from pipeline.ownership import set_aside
+from pipeline.system.files import write_text
+from pipeline.system.hashes import TABLE, damaged_in, note_all, state_of, write_noted
+from pipeline.system.ownership import set_aside
+from pipeline.system.private import RUN_LOCK, only_run
 from pipeline.training.checkpoint import BEFORE
 from pipeline.training.config import CONFIG, RunConfig, is_same_setting
-from pipeline.training.recorded import RecordedSplit, flatten, parse_settings, read_whole
-from pipeline.transforms import Fingerprint
+from pipeline.training.recorder import RecordedSplit, flatten, parse_settings, read_whole
 
 MAY_CHANGE = {
     "admission",

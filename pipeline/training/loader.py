@@ -15,16 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.errors import PipelineError
+from pipeline.patches import Augmentation, Batch, CachedCase, PatchDataset, Regions, ResidentPatches
 from pipeline.training.config import RunConfig
 from pipeline.training.distributed import Ranks
-from pipeline.transforms import (
-    Augmentation,
-    Batch,
-    CachedCase,
-    PatchDataset,
-    Regions,
-    ResidentPatches,
-)
 
 PREFETCH = 8
 """Batches that a worker prepares ahead, so that a step need not wait for a slow patch."""

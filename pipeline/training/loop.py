@@ -12,16 +12,14 @@ import torch
 from ignite.engine import Engine, Events
 
 from pipeline.errors import TrainingError
-from pipeline.progress import make_progress
-from pipeline.training.backend import explain
-from pipeline.training.budget import learning_rate_at, progress_of
+from pipeline.patches import Batch
+from pipeline.system.progress import make_progress
+from pipeline.training.arithmetic import explain
 from pipeline.training.checkpoint import TrainingState
 from pipeline.training.config import TrainingConfig
-from pipeline.training.distributed import RankLostError, Ranks
+from pipeline.training.distributed import RankLostError, Ranks, on_stop_signal
 from pipeline.training.recorder import EpochMetrics, Recorder
-from pipeline.training.signals import on_stop_signal
-from pipeline.training.step import set_learning_rate
-from pipeline.transforms import Batch
+from pipeline.training.step import learning_rate_at, progress_of, set_learning_rate
 
 logger = logging.getLogger(__name__)
 

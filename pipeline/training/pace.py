@@ -10,11 +10,10 @@ import psutil
 import torch
 from ignite.engine import Engine, Events
 
-from pipeline.processes import waited_s
+from pipeline.system.processes import waited_s
 from pipeline.training.checkpoint import TrainingState
-from pipeline.training.config import RunConfig
+from pipeline.training.config import WARM_UPS, RunConfig
 from pipeline.training.loop import READ_EVERY
-from pipeline.training.resources import WARM_UPS
 
 logger = logging.getLogger(__name__)
 

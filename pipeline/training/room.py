@@ -10,16 +10,18 @@ from pathlib import Path
 
 import torch
 
-from pipeline.disk import free_bytes, in_words
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import LiveBytes, least_bytes, short_of_memory
-from pipeline.main_memory import available_bytes
 from pipeline.model import ModelDescription
 from pipeline.network import build_network
+from pipeline.patches import CachedCase, resident_bytes_of
+from pipeline.patches.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
+from pipeline.system.disk import free_bytes, in_words
+from pipeline.system.memory import available_bytes
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import Ranks
-from pipeline.transforms import CachedCase, Fingerprint, Preprocessing, resident_bytes_of
-from pipeline.transforms.resident import BYTES_PER_LABEL, BYTES_PER_VALUE
+from pipeline.transforms import Preprocessing
 
 logger = logging.getLogger(__name__)
 

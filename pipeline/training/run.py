@@ -12,36 +12,38 @@ from ignite.engine import Engine
 from pipeline.evaluation import Summary, read_scores, summarise
 from pipeline.losses import build_loss, class_shares
 from pipeline.model import Model, ModelDescription, load_model, read_description, save_model
+from pipeline.model.transfer import axes_that_follow, transfer_weights
 from pipeline.network import build_network
-from pipeline.ownership import claim, remove
-from pipeline.training.arithmetic import settle_arithmetic
-from pipeline.training.backend import check_repeatable, torch_settings
+from pipeline.system.ownership import claim, remove
+from pipeline.training.arithmetic import (
+    check_repeatable,
+    measure_label_change,
+    settle_arithmetic,
+    torch_settings,
+)
 from pipeline.training.checkpoint import TrainingState
-from pipeline.training.config import RunConfig
-from pipeline.training.data import cache_cases, log_unseen
+from pipeline.training.config import ResourceMeter, RunConfig, report_resources
+from pipeline.training.data import adopt_reading, cache_cases, log_unseen
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.finetune import (
     adopt_settings,
+    attach_freezing,
     keep_source,
     match_channels,
     open_source,
     report_transfer,
+    seen_before,
+    seen_in_words,
 )
 from pipeline.training.folder import RunFolder
-from pipeline.training.freeze import attach_freezing
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import Loop
 from pipeline.training.pace import PaceCheck
-from pipeline.training.precision import measure_label_change
 from pipeline.training.prepare import Prepared, describe_run, prepare_run
-from pipeline.training.reading import adopt_reading
 from pipeline.training.recorder import Recorder
-from pipeline.training.resources import ResourceMeter, report_resources
 from pipeline.training.room import check_memory, holds_all_cases, without_memory
-from pipeline.training.seen import seen_before, seen_in_words
 from pipeline.training.step import build_state, build_trainer
 from pipeline.training.through_crf import build_crf, with_learned
-from pipeline.training.transfer import axes_that_follow, transfer_weights
 from pipeline.training.validation import (
     ValidationFolder,
     config_for,

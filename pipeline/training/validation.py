@@ -26,16 +26,16 @@ from pipeline.evaluation import (
     without_ignored,
     write_scores,
 )
-from pipeline.files import sha256_of, write_text
 from pipeline.inference import native_precision
 from pipeline.losses import LossConfig
 from pipeline.manifest import Case, Manifest
 from pipeline.model import Model, ModelDescription, read_description, save_description
 from pipeline.model.folder import weight_files
-from pipeline.ownership import remove
-from pipeline.report import ProbabilityWriter, write_mask, write_picture
+from pipeline.output import ProbabilityWriter, write_mask, write_picture
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import read_label_map
+from pipeline.system.files import sha256_of, write_text
+from pipeline.system.ownership import remove
 from pipeline.training.data import read_case, read_cases
 from pipeline.volume import LabelMap
 

@@ -26,8 +26,7 @@ import torch
 from pipeline.transforms.interpolation import interpolate
 from pipeline.transforms.orientation import native_part, ras_view
 from pipeline.transforms.placement import Placement
-from pipeline.transforms.probability import ProbabilityBlock, ProbabilitySink
-from pipeline.transforms.tiles import Tile, Tiling
+from pipeline.transforms.tiles import ProbabilityBlock, ProbabilitySink, Tile, Tiling
 from pipeline.transforms.transfer import Later, download, upload
 from pipeline.transforms.uncertainty import LEAST, Uncertain, UncertainVoxels
 from pipeline.volume import PROBABILITY_STEPS, smallest_label_type

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from pipeline.cohort import StudyInput
 from pipeline.model import save_model
-from pipeline.processes import start_method, warm_up
+from pipeline.study import StudyInput
+from pipeline.system.processes import start_method, warm_up
 from tests.tiny import tiny_model
 from tests.workers import make_remote
 

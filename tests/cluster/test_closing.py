@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 
-from pipeline.cluster.closing import bounded, no_process_left
+from pipeline.cluster.connect import bounded, no_process_left
 
 
 def test_what_does_not_come_back_is_not_waited_for(caplog):

@@ -12,9 +12,10 @@ from pipeline.cluster.config import (
     AddressConfig,
     LocalConfig,
     SshConfig,
+    make_keys,
+    security_of,
 )
 from pipeline.cluster.connect import connect
-from pipeline.cluster.keys import make_keys, security_of
 from pipeline.errors import ConfigError, PipelineError
 from tests.cluster.slurm_site import free_ports
 

@@ -13,12 +13,13 @@ import torch
 
 from pipeline.cluster import DaskWorkers
 from pipeline.cluster.config import AddressConfig, LocalConfig
-from pipeline.cluster.station import prepare
-from pipeline.cohort import StudyInput, run_cohort, segment_cohort
+from pipeline.cluster.worker import prepare
+from pipeline.cohort import run_cohort, segment_cohort
 from pipeline.cohort.events import Began, Lost
 from pipeline.errors import PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
+from pipeline.study import StudyInput
 from tests.cluster.odd_jobs import OddJob
 from tests.workers import gather
 
@@ -166,8 +167,8 @@ class Mute:
 def test_studies_at_workers_that_end_unheard_are_not_tried_for_ever(
     remote, make_studies, monkeypatch
 ):
-    monkeypatch.setattr("pipeline.cluster.dask_workers.Scheduler", Mute)
-    monkeypatch.setattr("pipeline.cluster.dask_workers.LOOK_EVERY_S", 0)
+    monkeypatch.setattr("pipeline.cluster.workers.Scheduler", Mute)
+    monkeypatch.setattr("pipeline.cluster.workers.LOOK_EVERY_S", 0)
     workers = DaskWorkers(remote, LocalConfig(kind="local", workers=1), logging.INFO)
     for study in make_studies("a", "b"):
         workers.give(study)
@@ -209,8 +210,8 @@ class Hanging(Mute):
 def test_what_a_worker_holds_that_says_nothing_is_given_to_others(
     remote, make_studies, monkeypatch, caplog
 ):
-    monkeypatch.setattr("pipeline.cluster.dask_workers.Scheduler", Hanging)
-    monkeypatch.setattr("pipeline.cluster.dask_workers.LOOK_EVERY_S", 0)
+    monkeypatch.setattr("pipeline.cluster.workers.Scheduler", Hanging)
+    monkeypatch.setattr("pipeline.cluster.workers.LOOK_EVERY_S", 0)
     config = LocalConfig(kind="local", workers=2)
     workers = DaskWorkers(remote, config, logging.INFO, hung_after_s=0.3)
     studies = make_studies("a", "b", "c", "d")

@@ -1,7 +1,7 @@
 import ssl
 import stat
 
-from pipeline.cluster.keys import make_keys, security_of
+from pipeline.cluster.config import make_keys, security_of
 
 
 def test_each_call_makes_other_keys_that_only_their_owner_reads(tmp_path):

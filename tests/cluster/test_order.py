@@ -7,8 +7,8 @@ import pytest
 
 from pipeline import __version__
 from pipeline.cluster.config import AddressConfig, LocalConfig
-from pipeline.cluster.order import make_order
-from pipeline.main_memory import available_bytes
+from pipeline.cluster.worker import make_order
+from pipeline.system.memory import available_bytes
 
 ADDRESS = AddressConfig(address="host:1")
 

@@ -2,8 +2,7 @@ import logging
 
 import pytest
 
-from pipeline.cluster import roster
-from pipeline.cluster.roster import Roster
+from pipeline.cluster.workers import Roster
 from pipeline.errors import PipelineError
 
 
@@ -62,7 +61,7 @@ def test_a_refused_one_that_left_hinders_nothing():
 
 def test_patience_ends(monkeypatch, caplog):
     clock = [0.0]
-    monkeypatch.setattr(roster.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("pipeline.cluster.workers.time.monotonic", lambda: clock[0])
     workers = Roster(180)
     for clock[0] in (1.0, 61.0, 62.0, 122.0):
         workers.check()

@@ -6,7 +6,7 @@ import yaml
 
 from pipeline.cluster import read_cluster
 from pipeline.cluster.config import SlurmConfig
-from pipeline.cluster.slurm_files import write_slurm_files
+from pipeline.cluster.slurm import write_slurm_files
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.config import SlurmConfig
-from pipeline.cluster.keys import make_keys
-from pipeline.cluster.slurm_jobs import start_slurm_cluster
+from pipeline.cluster.config import SlurmConfig, make_keys
+from pipeline.cluster.slurm import start_slurm_cluster
 from pipeline.journal import Journal
 from tests.cluster.slurm_site import ask, missing, slurm_site, wait_for
 
@@ -35,7 +34,7 @@ def sbatch(tmp_path, monkeypatch):
 def test_the_library_of_jobs_does_not_take_ctrl_c_for_itself():
     look = (
         "import signal, sys; before = signal.getsignal(signal.SIGINT);"
-        "import pipeline.cluster.slurm_jobs;"
+        "import pipeline.cluster.slurm;"
         "assert 'dask_jobqueue.runner' in sys.modules;"
         "assert signal.getsignal(signal.SIGINT) is before"
     )

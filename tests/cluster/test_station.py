@@ -13,8 +13,15 @@ from distributed import Client
 from distributed.core import Status
 
 from pipeline.cluster.config import AddressConfig
-from pipeline.cluster.order import Broken, Unfit, make_order
-from pipeline.cluster.station import Station, prepare, release, segment_study
+from pipeline.cluster.worker import (
+    Broken,
+    Station,
+    Unfit,
+    make_order,
+    prepare,
+    release,
+    segment_study,
+)
 from pipeline.journal import Row
 from pipeline.segmentation import Segmenter
 
@@ -123,7 +130,7 @@ def test_a_study_that_failed_with_its_gpu_goes_to_another_worker(
 
     monkeypatch.setattr(Station, "_forward_logs", lambda *_: None)
     monkeypatch.setattr(Segmenter, "predict", segment)
-    monkeypatch.setattr("pipeline.cluster.station.failure_of", lambda _: failure)
+    monkeypatch.setattr("pipeline.cluster.worker.failure_of", lambda _: failure)
     tasks = {"x": SimpleNamespace(state="executing")}
     worker = SimpleNamespace(
         name="0",

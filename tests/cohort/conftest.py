@@ -4,8 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cohort import SegmentOptions, StudyInput
+from pipeline.cohort import SegmentOptions
 from pipeline.model import save_model
+from pipeline.study import StudyInput
 from tests.tiny import DESCRIPTION, tiny_model
 from tests.workers import make_remote
 

@@ -3,13 +3,13 @@ import logging
 
 import pytest
 
-from pipeline.cohort import StudyInput
 from pipeline.cohort.attempt import attempt
-from pipeline.cohort.outputs import Outputs
 from pipeline.errors import PipelineError, StudyError
-from pipeline.files import write_text
 from pipeline.inference import NotEnoughMemory
-from pipeline.ownership import claim
+from pipeline.output.places import Outputs
+from pipeline.study import StudyInput
+from pipeline.system.files import write_text
+from pipeline.system.ownership import claim
 
 
 def raising(error, cause=None):

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import pipeline
-from pipeline.cohort import BidsChoice, SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.cohort.bids_derivative import prepare_derivative
 from pipeline.errors import ConfigError
+from pipeline.inputs import BidsChoice, find_studies
 from pipeline.journal import PRIVATE
-from pipeline.report import FileRecord, read_provenance
+from pipeline.output import FileRecord, read_provenance
 
 CPU = torch.device("cpu")
 ALL = SegmentOptions(probabilities=True, pictures=True)

@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.cohort import StudyInput
 from pipeline.cohort.corrected import find_mask
-from pipeline.cohort.outputs import Outputs
 from pipeline.errors import PipelineError, StudyError
-from pipeline.report import FileRecord, hash_labels
+from pipeline.output import FileRecord, hash_labels
+from pipeline.output.places import Outputs
+from pipeline.study import StudyInput
 
 LABELS = {"liver": 1, "lesion": 2}
 

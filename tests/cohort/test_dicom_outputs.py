@@ -9,12 +9,13 @@ import torch
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
-from pipeline.cohort import SegmentOptions, StudyInput, find_studies, segment_cohort
-from pipeline.cohort.dicom_outputs import write_dicom
-from pipeline.cohort.outputs import Outputs
-from pipeline.dicom_out import Algorithm, DicomOutputConfig
-from pipeline.report import read_provenance
-from pipeline.study import find_series
+from pipeline.cohort import SegmentOptions, segment_cohort
+from pipeline.inputs import find_studies
+from pipeline.output import read_provenance
+from pipeline.output.dicom import Algorithm, DicomOutputConfig
+from pipeline.output.dicom.write import write_dicom
+from pipeline.output.places import Outputs
+from pipeline.study import StudyInput, find_series
 from pipeline.volume import LabelMap
 from tests.dicom_files import (
     make_enhanced,

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cohort.earlier import find_gone
+from pipeline.cohort.previous import find_gone
 from pipeline.journal import Entry
 
 

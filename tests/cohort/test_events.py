@@ -1,6 +1,5 @@
 from pipeline.cohort.events import Workers
-from pipeline.cohort.here import Here
-from pipeline.cohort.own_process import OwnProcess
+from pipeline.cohort.own_process import Here, OwnProcess
 from pipeline.cohort.several import SeveralProcesses
 
 

@@ -1,4 +1,4 @@
-"""The way through the gate; what each check finds is tested in tests/admission."""
+"""The way through the gate; what each check finds is tested in tests/gate."""
 
 from dataclasses import replace
 
@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.admission import AdmissionConfig
-from pipeline.cohort import SegmentOptions, StudyInput
+from pipeline.cohort import SegmentOptions
 from pipeline.cohort.gate import look_at_volumes, look_over, pass_gate
-from pipeline.cohort.job import Job
-from pipeline.cohort.outputs import Outputs
+from pipeline.cohort.request import Job
 from pipeline.cohort.stages import load, segment, write
 from pipeline.errors import StudyError
+from pipeline.fingerprint import take_fingerprint
+from pipeline.gate import AdmissionConfig
 from pipeline.journal import Row
-from pipeline.model.training_cases import TrainingCases
-from pipeline.report import read_provenance
+from pipeline.model.description import TrainingCases
+from pipeline.output import read_provenance
+from pipeline.output.places import Outputs
 from pipeline.segmentation import STAGES, Segmenter
-from pipeline.study import read_study
-from pipeline.transforms import take_fingerprint
+from pipeline.study import StudyInput, read_study
 from pipeline.volume import LabelMap, hash_voxels
 
 

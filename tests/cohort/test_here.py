@@ -2,8 +2,8 @@ import torch
 
 from pipeline.cohort import SegmentOptions
 from pipeline.cohort.events import Began
-from pipeline.cohort.here import Here
-from pipeline.cohort.job import Job
+from pipeline.cohort.own_process import Here
+from pipeline.cohort.request import Job
 from pipeline.journal import Row
 from pipeline.segmentation import Segmenter
 

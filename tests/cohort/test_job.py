@@ -1,8 +1,8 @@
 import torch
 
 from pipeline.cohort import SegmentOptions
-from pipeline.cohort.job import Job
-from pipeline.dicom_out import DicomOutputConfig
+from pipeline.cohort.request import Job
+from pipeline.output.dicom import DicomOutputConfig
 
 CPU = torch.device("cpu")
 

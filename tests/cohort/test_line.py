@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, line
+from pipeline.cohort import SegmentOptions, child
+from pipeline.cohort.child import Line
 from pipeline.cohort.events import Began, Steps
-from pipeline.cohort.job import Job
-from pipeline.cohort.line import Line
+from pipeline.cohort.request import Job
 from pipeline.journal import Row
 from pipeline.segmentation import Segmenter
 
@@ -71,7 +71,7 @@ def watch(monkeypatch, before):
     began = []
     where = {"load": "case", "segment": "input.case", "write": "input.case"}
     for stage in where:
-        proper = getattr(line, stage)
+        proper = getattr(child, stage)
 
         def noted(study, *others, stage=stage, proper=proper):
             case = operator.attrgetter(where[stage])(study)
@@ -79,7 +79,7 @@ def watch(monkeypatch, before):
             before(stage, case)
             return proper(study, *others)
 
-        monkeypatch.setattr(line, stage, noted)
+        monkeypatch.setattr(child, stage, noted)
     return began
 
 
@@ -125,16 +125,16 @@ def test_trouble_in_a_look_at_the_next_study_is_that_studys(go, monkeypatch):
     def look(sources):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(line, "extent_of", look)
+    monkeypatch.setattr(child, "extent_of", look)
     assert [row.status for row in go()] == ["done"] * 3
 
 
 def test_a_refused_study_is_not_looked_at(go, studies, monkeypatch):
     """Its files may lie behind a link that is not to be followed."""
     seen = []
-    looked_at = line.extent_of
+    looked_at = child.extent_of
     monkeypatch.setattr(
-        line, "extent_of", lambda sources: seen.append(sources) or looked_at(sources)
+        child, "extent_of", lambda sources: seen.append(sources) or looked_at(sources)
     )
     studies[1] = replace(studies[1], refusal="refused.")
     assert [row.status for row in go()] == ["done", "rejected", "done"]

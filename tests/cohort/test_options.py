@@ -1,10 +1,9 @@
 from pathlib import Path
 
-from pipeline.cohort import StudyInput
-from pipeline.cohort.options import SegmentOptions
-from pipeline.cohort.outputs import Outputs
-from pipeline.dicom_out import DicomOutputConfig
-from pipeline.study import find_series
+from pipeline.cohort.request import SegmentOptions
+from pipeline.output.dicom import DicomOutputConfig
+from pipeline.output.places import Outputs
+from pipeline.study import StudyInput, find_series
 from tests.dicom_files import make_series, save_series, voxels
 
 OUT = Path("out")

@@ -19,7 +19,7 @@ from pipeline.cohort.own_process import OwnProcess
 from pipeline.errors import ModelError, PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
-from pipeline.processes import warm_up
+from pipeline.system.processes import warm_up
 from tests.cohort.crash import CrashingJob, DyingJob, FalteringJob, HangingJob, SleepingJob
 from tests.workers import gather
 

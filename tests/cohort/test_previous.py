@@ -13,21 +13,15 @@ import pytest
 import torch
 from pydicom.uid import MRImageStorage
 
-from pipeline.cohort import (
-    BidsChoice,
-    Replace,
-    SegmentOptions,
-    StudyInput,
-    find_studies,
-    segment_cohort,
-)
-from pipeline.cohort.outputs import Outputs
+from pipeline.cohort import Replace, SegmentOptions, segment_cohort
 from pipeline.errors import PipelineError, StudyError
+from pipeline.inputs import BidsChoice, find_studies
 from pipeline.journal import JOURNAL, read_status
-from pipeline.ownership import REPLACED
-from pipeline.report import read_provenance
+from pipeline.output import read_provenance
+from pipeline.output.places import Outputs
 from pipeline.segmentation import Segmenter
-from pipeline.study import StudyConfig
+from pipeline.study import StudyConfig, StudyInput
+from pipeline.system.ownership import REPLACED
 from tests.dicom_files import make_series, positions_along, save_series
 
 CPU = torch.device("cpu")

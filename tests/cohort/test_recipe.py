@@ -4,11 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.cohort import StudyInput, find_studies
 from pipeline.cohort.recipe import describe_clean_up, device_name, is_current, make_recipe
 from pipeline.errors import StudyError
+from pipeline.inputs import find_studies
+from pipeline.output import FileRecord, GridRecord, Provenance, Timing
 from pipeline.postprocessing import NO_FIELD, NOT_APPLIED, PostprocessingConfig
-from pipeline.report import FileRecord, GridRecord, Provenance, Timing
+from pipeline.study import StudyInput
 from tests.dicom_files import make_series, save_series, voxels
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.admission import AdmissionConfig
 from pipeline.cohort import SegmentOptions
 from pipeline.errors import ModelError
+from pipeline.gate import AdmissionConfig
 from pipeline.model import save_model
 from pipeline.study import StudyConfig
 

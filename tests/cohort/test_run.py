@@ -10,19 +10,13 @@ import pytest
 import torch
 from pydicom.uid import MRImageStorage
 
-from pipeline.cohort import (
-    Replace,
-    SegmentOptions,
-    StudyInput,
-    find_studies,
-    segment_cohort,
-    stages,
-)
+from pipeline.cohort import Replace, SegmentOptions, segment_cohort, stages
 from pipeline.errors import ConfigError
-from pipeline.ownership import REPLACED
-from pipeline.report import FileRecord, read_provenance
+from pipeline.inputs import find_studies
+from pipeline.output import FileRecord, read_provenance
 from pipeline.segmentation import STAGES, Segmenter
-from pipeline.study import StudyConfig
+from pipeline.study import StudyConfig, StudyInput
+from pipeline.system.ownership import REPLACED
 from tests.dicom_files import ROOT, make_series, positions_along, save_series
 
 CPU = torch.device("cpu")

@@ -15,13 +15,14 @@ import psutil
 import pytest
 import torch
 
-from pipeline.cohort import StudyInput, run_cohort, segment_cohort, several
+from pipeline.cohort import run_cohort, segment_cohort, several
 from pipeline.cohort.events import Alive, Began, Lost, Steps
 from pipeline.cohort.several import MAX_ENDS, SeveralProcesses
 from pipeline.errors import ModelError, PipelineError
 from pipeline.journal import Journal, Row
 from pipeline.model import load_model
-from pipeline.processes import warm_up
+from pipeline.study import StudyInput
+from pipeline.system.processes import warm_up
 from tests.cohort.crash import GoneJob, NamedJob, UnfitJob
 from tests.workers import gather
 

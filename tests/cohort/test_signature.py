@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cohort import StudyInput
-from pipeline.cohort.signature import sign, stamp, stamp_input
+from pipeline.cohort.previous import sign, stamp, stamp_input
 from pipeline.journal import Row
+from pipeline.study import StudyInput
 
 ROW = Row("a", "done", volumes_ml={"liver": 1.0})
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import Replace, SegmentOptions, StudyInput, outputs, stages
-from pipeline.cohort.job import Job
-from pipeline.cohort.outputs import Outputs
+from pipeline.cohort import Replace, SegmentOptions, stages
+from pipeline.cohort.request import Job
 from pipeline.cohort.stages import (
     Loaded,
     Predicted,
@@ -23,12 +22,13 @@ from pipeline.cohort.stages import (
     write,
 )
 from pipeline.evaluation import ScoringRules
-from pipeline.files import sha256_of
 from pipeline.journal.table import Row
+from pipeline.output import hash_settings, places, read_provenance
+from pipeline.output.places import Outputs
 from pipeline.postprocessing import PostprocessingConfig
-from pipeline.report import hash_settings, read_provenance
 from pipeline.segmentation import Segmenter
-from pipeline.study import StudyConfig
+from pipeline.study import StudyConfig, StudyInput
+from pipeline.system.files import sha256_of
 from pipeline.volume import Grid
 
 CPU = torch.device("cpu")
@@ -175,7 +175,7 @@ def test_an_earlier_result_that_cannot_be_moved_fails_one_study_only(job, study,
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(outputs, "set_aside", refuse)
+    monkeypatch.setattr(places, "set_aside", refuse)
     row = load(replace(study, refusal="is a DICOM file."), job)
     assert row.status == "failed"
     assert row.reason == ("is a DICOM file. An earlier result cannot be moved: Permission denied.")

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.cohort import StudyInput, supervisor
+from pipeline.cohort import supervisor
 from pipeline.cohort.events import SHOWN_STEPS, Began, Lost, Steps
-from pipeline.cohort.outputs import Outputs
 from pipeline.cohort.supervisor import Supervisor
 from pipeline.errors import PipelineError
 from pipeline.journal import Journal, Row, only_run
-from pipeline.progress import make_progress
-from pipeline.study import StudyConfig
+from pipeline.output.places import Outputs
+from pipeline.study import StudyConfig, StudyInput
+from pipeline.system.progress import make_progress
 
 
 class Told:

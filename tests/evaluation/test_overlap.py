@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.overlap import Overlap, count_overlap, dice, iou
+from pipeline.evaluation.measures import Overlap, count_overlap, dice, iou
 
 
 def random_mask(seed, shape=(9, 8, 7), share=0.4):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, StudyError
-from pipeline.evaluation.pairs import find_pairs
+from pipeline.evaluation.folders import find_pairs
 from pipeline.manifest import Case, Channel, Manifest
 
 

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation.scope import mask_of, scored_structures, values_by_name, without_ignored
+from pipeline.evaluation.aggregate import (
+    mask_of,
+    scored_structures,
+    values_by_name,
+    without_ignored,
+)
 from pipeline.manifest import Region
 from pipeline.volume import LabelMap
 

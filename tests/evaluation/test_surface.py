@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
-from pipeline.evaluation.surface import (
+from pipeline.evaluation.measures import (
     assd_mm,
     hd95_mm,
     largest_cosine,

@@ -6,13 +6,14 @@ import pytest
 import torch
 from scipy import ndimage
 
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.manifest import Region
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
 from pipeline.postprocessing import PostprocessingConfig
 from pipeline.study import StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
 WINDOW = (16, 16, 8)
 SHAPE = (21, 17, 13)

@@ -11,8 +11,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.export.bundle import write_bundle
+from pipeline.inputs import find_studies
 from pipeline.manifest import Region
 from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation

@@ -5,7 +5,7 @@ import torch
 from monai import transforms
 from monai.data.meta_tensor import MetaTensor
 
-from pipeline.export.bundle_config import inference_config
+from pipeline.export.bundle import inference_config
 from pipeline.export.scripts import intensity
 from pipeline.inference import InferenceConfig
 from pipeline.manifest.scheme import SCHEMES

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.export.carried import declared_rules, keep_rules, left_out
+from pipeline.export.readme import declared_rules, keep_rules, left_out
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.postprocessing.keep import Keep

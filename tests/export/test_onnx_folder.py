@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.export.onnx_folder import write_onnx
+from pipeline.export.onnx import write_onnx
 from tests.clean import found_in
 
 

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
+from pipeline.export.onnx import onnx_spec
 from pipeline.export.readme import bundle_readme, in_markdown, onnx_readme
-from pipeline.export.spec import onnx_spec
 from pipeline.postprocessing import Rule
 from pipeline.transforms import ChannelNormalisation
 

@@ -1,7 +1,7 @@
 import ast
 import sys
 
-from pipeline.export.sources import bundle_sources
+from pipeline.export.bundle import bundle_sources
 
 ALLOWED = {"torch", "monai", "nibabel", "numpy", "scipy"}
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import ndimage, special
 
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
-from pipeline.export.onnx_folder import write_onnx
-from pipeline.export.spec import onnx_spec
+from pipeline.cohort import SegmentOptions, segment_cohort
+from pipeline.export.onnx import onnx_spec, write_onnx
+from pipeline.inputs import find_studies
 from pipeline.manifest import Region
 from pipeline.manifest.scheme import SCHEMES
 from pipeline.postprocessing import Rule

@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pipeline.transforms import Augmentation, AugmentationConfig
+from pipeline.patches import Augmentation
+from pipeline.transforms import AugmentationConfig
 
 pytestmark = pytest.mark.gpu
 SIZE, NUM_PATCHES = (20, 24, 16), 3

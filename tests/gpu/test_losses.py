@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.losses import LossConfig, build_loss
-from pipeline.losses.config import LossName
+from pipeline.losses.build import LossName
 from pipeline.volume import IGNORE_INDEX
 
 pytestmark = pytest.mark.gpu

@@ -12,12 +12,12 @@ from torch.nn import functional
 from pipeline.errors import PipelineError
 from pipeline.model import load_model
 from pipeline.network import NetworkConfig, build_network
+from pipeline.patches import Augmentation, CachedCase, PatchDataset, Regions
 from pipeline.training import run, train
-from pipeline.training.backend import UNREPEATABLE, torch_settings
+from pipeline.training.arithmetic import UNREPEATABLE, torch_settings
 from pipeline.training.distributed import Ranks, distributed
 from pipeline.training.loader import build_loader
 from pipeline.training.recorder import read_metrics
-from pipeline.transforms import Augmentation, CachedCase, PatchDataset, Regions
 
 pytestmark = pytest.mark.gpu
 CPU = torch.device("cpu")

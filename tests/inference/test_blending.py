@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from pipeline.inference import blending
-from pipeline.inference.blending import activate, add_weighted
+from pipeline.inference import windows
+from pipeline.inference.windows import activate, add_weighted
 
 
 @pytest.fixture(params=[1, 37, 2**19])
 def chunk(request, monkeypatch):
     """Few or many values at once give the same."""
-    monkeypatch.setitem(blending.CHUNK_VALUES, "cpu", request.param)
+    monkeypatch.setitem(windows.CHUNK_VALUES, "cpu", request.param)
 
 
 def values(*shape, seed=0):

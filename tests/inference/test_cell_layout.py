@@ -6,11 +6,10 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from pipeline.inference.cell_layout import CellLayout
-from pipeline.inference.cells import Cells
+from pipeline.inference.cells import CellLayout, Cells
 from pipeline.inference.ensemble import Ensemble
 from pipeline.inference.memory import CellStorage
-from pipeline.inference.stream import Stream, Windows
+from pipeline.inference.predictor import Stream, Windows
 from pipeline.inference.windows import Order, WindowGrid
 
 LAYOUTS = [

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.inference.cell_layout import CellLayout
-from pipeline.inference.cells import Cells
+from pipeline.inference.cells import CellLayout, Cells
 from pipeline.inference.windows import Order, WindowGrid, importance
 
 CPU = torch.device("cpu")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.inference import CellStorage, NotEnoughMemory, is_out_of_memory
-from pipeline.inference.cell_layout import CellLayout
+from pipeline.inference.cells import CellLayout
 from pipeline.inference.memory import cells_bytes, settle_storage
 from pipeline.inference.windows import Order, WindowGrid
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from pipeline.inference import autocast_type, precision, proven_precision
-from pipeline.inference.precision import MAX_LABEL_CHANGE
+from pipeline.inference import autocast_type, config, proven_precision
+from pipeline.inference.config import MAX_LABEL_CHANGE
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,20 +38,20 @@ def test_auto_on_gpu(monkeypatch, is_native, dtype):
     ("change", "is_taken"), [(0.0, True), (MAX_LABEL_CHANGE, True), (0.0051, False), (1.0, False)]
 )
 def test_auto_is_native_where_it_hardly_changes_a_label(monkeypatch, native, change, is_taken):
-    monkeypatch.setattr(precision, "native_precision", lambda _device: native)
+    monkeypatch.setattr(config, "native_precision", lambda _device: native)
     found = proven_precision("auto", CPU, {native: change})
     assert found == (native if is_taken else "fp32")
 
 
 @pytest.mark.parametrize("known", [{}, {"fp16": 0.0}, {"fp16": 0.0, "fp32": 0.0}])
 def test_auto_is_exact_where_nothing_is_known(monkeypatch, known):
-    monkeypatch.setattr(precision, "native_precision", lambda _device: "bf16")
+    monkeypatch.setattr(config, "native_precision", lambda _device: "bf16")
     assert proven_precision("auto", CUDA, known) == "fp32"
 
 
 def test_the_device_is_asked(monkeypatch):
     monkeypatch.setattr(
-        precision, "native_precision", lambda device: "bf16" if device == CUDA else "fp32"
+        config, "native_precision", lambda device: "bf16" if device == CUDA else "fp32"
     )
     known = {"bf16": 0.001}
     assert proven_precision("auto", CUDA, known) == "bf16"
@@ -61,5 +61,5 @@ def test_the_device_is_asked(monkeypatch):
 @pytest.mark.parametrize("asked", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("known", [{}, {"bf16": 1.0, "fp16": 1.0}])
 def test_what_is_asked_for_needs_no_proof(monkeypatch, asked, known):
-    monkeypatch.setattr(precision, "native_precision", lambda _device: pytest.fail("not asked"))
+    monkeypatch.setattr(config, "native_precision", lambda _device: pytest.fail("not asked"))
     assert proven_precision(asked, CPU, known) == asked

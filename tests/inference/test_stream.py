@@ -3,10 +3,9 @@ import pytest
 import torch
 
 from pipeline.inference import CellStorage, Stream
-from pipeline.inference.cell_layout import CellLayout
-from pipeline.inference.cells import Cells
+from pipeline.inference.cells import CellLayout, Cells
 from pipeline.inference.ensemble import Ensemble
-from pipeline.inference.stream import Windows
+from pipeline.inference.predictor import Windows
 from pipeline.inference.windows import Order, WindowGrid
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 
-from pipeline.archive.ledger import Ledger
 from pipeline.errors import PipelineError
 from pipeline.journal import JOURNAL, Journal, Row, read_status
+from pipeline.pacs.ledger import Ledger
 
 NAMES = [f"study{number}" for number in range(30)]
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.journal import JOURNAL, PRIVATE, Journal, Row, digests
+from pipeline.journal import JOURNAL, PRIVATE, Journal, Row
+from pipeline.journal.database import _digest, keep_digests
 
 WRITE_FOREVER = """
 import sys
@@ -93,11 +94,11 @@ def test_a_journal_with_digests_gets_a_new_column(journal, out):
     journal.put(run, Row("a", "done", warnings=("odd",), incomplete=("liver",)), "s")
     journal.close()
     with sqlite3.connect(out / JOURNAL) as database:
-        database.create_function("digest", -1, digests._digest, deterministic=True)
+        database.create_function("digest", -1, _digest, deterministic=True)
         database.executescript(
             "ALTER TABLE studies DROP COLUMN incomplete; ALTER TABLE studies DROP COLUMN digest"
         )
-        digests.keep_digests(database)
+        keep_digests(database)
     database.close()
     for is_reader in (True, False, True):
         again = Journal(out, is_reader=is_reader)

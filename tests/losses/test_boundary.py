@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.losses.boundary import boundary_loss, signed_distance_mm, signed_distances_mm
 from pipeline.losses.comparison import compare_classes, compare_regions
+from pipeline.losses.losses import boundary_loss, signed_distance_mm, signed_distances_mm
 from pipeline.volume import IGNORE_INDEX
 
 SURE = 50.0

@@ -7,8 +7,7 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.losses import LossConfig, build_loss
-from pipeline.losses.build import read_nearest
-from pipeline.losses.config import LossName
+from pipeline.losses.build import LossName, read_nearest
 from pipeline.volume import IGNORE_INDEX
 
 NAMES = get_args(LossName)

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from pipeline.fingerprint.fingerprint import ChannelStatistics, Fingerprint, LabelStatistics
 from pipeline.losses import class_shares
-from pipeline.losses.class_weights import weights_from_shares
-from pipeline.transforms.fingerprint import ChannelStatistics, Fingerprint, LabelStatistics
+from pipeline.losses.comparison import weights_from_shares
 
 
 def fingerprint(*labels):

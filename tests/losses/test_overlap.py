@@ -3,7 +3,7 @@ import torch
 from monai.losses import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 
 from pipeline.losses.comparison import compare_classes, compare_regions
-from pipeline.losses.overlap import (
+from pipeline.losses.losses import (
     Sums,
     dice_loss,
     focal_tversky_loss,

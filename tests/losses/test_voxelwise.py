@@ -4,7 +4,7 @@ from monai.losses import FocalLoss
 from torch.nn import functional
 
 from pipeline.losses.comparison import compare_classes, compare_regions
-from pipeline.losses.voxelwise import cross_entropy, focal_loss, weighted_cross_entropy
+from pipeline.losses.losses import cross_entropy, focal_loss, weighted_cross_entropy
 from pipeline.volume import IGNORE_INDEX
 
 TABLE = torch.tensor([[False, True, True], [False, False, True]])

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import Case, Region, SegmentCode
-from pipeline.manifest.annotation import (
+from pipeline.manifest.rules import (
     check_annotated,
     check_codes,
     check_ignore_value,

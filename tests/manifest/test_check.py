@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from pipeline.files import sha256_of
 from pipeline.manifest import check_manifest
 from pipeline.study import StudyConfig
+from pipeline.system.files import sha256_of
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import Case, Region
-from pipeline.manifest.compare import compare_cases, find_outliers
+from pipeline.manifest.check import compare_cases, find_outliers
 from pipeline.manifest.examine import CaseFacts
 
 

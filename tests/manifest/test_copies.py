@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import Case, Split
-from pipeline.manifest.copies import check_copies, files_of, find_copies, time_points
+from pipeline.manifest.check import check_copies, files_of, find_copies, time_points
 
 
 def case(name, subject=None, image=None):

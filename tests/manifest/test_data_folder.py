@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import load_manifest
-from pipeline.manifest.data_folder import DataFolder
+from pipeline.manifest.rules import DataFolder
 
 OUTSIDE = ["../secret.nii", "images/../../secret.nii", "/etc/passwd", "link/secret.nii", "link.nii"]
 

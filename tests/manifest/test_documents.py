@@ -2,7 +2,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ManifestError
-from pipeline.manifest.documents import fit
+from pipeline.manifest.faults import fit
 
 
 class Thing(BaseModel):

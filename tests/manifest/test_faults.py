@@ -8,16 +8,16 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.admission import AdmissionConfig
 from pipeline.cluster.config import SlurmConfig, SshConfig
 from pipeline.errors import PipelineError
 from pipeline.evaluation import EvaluationConfig
+from pipeline.gate import AdmissionConfig
 from pipeline.manifest.decathlon import _DecathlonFile
 from pipeline.manifest.faults import first_fault, in_words
 from pipeline.manifest.nnunet import _NnunetFile
 from pipeline.manifest.yaml_manifest import ManifestFile
-from pipeline.outside import kind_in_words
-from pipeline.planning.config import PlanConfig
+from pipeline.planning.rules import PlanConfig
+from pipeline.system.documents import kind_in_words
 from pipeline.training import RunConfig
 
 CODE = "[a, SCT, b]"

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import Region
-from pipeline.manifest.nnunet_labels import read_nnunet_labels
+from pipeline.manifest.nnunet import read_nnunet_labels
 
 PATH = Path("dataset.json")
 BRATS = {

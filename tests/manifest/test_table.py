@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import ManifestError
 from pipeline.manifest import Channel, load_manifest
-from pipeline.manifest.data_folder import DataFolder
+from pipeline.manifest.rules import DataFolder
 from pipeline.manifest.table import read_table
 
 SHA = "AB" * 32

@@ -1,11 +1,12 @@
 """The description of a model of two channels, nothing in it as by default."""
 
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, ModelDescription
 from pipeline.network import NetworkConfig
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.study import StudyConfig
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
 
 def describe(**changes):

@@ -10,16 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.admission import AdmissionConfig, admit
 from pipeline.errors import ModelError, PipelineError
+from pipeline.fingerprint.appearance import look_at
+from pipeline.fingerprint.cohort_look import describe_looks
+from pipeline.gate import AdmissionConfig, admit
 from pipeline.inference import InferenceConfig
 from pipeline.manifest import Region, SegmentCode
 from pipeline.model import ChannelDescription, ModelDescription, load_model, save_model
 from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.segmentation import Segmenter, segment_study
 from pipeline.study import Study
-from pipeline.transforms.appearance import look_at
-from pipeline.transforms.cohort_look import describe_looks
 from pipeline.volume import Volume
 from tests.model.described import describe
 from tests.tiny import DESCRIPTION, tiny_model

@@ -437,7 +437,7 @@ def test_a_description_that_may_not_be_read_says_so_once(folder, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("pipeline.outside.text.open_ordinary", refuse)
+    monkeypatch.setattr("pipeline.system.text.open_ordinary", refuse)
     found = r"the description cannot be read \(Permission denied\)\. Mend its permissions"
     with pytest.raises(ModelError, match=found):
         load_model(folder, CPU)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
-from pipeline.model.plain import first_run, plain
+from pipeline.model.description import first_run, plain
 
 NAMES = [
     "liver", "left kidney", "Fläche", "50 % stenosis", "a@b", "vertebra #3", "C7::T1", "a_b_", "-",

@@ -1,6 +1,6 @@
 import json
 
-from pipeline.model.training_cases import UNKNOWN, TrainingCases
+from pipeline.model.description import UNKNOWN, TrainingCases
 from tests.tiny import describe
 
 CONTENTS = ["a" * 64, "b" * 64, "c" * 64]

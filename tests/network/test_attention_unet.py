@@ -3,8 +3,8 @@ import itertools
 import torch
 
 from pipeline.network import NetworkConfig, build_network, count_parameters
-from pipeline.network.attention_unet import AttentionGate
 from pipeline.network.config import Level
+from pipeline.network.unet import AttentionGate
 
 FINE = Level(4, (3, 3, 3), (1, 1, 1), 2)
 COARSE = Level(6, (3, 3, 3), (2, 2, 1), 2)

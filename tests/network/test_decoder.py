@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.network.blocks import Decoder, Heads
 from pipeline.network.config import NetworkConfig
-from pipeline.network.decoder import Decoder, Heads
 
 CONFIG = NetworkConfig(
     features=(2, 3, 4), strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)), deep_supervision=True

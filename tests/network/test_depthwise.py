@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.network.depthwise import DepthwiseConv
+from pipeline.network.blocks import DepthwiseConv
 
 
 @pytest.mark.parametrize("channels", [5, 16, 48])

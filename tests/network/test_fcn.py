@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.network import NetworkConfig, build_network, count_parameters
-from pipeline.network.fcn import ScoreUpsample
+from pipeline.network.plain import ScoreUpsample
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (2, 2, 1), (1, 1, 1)])

@@ -3,7 +3,7 @@ import itertools
 import torch
 
 from pipeline.network import NetworkConfig, build_network, count_parameters
-from pipeline.network.light_unet import SeparableConv
+from pipeline.network.depthwise_unets import SeparableConv
 
 
 def test_it_is_light():

@@ -4,7 +4,7 @@ from monai.networks.nets import MedNeXt as MonaiMedNeXt
 from torch.nn import functional
 
 from pipeline.network import NetworkConfig, build_network, count_parameters
-from pipeline.network.mednext import interleave
+from pipeline.network.depthwise_unets import interleave
 
 
 def monai_mednext(blocks, expansion, kernel_size, width=4, **values):

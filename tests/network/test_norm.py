@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.network.norm import InstanceNorm, _as_batch_norm
+from pipeline.network.blocks import InstanceNorm, _as_batch_norm
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last_3d)
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from pipeline.network import PRESETS, NetworkConfig, build_network, count_parameters
 from pipeline.network.config import Level
-from pipeline.network.residual_unet import ResidualBlock, ResidualStage
+from pipeline.network.unet import ResidualBlock, ResidualStage
 
 
 def num_parameters(features, blocks, num_channels, num_outputs):

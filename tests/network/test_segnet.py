@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.network import NetworkConfig, build_network, count_parameters
-from pipeline.network.segnet import unpool
+from pipeline.network.plain import unpool
 
 
 @pytest.mark.parametrize("stride", [(2, 2, 2), (2, 2, 1), (1, 2, 1)])

@@ -2,8 +2,8 @@ import torch
 
 from pipeline.network import NetworkConfig, build_network
 from pipeline.network.config import Level
-from pipeline.network.residual_unet import ResidualStage
-from pipeline.network.transformer import TransformerBlock
+from pipeline.network.transformers import TransformerBlock
+from pipeline.network.unet import ResidualStage
 
 CONFIG = NetworkConfig(name="trans_unet", features=(4, 8, 16), blocks=(1, 2, 3))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.network.transformer import (
+from pipeline.network.transformers import (
     PositionEmbedding,
     Transformer,
     TransformerBlock,

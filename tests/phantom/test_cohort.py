@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError
 from pipeline.phantom import PhantomConfig, cohort, make_cohort
 from pipeline.phantom.cohort import make_study
-from pipeline.private import PRIVATE
+from pipeline.system.private import PRIVATE
 
 CT_CONFIG = PhantomConfig(num_train=2, num_validation=1, seed=5)
 MR_CONFIG = PhantomConfig(kind="mr", num_train=1, num_validation=1, seed=5)

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
+from pipeline.fingerprint import Fingerprint, take_fingerprint
+from pipeline.fingerprint.fingerprint import LabelStatistics, Percentiles
 from pipeline.manifest import Channel, Manifest
-from pipeline.planning.accuracy import Accuracy, CloseLook
 from pipeline.planning.search import list_spacings
-from pipeline.planning.survey import Body, Survey
+from pipeline.planning.survey import Accuracy, Body, CloseLook, Survey
 from pipeline.training import RunConfig
-from pipeline.transforms import Fingerprint, take_fingerprint
-from pipeline.transforms.fingerprint import LabelStatistics, Percentiles
 from pipeline.volume import LabelMap, Volume
 
 

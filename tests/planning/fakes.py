@@ -3,8 +3,7 @@
 import torch
 
 from pipeline.planning.expect import Prospect
-from pipeline.planning.search import Candidate
-from pipeline.planning.shape import Shape
+from pipeline.planning.search import Candidate, Shape
 
 
 def make_prospect(spacing=6.0, loss=0.1, steps=5000, seconds=0.01, width=4):

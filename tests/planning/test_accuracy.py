@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from pipeline.manifest import Case
-from pipeline.planning import accuracy
-from pipeline.planning.accuracy import keep, look_closely
+from pipeline.planning import survey
+from pipeline.planning.survey import keep, look_closely
 from pipeline.volume import LabelMap
 
 
@@ -69,7 +69,7 @@ def test_no_more_cases_are_looked_at_than_the_voxels_around_their_labels_allow(
     cases, manifest, monkeypatch
 ):
     """A box of 17 x 9 x 7 voxels around the labels and 8 more on each side, within the volume."""
-    monkeypatch.setattr(accuracy, "MOST_VOXELS", 2 * 30 * 20 * 10)
+    monkeypatch.setattr(survey, "MOST_VOXELS", 2 * 30 * 20 * 10)
     look = look_closely(cases, manifest, [(2.0, 1.0, 3.0)])
     assert look.num_cases == 2
     assert look.extents_mm == {1: (20.0, 8.0, 15.0)}
@@ -82,9 +82,9 @@ def test_of_a_large_case_each_structure_is_looked_at_by_itself_in_so_many_voxels
     labels[80:84, 70:73, 60:63] = 2
     label_map = LabelMap(labels, np.diag([1.0, 2.0, 3.0, 1.0]))
     structures = {"shell": 1, "grain": 2, "absent": 3}
-    assert list(accuracy._parts(label_map, structures)) == [(label_map, structures)]
-    monkeypatch.setattr(accuracy, "MOST_OF_CASE", 3 * 7000)
-    (shell, of_shell), (grain, of_grain) = accuracy._parts(label_map, structures)
+    assert list(survey._parts(label_map, structures)) == [(label_map, structures)]
+    monkeypatch.setattr(survey, "MOST_OF_CASE", 3 * 7000)
+    (shell, of_shell), (grain, of_grain) = survey._parts(label_map, structures)
     assert (of_shell, of_grain) == ({"shell": 1}, {"grain": 2})
     assert 5000 < shell.labels_IJK.size <= 7000
     assert (shell.labels_IJK == 1).any()
@@ -93,7 +93,7 @@ def test_of_a_large_case_each_structure_is_looked_at_by_itself_in_so_many_voxels
     assert (grain.labels_IJK == 2).sum() == 36
     assert grain.affine[:3, 3].tolist() == [72, 2 * 62, 3 * 52]
     kept = [
-        accuracy._keep_all([(shell, of_shell), (grain, of_grain)], (mm, 2.0, 3.0), None)
+        survey._keep_all([(shell, of_shell), (grain, of_grain)], (mm, 2.0, 3.0), None)
         for mm in (1.0, 3.0)
     ]
     assert kept[0] == (1.0, 0.0)

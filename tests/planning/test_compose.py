@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from pipeline.planning.compose import Choice, compose, count_voxels, round_to, settings_of
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.rules import PlanConfig
 from pipeline.planning.search import list_candidates
-from pipeline.training.resources import Resources
+from pipeline.training.config import Resources
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from pipeline.planning.compose import Choice
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.estimate import (
     PARALLEL,
     Pricer,
@@ -13,9 +12,10 @@ from pipeline.planning.estimate import (
     measure_seconds,
     nominal_seconds,
 )
+from pipeline.planning.memory import make_step
 from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.rules import PlanConfig
 from pipeline.planning.search import list_candidates
-from pipeline.planning.step import make_step
 from pipeline.training.arithmetic import usual_arithmetic
 
 CPU = torch.device("cpu")

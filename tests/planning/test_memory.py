@@ -6,13 +6,13 @@ import torch
 
 from pipeline.inference import LiveBytes
 from pipeline.network import build_network, count_parameters
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.memory import USABLE, available_gb, total_gb, trace_cost
+from pipeline.planning.rules import PlanConfig
 
 
 def test_activations_of_a_small_patch_tell_those_of_a_large_one(toy_run, manifest):
     """The traced patch is 16 voxels wide; here a step of 8 times the voxels is traced whole."""
-    from pipeline.planning.step import make_step
+    from pipeline.planning.memory import make_step
 
     cost = trace_cost(toy_run((32, 32, 32)), manifest, "cpu")
     _, step = make_step(toy_run((32, 32, 32)), manifest, torch.device("cpu"))
@@ -37,7 +37,7 @@ import resource, sys, torch
 torch.set_num_threads(1)
 from pathlib import Path
 from pipeline.manifest import Channel, Manifest
-from pipeline.planning.step import make_step
+from pipeline.planning.memory import make_step
 from pipeline.training import RunConfig
 manifest = Manifest(Path("m"), "toy", "", "", "", (Channel("CT", "CT"),), {"a": 1, "b": 2}, ())
 make_step(RunConfig.model_validate_json(sys.argv[1]), manifest, torch.device("cpu"))[1]()

@@ -11,16 +11,15 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import KnownGpu
 from pipeline.manifest import load_manifest
-from pipeline.ownership import REPLACED
 from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import PlanConfig, estimate, plan, summary_of
-from pipeline.planning.memory import trace_cost
+from pipeline.planning.memory import make_step, num_outputs_of, trace_cost
 from pipeline.planning.plan import find_device
 from pipeline.planning.rules import LONGEST_MINUTES
 from pipeline.planning.search import LARGEST_PATCH
-from pipeline.planning.step import make_step, num_outputs_of
 from pipeline.planning.trial_ground import TrialResult
 from pipeline.planning.trials import Trials
+from pipeline.system.ownership import REPLACED
 from pipeline.training import RunConfig, RunFolder, train
 from pipeline.training.prepare import prepare_run
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.network import NetworkConfig
-from pipeline.planning.shape import fit_shape, plan_levels
+from pipeline.planning.search import fit_shape, plan_levels
 
 
 def shape_of(shape, spacing_mm, max_voxels=2e6, max_levels=6, **more):

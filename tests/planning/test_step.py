@@ -4,7 +4,7 @@ import math
 import torch
 
 from pipeline.manifest import Region
-from pipeline.planning.step import make_step, num_outputs_of
+from pipeline.planning.memory import make_step, num_outputs_of
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from pipeline.network.unet import UNet
 from pipeline.phantom import PhantomConfig, make_cohort
 from pipeline.planning import trial_ground
 from pipeline.planning.compose import Choice
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.expect import expect_practice
 from pipeline.planning.mirror import decide_mirroring
+from pipeline.planning.rules import PlanConfig
 from pipeline.planning.survey import take_survey
 from pipeline.planning.trial_ground import (
     FARTHEST_MM,

@@ -5,14 +5,14 @@ import yaml
 
 from pipeline.inference import KnownGpu
 from pipeline.planning.compose import Choice, Plan, compose
-from pipeline.planning.config import PlanConfig
 from pipeline.planning.expect import Considered, expect
 from pipeline.planning.mirror import decide_mirroring
 from pipeline.planning.reasons import table
+from pipeline.planning.rules import PlanConfig
 from pipeline.planning.search import list_candidates
 from pipeline.planning.writer import on_gpu_figures, plan_text, summary_of, write_plan
 from pipeline.training import RunConfig
-from pipeline.training.resources import Resources
+from pipeline.training.config import Resources
 
 STEP = {
     "features": [32], "patch_size": [9, 9, 9], "batch_size": 2, "precision": "bf16",

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from pipeline.postprocessing.components import find_components
-from pipeline.postprocessing.contact import lying_inside, touching
+from pipeline.postprocessing.components import find_components, lying_inside, touching
 from pipeline.volume import Grid
 
 SPACING = (1.0, 2.0, 3.0)  # Faces across I, J, K have 6, 3 and 2 mm^2.

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from pipeline.postprocessing.limits import allow_labels, beyond, change_shares
+from pipeline.postprocessing.apply import allow_labels, beyond, change_shares
 
 SHAPE = (3, 4, 2)
 MAPS = npst.arrays(np.uint8, SHAPE, elements=st.integers(0, 5))

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.postprocessing import Rule, apply_rules
 from pipeline.postprocessing.components import find_components
-from pipeline.postprocessing.sides import mid_plane_mm
+from pipeline.postprocessing.shape import mid_plane_mm
 from pipeline.volume import Grid
 
 LABELS = {"kidney": 1, "spine": 2}

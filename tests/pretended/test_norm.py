@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.network.norm import InstanceNorm
+from pipeline.network.blocks import InstanceNorm
 
 
 def test_same_values_as_on_the_cpu_without_waiting(gpu):

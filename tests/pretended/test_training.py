@@ -18,20 +18,20 @@ from ignite.engine import Events
 
 from pipeline.errors import TrainingError
 from pipeline.losses import LossConfig, build_loss
-from pipeline.losses.config import LossName
+from pipeline.losses.build import LossName
 from pipeline.network import build_network
+from pipeline.patches import CachedCase
+from pipeline.patches.cache import write_arrays
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training import RunConfig
 from pipeline.training import train as run_training
+from pipeline.training.config import ResourceMeter
 from pipeline.training.distributed import RankLostError, Ranks
 from pipeline.training.loader import build_loader
 from pipeline.training.loop import READ_EVERY, Loop
 from pipeline.training.recorder import Recorder, read_metrics
-from pipeline.training.resources import ResourceMeter
 from pipeline.training.step import build_state, build_trainer
-from pipeline.transforms import CachedCase
-from pipeline.transforms.cache import write_arrays
 
 GPU = torch.device("cuda", 0)
 SPACING_MM = (2.0, 2.0, 2.0)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
 
-from pipeline.refinement.changes import count_changes
+from pipeline.refinement.record import count_changes
 
 
 def test_by_hand():

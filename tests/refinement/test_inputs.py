@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.refinement.config import RefinementConfig
-from pipeline.refinement.inputs import open_inputs, read_image, read_segmentation
+from pipeline.refinement.inputs import RefinementConfig, open_inputs, read_image, read_segmentation
 
 
 def test_labels_of_any_size_become_classes(case):

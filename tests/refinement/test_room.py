@@ -4,9 +4,9 @@ import torch
 
 from pipeline.errors import StudyError
 from pipeline.inference import NotEnoughMemory
-from pipeline.main_memory import resident_bytes
 from pipeline.refinement.inputs import open_inputs
 from pipeline.refinement.room import BAND_BYTES, BOX_BYTES, Room, band_bytes
+from pipeline.system.memory import resident_bytes
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError, StudyError
-from pipeline.ownership import REPLACED
 from pipeline.postprocessing.crf import Crf, CrfConfig
-from pipeline.private import PRIVATE
 from pipeline.refinement import Outputs, RefinementConfig, refine_files
 from pipeline.refinement.run import NO_LABEL
+from pipeline.system.ownership import REPLACED
+from pipeline.system.private import PRIVATE
 
 VALUES = np.array([0, 3, 300])
 
@@ -106,7 +106,7 @@ def test_stopped_while_writing_the_earlier_mask_and_its_record_are_kept(case, mo
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.report.mask.append", stop)
+    monkeypatch.setattr("pipeline.output.nifti.append", stop)
     with pytest.raises(KeyboardInterrupt):
         refine_files(request)
     out = request.outputs.mask.parent

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
+from pipeline.inputs import find_studies
 from pipeline.model import ModelDescription, load_model, save_model
 from tests.tiny import DESCRIPTION, tiny_model
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.reproduction.compare import compare_masks
+from pipeline.reproduction.run import compare_masks
 
 
 @pytest.fixture

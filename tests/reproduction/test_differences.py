@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from pipeline.reproduction.differences import list_differences
+from pipeline.reproduction.run import list_differences
 
 
 def making(**changes):

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from pipeline.cohort import run_cohort
-from pipeline.cohort.here import Here
-from pipeline.cohort.job import Job
+from pipeline.cohort.own_process import Here
+from pipeline.cohort.request import Job
 from pipeline.journal import PRIVATE
-from pipeline.reproduction.located import locate_by_journal
+from pipeline.reproduction.sources import locate_by_journal
 from tests.cohort.conftest import (  # noqa: F401 (fixtures)
     model,
     model_folder,

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cohort import BidsChoice, SegmentOptions, find_studies, segment_cohort
+from pipeline.cohort import SegmentOptions, segment_cohort
 from pipeline.errors import ConfigError, StudyError
+from pipeline.inputs import BidsChoice, find_studies
 from pipeline.model import load_model
+from pipeline.output import FileRecord, read_provenance, write_provenance
 from pipeline.postprocessing import EACH_LABEL
-from pipeline.report import FileRecord, read_provenance, write_provenance
 from pipeline.reproduction import Reproduction, Request, Sources, reproduce
-from pipeline.reproduction.compare import MaskComparison
+from pipeline.reproduction.run import MaskComparison
 
 CPU = torch.device("cpu")
 

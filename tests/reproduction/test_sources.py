@@ -5,7 +5,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.model import load_model
-from pipeline.report import read_provenance
+from pipeline.output import read_provenance
 from pipeline.reproduction.sources import find_recorded_study, with_recorded_settings
 
 CPU = torch.device("cpu")

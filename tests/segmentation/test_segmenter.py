@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 
 from pipeline.errors import ModelError, StudyError
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.model import ChannelDescription, Model, ModelDescription
 from pipeline.network import NetworkConfig, build_network
@@ -21,7 +22,7 @@ from pipeline.postprocessing import PostprocessingConfig, Rule
 from pipeline.postprocessing.crf import Crf, CrfConfig
 from pipeline.segmentation import NOTHING_FOUND, Segmenter, segment_study
 from pipeline.study import Study, StudyConfig
-from pipeline.transforms import CERTAIN, ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import CERTAIN, ChannelNormalisation, Preprocessing
 from pipeline.volume import Volume
 
 CPU = torch.device("cpu")
@@ -177,12 +178,12 @@ def test_slices_and_tiny_volumes(study, spacing_mm, shape):
 
 MEASURE = """
 import sys
-import pipeline.preload
+import pipeline.system.preload
 import nibabel as nib
 import numpy as np
 import torch
 from pipeline.inference import InferenceConfig
-from pipeline.main_memory import PeakMeter, resident_bytes
+from pipeline.system.memory import PeakMeter, resident_bytes
 from pipeline.segmentation import Segmenter
 from pipeline.study import Study
 from pipeline.volume import Volume
@@ -316,7 +317,7 @@ def test_memory_is_predicted_and_measured(study, spacing_mm):
 def test_more_memory_than_was_allowed_is_said(study, spacing_mm, monkeypatch):
     segmenter = Segmenter(Model(describe(spacing_mm), (Thresholds(),)), CPU, max_bytes=10**11)
     prepared = segmenter.prepare(study)
-    monkeypatch.setattr("pipeline.main_memory.resident_bytes", lambda: 2 * 10**11)
+    monkeypatch.setattr("pipeline.system.memory.resident_bytes", lambda: 2 * 10**11)
     found = segmenter.segment(prepared)
     assert "took 200.00 GB of memory, more than was allowed" in found.warnings
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from pipeline.config import build_config
+from pipeline.fingerprint import Fingerprint
 from pipeline.manifest import Split
 from pipeline.model import Model, load_model, save_model
 from pipeline.network import build_network
 from pipeline.training import RunConfig, RunFolder
+from pipeline.training.data import open_manifest
 from pipeline.training.prepare import Prepared, describe_run
-from pipeline.training.reading import open_manifest
-from pipeline.training.recorded import RecordedSplit
-from pipeline.transforms import Fingerprint
+from pipeline.training.recorder import RecordedSplit
 
 SIZE = 10
 

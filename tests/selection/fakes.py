@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.selection.choice import Space
+from pipeline.selection.candidates import Space
 
 
 class FakeMeasure:

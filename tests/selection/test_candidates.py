@@ -3,11 +3,12 @@ import pytest
 from pipeline.manifest import Region
 from pipeline.postprocessing import PostprocessingConfig, check_rules
 from pipeline.selection.candidates import (
+    IDENTITY,
     SMOOTHNESS_ONLY,
+    Choice,
     make_candidates,
     setting_in_words,
 )
-from pipeline.selection.choice import IDENTITY, Choice
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipeline.selection.choice import IDENTITY, Choice, choose_rules, choose_setting
+from pipeline.selection.candidates import IDENTITY, Choice, choose_rules, choose_setting
 from tests.selection.fakes import FakeMeasure, effect, flat, space
 
 EVERY = np.ones(20, bool)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.candidates import IDENTITY, Choice
 from pipeline.selection.decision import (
     add_harmless,
     decide_anatomy,

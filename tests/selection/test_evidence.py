@@ -12,10 +12,10 @@ from pipeline.selection import evidence
 from pipeline.selection.evidence import (
     Decision,
     decision_in_effect,
+    draw_decision,
     read_decision,
     store_decision,
 )
-from pipeline.selection.plot import draw_decision
 from pipeline.selection.present import describe_decision
 from pipeline.selection.records import CandidateRecord
 

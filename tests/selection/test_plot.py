@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from pipeline.selection.plot import MOST_CANDIDATES, draw_decision
+from pipeline.selection.evidence import MOST_CANDIDATES, draw_decision
 from pipeline.selection.records import CandidateRecord, StructureRecord
 
 pytestmark = pytest.mark.usefixtures("drawn_pictures")
@@ -48,7 +48,7 @@ def test_a_picture_of_bounded_size_comes_of_any_number(tmp_path, num_candidates,
 def test_of_many_candidates_those_that_change_most_are_shown(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(
-        "pipeline.selection.plot._draw_candidates", lambda _, rows: shown.extend(rows)
+        "pipeline.selection.evidence._draw_candidates", lambda _, rows: shown.extend(rows)
     )
     gains = np.linspace(0, 0.1, 99)
     candidates = [candidate(n, gain) for n, gain in enumerate(gains)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation import EvaluationConfig, LabelScores, summarise
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.candidates import IDENTITY, Choice
 from pipeline.selection.decision import Verdict
 from pipeline.selection.records import candidate_record, score_records, structure_records
 

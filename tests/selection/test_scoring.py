@@ -8,9 +8,8 @@ from pipeline.manifest import Region
 from pipeline.postprocessing import PostprocessingConfig, Rule, postprocess
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.selection import scoring
-from pipeline.selection.candidates import Candidates
+from pipeline.selection.candidates import IDENTITY, Candidates, Choice
 from pipeline.selection.changes import difference
-from pipeline.selection.choice import IDENTITY, Choice
 from pipeline.selection.out_of_fold import SegmentedCase
 from pipeline.selection.scoring import CaseScorer
 from pipeline.volume import LabelMap

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.errors import ConfigError
 from pipeline.model import hash_model, load_model, read_description
 from pipeline.postprocessing import PostprocessingConfig

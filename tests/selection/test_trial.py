@@ -5,8 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from pipeline.selection.candidates import SMOOTHNESS_ONLY, make_candidates
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.candidates import IDENTITY, SMOOTHNESS_ONLY, Choice, make_candidates
 from pipeline.selection.clock import OutOfTimeError
 from pipeline.selection.trial import FieldTrial, spread
 from tests.selection.fakes import FakeMeasure, flat, folds

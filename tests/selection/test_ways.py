@@ -5,11 +5,10 @@ import pytest
 
 from pipeline.postprocessing import Rule
 from pipeline.postprocessing.crf import CrfConfig
-from pipeline.selection.candidates import Candidates
-from pipeline.selection.choice import IDENTITY, Choice
+from pipeline.selection.candidates import IDENTITY, Candidates, Choice
 from pipeline.selection.decision import Verdict
+from pipeline.selection.records import Findings, candidate_records, chosen_way, scores_by_way
 from pipeline.selection.trial import Trial
-from pipeline.selection.ways import Findings, candidate_records, chosen_way, scores_by_way
 from tests.selection.fakes import FakeMeasure, effect, flat
 
 CANDIDATES = Candidates(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.report.mask import write_mask
+from pipeline.output.nifti import write_mask
 from pipeline.study import open_volume, read_study
 
 UNKNOWN = "orientation unknown, left and right cannot be told apart"

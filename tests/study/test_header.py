@@ -5,7 +5,7 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.report.mask import write_mask
+from pipeline.output.nifti import write_mask
 from pipeline.study.header import geometry_header, header_from_grid, qform_error_mm
 from pipeline.volume import Grid
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StudyError
-from pipeline.report.mask import write_mask
+from pipeline.output.nifti import write_mask
 from pipeline.study import case_name, open_volume, read_study
 
 AFFINE = nib.affines.from_matvec(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.report.mask import write_mask
+from pipeline.output.nifti import write_mask
 from pipeline.study import (
     StudyConfig,
     case_name,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.study.statements import check_unit, compare_spacing, compare_thickness
+from pipeline.study.checks import check_unit, compare_spacing, compare_thickness
 from pipeline.volume import Grid
 
 GRID = Grid((100, 100, 50), np.diag([1.0, 1.0, 2.0, 1.0]))

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK
 
 from pipeline.errors import StudyError
-from pipeline.report.mask import write_mask
+from pipeline.output.nifti import write_mask
 from pipeline.study import read_label_map, read_study
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.hashes import write_noted
+from pipeline.system.hashes import write_noted
 from pipeline.training import TrainingConfig, arithmetic
 from pipeline.training.arithmetic import settle_arithmetic
 from pipeline.training.distributed import Ranks

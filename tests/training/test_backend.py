@@ -5,7 +5,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.network import NetworkConfig, build_network
-from pipeline.training.backend import (
+from pipeline.training.arithmetic import (
     check_repeatable,
     explain,
     is_out_of_memory,

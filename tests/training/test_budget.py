@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.training import TrainingConfig
-from pipeline.training.budget import learning_rate_at, progress_of
+from pipeline.training.step import learning_rate_at, progress_of
 
 
 def config(**changes):

@@ -15,7 +15,7 @@ from ignite.engine import Events
 from pipeline.errors import ConfigError
 from pipeline.evaluation import evaluate_folders, write_scores
 from pipeline.model import load_model
-from pipeline.ownership import REPLACED
+from pipeline.system.ownership import REPLACED
 from pipeline.training import RunFolder, arithmetic, cross_validate, cross_validation, run, train
 
 CPU = torch.device("cpu")

@@ -20,7 +20,7 @@ from ignite.engine import Events
 
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.model import load_model
-from pipeline.progress import CONSOLE
+from pipeline.system.progress import CONSOLE
 from pipeline.training import RunFolder, run, train
 from pipeline.training.distributed import RankLostError, Ranks, distributed
 from pipeline.training.recorder import read_metrics

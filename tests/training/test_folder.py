@@ -8,12 +8,12 @@ import yaml
 
 from pipeline.config import build_config
 from pipeline.errors import ConfigError, PipelineError, TrainingError
-from pipeline.hashes import write_noted
+from pipeline.fingerprint import Fingerprint
 from pipeline.manifest import Split
 from pipeline.model.folder import METADATA, WEIGHTS
+from pipeline.system.hashes import write_noted
 from pipeline.training import RunConfig, RunFolder
-from pipeline.training.recorded import RecordedSplit
-from pipeline.transforms import Fingerprint
+from pipeline.training.recorder import RecordedSplit
 
 FINGERPRINT = Fingerprint(
     num_cases=3,

@@ -7,7 +7,7 @@ from ignite.engine import Engine, Events
 from pipeline.network import NetworkConfig, build_network
 from pipeline.network.config import OPTIONS
 from pipeline.training import TrainingConfig
-from pipeline.training.freeze import attach_freezing, frozen_weights
+from pipeline.training.finetune import attach_freezing, frozen_weights
 from pipeline.training.step import build_state
 
 CPU = torch.device("cpu")

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, StudyError
+from pipeline.patches import Augmentation, CachedCase, PatchDataset
+from pipeline.patches.cache import write_arrays
 from pipeline.training.distributed import Ranks
 from pipeline.training.loader import BatchLoader, SliceSampler, build_loader
-from pipeline.transforms import Augmentation, AugmentationConfig, CachedCase, PatchDataset
-from pipeline.transforms.cache import write_arrays
+from pipeline.transforms import AugmentationConfig
 
 CPU = torch.device("cpu")
 ALONE = Ranks(CPU)

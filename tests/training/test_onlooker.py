@@ -10,7 +10,7 @@ from pipeline.manifest import Case, Channel, Manifest, Split
 from pipeline.study import Study
 from pipeline.study.header import header_from_grid
 from pipeline.training.data import MOST_ODD_CASES
-from pipeline.training.onlooker import Onlooker
+from pipeline.training.prepare import Onlooker
 from pipeline.volume import LabelMap, Volume
 
 

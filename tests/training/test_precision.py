@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training import precision
-from pipeline.training.precision import measure_label_change
+from pipeline.training import arithmetic
+from pipeline.training.arithmetic import measure_label_change
 
 CPU = torch.device("cpu")
 
@@ -23,11 +23,11 @@ def segmented(monkeypatch):
         "b": {"fp32": [0, 1, 1, 0, 0], "bf16": [1, 1, 1, 0, 0]},
         "empty": {"fp32": [0, 0], "bf16": [0, 0]},
     }
-    monkeypatch.setattr(precision, "native_precision", lambda _: "bf16")
-    monkeypatch.setattr(precision, "_with", lambda _, name: name)
-    monkeypatch.setattr(precision, "Segmenter", lambda name, _: name)
-    monkeypatch.setattr(precision, "read_case", lambda case, *_: (case, None))
-    monkeypatch.setattr(precision, "segment_study", lambda case, name: Labels(results[case][name]))
+    monkeypatch.setattr(arithmetic, "native_precision", lambda _: "bf16")
+    monkeypatch.setattr(arithmetic, "_with", lambda _, name: name)
+    monkeypatch.setattr(arithmetic, "Segmenter", lambda name, _: name)
+    monkeypatch.setattr(arithmetic, "read_case", lambda case, *_: (case, None))
+    monkeypatch.setattr(arithmetic, "segment_study", lambda case, name: Labels(results[case][name]))
 
 
 class FakeModel:
@@ -50,16 +50,16 @@ def test_without_foreground_nothing_is_known(segmented):
 
 
 def test_nothing_is_measured_where_float32_is_native(segmented, monkeypatch):
-    monkeypatch.setattr(precision, "native_precision", lambda _: "fp32")
+    monkeypatch.setattr(arithmetic, "native_precision", lambda _: "fp32")
     assert measure_label_change(["a"], FakeModel(), CPU) == {}
 
 
 def test_only_the_first_cases_are_taken(segmented, monkeypatch):
-    monkeypatch.setattr(precision, "MAX_CASES", 1)
+    monkeypatch.setattr(arithmetic, "MAX_CASES", 1)
     assert measure_label_change(["a", "b"], FakeModel(), CPU) == {"bf16": pytest.approx(1 / 3)}
 
 
 def test_no_further_case_is_begun_when_time_is_up(segmented, monkeypatch):
     clock = iter([0.0, 0.0, 200.0])
-    monkeypatch.setattr(precision.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(arithmetic.time, "monotonic", lambda: next(clock))
     assert measure_label_change(["a", "b"], FakeModel(), CPU) == {"bf16": pytest.approx(1 / 3)}

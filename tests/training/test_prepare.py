@@ -9,8 +9,8 @@ import pytest
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.manifest import SegmentCode, split_cases
 from pipeline.training import RunFolder, prepare
+from pipeline.training.data import open_manifest
 from pipeline.training.prepare import describe_run, prepare_folds, prepare_run
-from pipeline.training.reading import open_manifest
 
 
 @pytest.fixture

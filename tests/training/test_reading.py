@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.training.reading import adopt_reading, open_manifest
+from pipeline.training.data import adopt_reading, open_manifest
 
 
 def test_what_the_run_sets_goes_before_the_manifest(make_config, tmp_path):

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from pipeline.errors import TrainingError
-from pipeline.hashes import write_noted
-from pipeline.training.recorded import RecordedSplit, flatten, read_whole
+from pipeline.system.hashes import write_noted
+from pipeline.training.recorder import RecordedSplit, flatten, read_whole
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\0", "once upon a time"])

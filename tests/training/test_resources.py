@@ -7,7 +7,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from pipeline.training.resources import ResourceMeter, Resources, report_resources
+from pipeline.training.config import ResourceMeter, Resources, report_resources
 
 CPU = torch.device("cpu")
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.fingerprint import Fingerprint
+from pipeline.fingerprint.fingerprint import ChannelStatistics, Percentiles
 from pipeline.inference import LiveBytes
 from pipeline.losses import LossConfig, build_loss
 from pipeline.network import build_network
@@ -18,8 +20,7 @@ from pipeline.training.room import (
     holds_all_cases,
     step_bytes,
 )
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
-from pipeline.transforms.fingerprint import ChannelStatistics, Percentiles
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 from tests.tiny import describe
 
 GPU = torch.device("cuda")

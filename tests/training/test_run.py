@@ -17,9 +17,9 @@ from ignite.engine import Events
 
 from pipeline.errors import ConfigError, ManifestError
 from pipeline.inference import native_precision
-from pipeline.lock import RUN_LOCK, only_run
 from pipeline.manifest import load_manifest
 from pipeline.model import load_model
+from pipeline.system.private import RUN_LOCK, only_run
 from pipeline.training import RunFolder, arithmetic, cross_validate, prepare, run, train
 from pipeline.training.distributed import Ranks
 from pipeline.training.recorder import read_metrics
@@ -284,7 +284,7 @@ def test_a_run_is_not_overwritten(make_config, uninterrupted):
 def test_a_second_training_in_a_folder_is_refused_and_told_of_the_first(
     make_config, monkeypatch, tmp_path, words
 ):
-    monkeypatch.setattr("pipeline.lock.PATIENCE_S", 0)
+    monkeypatch.setattr("pipeline.system.private.PATIENCE_S", 0)
     config = make_config(tmp_path, *words)
     begin = cross_validate if words else train
     first = rf"tiny: another run .*process {os.getpid()} on .*name="

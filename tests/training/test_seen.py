@@ -11,7 +11,7 @@ from pipeline.manifest import Case
 from pipeline.model import read_description
 from pipeline.selection.finished_run import open_run
 from pipeline.training import train
-from pipeline.training.seen import seen_before, seen_in_words, training_cases
+from pipeline.training.finetune import seen_before, seen_in_words, training_cases
 from tests.tiny import describe
 
 CASES = [Case(name, (Path(name),), Path("l"), subject=name) for name in "abcd"]

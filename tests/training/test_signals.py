@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from pipeline.training.signals import on_stop_signal
+from pipeline.training.distributed import on_stop_signal
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 

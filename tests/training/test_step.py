@@ -4,12 +4,12 @@ import torch
 from ignite.engine import Events
 
 from pipeline.losses import LossConfig, build_loss
+from pipeline.patches import Batch
 from pipeline.postprocessing.crf import CrfConfig
 from pipeline.postprocessing.crf.layer import CrfLayer
 from pipeline.training import TrainingConfig
 from pipeline.training.distributed import Ranks
 from pipeline.training.step import build_state, build_trainer, set_learning_rate
-from pipeline.transforms import Batch
 
 CPU = torch.device("cpu")
 

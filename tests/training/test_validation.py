@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from pipeline.errors import ManifestError
 from pipeline.evaluation import EvaluationConfig, Summary
+from pipeline.fingerprint import Fingerprint
 from pipeline.inference import InferenceConfig
 from pipeline.losses import LossConfig
 from pipeline.manifest import Case, Channel, Manifest, Region
@@ -35,7 +36,7 @@ from pipeline.training.validation import (
     validate,
     volume_notes,
 )
-from pipeline.transforms import ChannelNormalisation, Fingerprint, Preprocessing
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 
 CPU = torch.device("cpu")
 LABELS = {"organ": 1, "lesion": 5}

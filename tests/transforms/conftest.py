@@ -3,11 +3,9 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
-from pipeline.transforms import CachedCase, ChannelNormalisation, Preprocessing
-from pipeline.transforms.cache import write_arrays
+from pipeline.transforms import ChannelNormalisation, Preprocessing
 from pipeline.volume import Volume
 
 ORIENTATIONS = ["".join(a) for a in itertools.product("LR", "PA", "IS")]
@@ -108,18 +106,3 @@ def linear_volume(world):
         return Volume(values[None].astype(np.float32), affine)
 
     return volume
-
-
-@pytest.fixture
-def cached(tmp_path):
-    """Write a cached case from arrays."""
-
-    def write(name, image_CIJK, label_IJK, annotated=()):
-        folder = tmp_path / name
-        folder.mkdir()
-        image = torch.as_tensor(np.asarray(image_CIJK, np.float32))
-        label = torch.as_tensor(np.asarray(label_IJK, np.int16))
-        write_arrays(folder, image, label, int(label.max()) + 1)
-        return CachedCase(name, folder, annotated)
-
-    return write

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.transforms import look_at
+from pipeline.fingerprint import look_at
 from pipeline.transforms.spikes import find_spikes
 from pipeline.volume import Volume
 

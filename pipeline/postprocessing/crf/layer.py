@@ -25,9 +25,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from pipeline.postprocessing.crf.band import num_columns
 from pipeline.postprocessing.crf.config import FEW_CLASSES, CrfConfig, Normalisation
-from pipeline.postprocessing.crf.features import measure
 from pipeline.postprocessing.crf.kernels import Backend, Rows, choose_kernels
-from pipeline.postprocessing.crf.lattice import Axis, Lattice, Scratch, blur
+from pipeline.postprocessing.crf.lattice import Axis, Lattice, Scratch, blur, measure
 from pipeline.transforms import CERTAIN
 
 WIDTH = 8

@@ -11,16 +11,13 @@ import torch
 from scipy import ndimage
 
 from pipeline.inference import NotEnoughMemory
-from pipeline.main_memory import give_back_freed
 from pipeline.postprocessing.crf.band import Band
-from pipeline.postprocessing.crf.compatibility import Compatibility
 from pipeline.postprocessing.crf.config import CrfConfig
-from pipeline.postprocessing.crf.features import Intensities, measure
-from pipeline.postprocessing.crf.groups import Group, group_all, group_near
+from pipeline.postprocessing.crf.groups import Compatibility, Group, group_all, group_near
 from pipeline.postprocessing.crf.kernels import Kernels
-from pipeline.postprocessing.crf.lattice import Axis, Lattice, Scratch
-from pipeline.postprocessing.crf.mean_field import infer
-from pipeline.postprocessing.crf.messages import Messages, Scene
+from pipeline.postprocessing.crf.lattice import Axis, Intensities, Lattice, Scratch, measure
+from pipeline.postprocessing.crf.mean_field import Messages, Scene, infer
+from pipeline.system.memory import give_back_freed
 
 WIDTHS = (8, 4, 2, 1)
 """Numbers of classes that are filtered at once, the fastest first."""

@@ -3,7 +3,6 @@
 LPS, in which DICOM places slices, ends in `stack`.
 """
 
-from pipeline.study.dicom.choice import Choice, Modality, SeriesRule, choose_series
 from pipeline.study.dicom.detect import dicom_among, is_dicom
 from pipeline.study.dicom.scan import (
     UNREADABLE_REMEDY,
@@ -12,7 +11,14 @@ from pipeline.study.dicom.scan import (
     renew,
     scan_dicom,
 )
-from pipeline.study.dicom.series import DicomSeries, Source
+from pipeline.study.dicom.series import (
+    Choice,
+    DicomSeries,
+    Modality,
+    SeriesRule,
+    Source,
+    choose_series,
+)
 from pipeline.study.dicom.volume import check_one_patient, find_volume, open_dicom
 
 __all__ = [

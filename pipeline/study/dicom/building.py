@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from pipeline.outside import open_ordinary
 from pipeline.study.dicom.instance import DAMAGE, Instance, Slice
 from pipeline.study.dicom.parts import Part, split_series
-from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.reading import read_bounded
 from pipeline.study.dicom.series import DicomSeries
+from pipeline.study.dicom.values import REMEDY, count_patients
+from pipeline.system.text import open_ordinary
 
 _IMAGE = (
     "PixelData", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",

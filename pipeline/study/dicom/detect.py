@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pipeline.outside import open_ordinary
 from pipeline.study.checks import POINTERS
+from pipeline.system.text import open_ordinary
 
 NUM_READERS = 4
 """Files that are opened at a time: on network storage, a header is mostly waited for."""

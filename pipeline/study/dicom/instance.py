@@ -18,16 +18,24 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
-from pipeline.disk import of_machine
-from pipeline.outside import open_ordinary
 from pipeline.study.dicom.detect import NO_FILE
-from pipeline.study.dicom.frames import Facts
-from pipeline.study.dicom.patient import NOBODY, PATIENT_TAGS, Patient
+from pipeline.study.dicom.frames import Facts, is_lossy
 from pipeline.study.dicom.problems import Problem, count_frames, find_problem
 from pipeline.study.dicom.reading import Bounded, read_bounded
-from pipeline.study.dicom.syntax import is_lossy
-from pipeline.study.dicom.values import Trait, as_number, as_numbers, as_text, as_trait, as_words
-from pipeline.study.unchanged import stamp_of
+from pipeline.study.dicom.values import (
+    NOBODY,
+    PATIENT_TAGS,
+    Patient,
+    Trait,
+    as_number,
+    as_numbers,
+    as_text,
+    as_trait,
+    as_words,
+)
+from pipeline.study.stored import stamp_of
+from pipeline.system.disk import of_machine
+from pipeline.system.text import open_ordinary
 
 Kind: TypeAlias = Literal["image", "localizer", "capture"]
 
@@ -116,7 +124,7 @@ class Instance:
         warnings: What is odd about them.
         slices: In the order of the file; none if there is a problem.
         patient: Whom it is of, to be compared.
-        stamp: Of the file whose header this is, as by `pipeline.study.unchanged`.
+        stamp: Of the file whose header this is, as by `pipeline.study.stored`.
     """
 
     path: Path

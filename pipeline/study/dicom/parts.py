@@ -15,14 +15,15 @@ from itertools import combinations, permutations
 import numpy as np
 
 from pipeline.study.dicom.instance import TRAITS, Slice
-from pipeline.study.dicom.passes import count_repeats, taking_turns
 from pipeline.study.dicom.problems import Problem
 from pipeline.study.dicom.stack import (
     MIN_SLICES,
     ORIENTATION_TOLERANCE,
     SPACING_TOLERANCE,
     Stack,
+    count_repeats,
     stack_slices,
+    taking_turns,
 )
 from pipeline.study.dicom.values import Trait
 from pipeline.volume import Grid

@@ -19,19 +19,17 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 
-from pipeline.disk import errors_named, explain
 from pipeline.errors import StudyError, packages_needed
-from pipeline.outside import open_ordinary
-from pipeline.quiet import quiet_libraries
-from pipeline.study.dicom.codestream import check_frame
-from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.frames import NATIVE, Facts, check_frame
 from pipeline.study.dicom.instance import DAMAGE, transfer_syntax
 from pipeline.study.dicom.problems import count_frames
 from pipeline.study.dicom.reading import read_bounded
 from pipeline.study.dicom.series import DicomSeries
-from pipeline.study.dicom.syntax import NATIVE
 from pipeline.study.dicom.values import as_number
 from pipeline.study.itk import damage_named
+from pipeline.system.disk import errors_named, explain
+from pipeline.system.quiet import quiet_libraries
+from pipeline.system.text import open_ordinary
 
 _PIXEL_MODULE = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",

@@ -10,9 +10,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from pipeline.study.dicom.frames import Facts
+from pipeline.study.dicom.frames import ENCAPSULATED, NATIVE, Facts, unreadable_syntax
 from pipeline.study.dicom.reading import BASE_BYTES, Bounded
-from pipeline.study.dicom.syntax import ENCAPSULATED, NATIVE, unreadable_syntax
 from pipeline.study.dicom.values import as_number, as_text, as_words
 
 _EXPORT = "Export the original images from the archive again."

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StudyError, packages_needed
-from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom.detect import NUM_READERS, dicom_among
 from pipeline.study.dicom.series import DicomSeries
-from pipeline.study.unchanged import stamp
+from pipeline.study.stored import stamp
+from pipeline.system.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     pass

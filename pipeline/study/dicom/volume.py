@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from pipeline.errors import StudyError, packages_needed
 from pipeline.study.checks import check_affine, check_num_voxels
-from pipeline.study.dicom.choice import SeriesRule, choose_series
-from pipeline.study.dicom.patient import REMEDY, count_patients
 from pipeline.study.dicom.scan import UNREADABLE_REMEDY, files_in, scan_dicom
-from pipeline.study.dicom.series import DicomSeries, Source
+from pipeline.study.dicom.series import DicomSeries, SeriesRule, Source, choose_series
+from pipeline.study.dicom.values import REMEDY, count_patients
 from pipeline.study.header import header_from_grid
 from pipeline.study.study import ImageFile, StudyConfig
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pipeline.postprocessing.crf.compatibility import Compatibility
+from pipeline.postprocessing.crf.groups import Compatibility
 
 
 def test_potts_by_hand():

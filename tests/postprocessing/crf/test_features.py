@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.postprocessing.crf.features import WINDOW, Intensities, measure
+from pipeline.postprocessing.crf.lattice import WINDOW, Intensities, measure
 
 
 def image_of(*channels):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.postprocessing.crf.hard import BAND_MM, uncertain_of_labels
+from pipeline.postprocessing.crf.refine import BAND_MM, uncertain_of_labels
 
 SPACING_MM = (1.0, 2.0, 0.5)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.postprocessing.crf import CrfConfig, features
+from pipeline.postprocessing.crf import CrfConfig, lattice
 from pipeline.postprocessing.crf.band import band_of_probabilities
 from pipeline.postprocessing.crf.kernels import choose_kernels
 from pipeline.postprocessing.crf.layer import CrfLayer
@@ -178,7 +178,7 @@ def test_the_unit_of_intensities_is_measured_where_no_class_is_certain(monkeypat
 
     def measure(image_MIJK, voxel_N, theta, unit):
         asked.append(voxel_N.tolist())
-        return features.measure(image_MIJK, voxel_N, theta, unit)
+        return lattice.measure(image_MIJK, voxel_N, theta, unit)
 
     monkeypatch.setattr("pipeline.postprocessing.crf.layer.measure", measure)
     image_BMIJK, logits_BCIJK = make_patch(2, size=(4, 3, 2))

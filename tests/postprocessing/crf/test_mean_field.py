@@ -3,10 +3,8 @@ import pytest
 import torch
 
 from pipeline.postprocessing.crf.band import Band
-from pipeline.postprocessing.crf.compatibility import Compatibility
-from pipeline.postprocessing.crf.groups import group_all, group_near
-from pipeline.postprocessing.crf.mean_field import infer
-from pipeline.postprocessing.crf.messages import Scene
+from pipeline.postprocessing.crf.groups import Compatibility, group_all, group_near
+from pipeline.postprocessing.crf.mean_field import Scene, infer
 
 NUM_VOXELS, NUM_CLASSES = 6, 4
 COSTS = [None, ((0, 1, 2, 1), (0.5, 0, 1, 1), (1, 3, 0, 1), (1, 1, 1, 0.2))]

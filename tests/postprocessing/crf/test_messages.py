@@ -11,10 +11,9 @@ from scipy import ndimage
 
 from pipeline.postprocessing.crf import torch_kernels
 from pipeline.postprocessing.crf.band import NO_CLASS, Band
-from pipeline.postprocessing.crf.features import Intensities
 from pipeline.postprocessing.crf.groups import group_all, group_near
-from pipeline.postprocessing.crf.lattice import Axis, Lattice, Scratch
-from pipeline.postprocessing.crf.messages import Messages, Scene
+from pipeline.postprocessing.crf.lattice import Axis, Intensities, Lattice, Scratch
+from pipeline.postprocessing.crf.mean_field import Messages, Scene
 
 CPU = torch.device("cpu")
 SHAPE = (15, 12, 13)
@@ -164,7 +163,7 @@ def test_groups_send_what_all_classes_at_once_send(num_channels, normalisation):
 def test_planes_are_added_some_at_a_time(monkeypatch, slab_voxels):
     scene, share_NS = make_scene(is_sparse=True)
     expected = send(scene, make_messages(scene, 1, "symmetric"), share_NS)
-    monkeypatch.setattr("pipeline.postprocessing.crf.messages.SLAB_VOXELS", slab_voxels)
+    monkeypatch.setattr("pipeline.postprocessing.crf.mean_field.SLAB_VOXELS", slab_voxels)
     found = send(scene, make_messages(scene, 1, "symmetric"), share_NS)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.study import DicomSeries, SeriesRule, choose_series
-from pipeline.study.dicom.patient import Patient
+from pipeline.study.dicom.values import Patient
 from pipeline.volume import Grid
 
 

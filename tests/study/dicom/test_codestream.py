@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from pydicom import uid
 
-from pipeline.study.dicom.codestream import check_frame
+from pipeline.study.dicom.frames import check_frame
 
 JPEG_HEADER = b"\xff\xd8\xff\xe0\x00\x04ab"
 """Start, and an APP0 segment of two bytes."""

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydicom import uid
 
 from pipeline.errors import StudyError
-from pipeline.quiet import quiet_libraries
 from pipeline.study import read_study
 from pipeline.study.dicom.instance import DAMAGE
+from pipeline.system.quiet import quiet_libraries
 from tests.dicom_files import PATIENT, make_series, save, voxels
 
 LONG_S = 5.0

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.study.dicom.instance import TRAITS, Slice
-from pipeline.study.dicom.passes import count_repeats, taking_turns
+from pipeline.study.dicom.stack import count_repeats, taking_turns
 
 
 def stack(numbers=None, acquisitions=None, times=None):

@@ -4,8 +4,8 @@ import pickle
 import pytest
 from pydicom.dataset import Dataset
 
-from pipeline.quiet import quiet_libraries
-from pipeline.study.dicom.patient import Patient, count_patients
+from pipeline.study.dicom.values import Patient, count_patients
+from pipeline.system.quiet import quiet_libraries
 
 
 @quiet_libraries()

@@ -6,10 +6,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from pipeline.quiet import quiet_libraries
 from pipeline.study.dicom import problems
 from pipeline.study.dicom.problems import count_frames
 from pipeline.study.dicom.reading import Bounded
+from pipeline.system.quiet import quiet_libraries
 from tests.dicom_files import make_enhanced, make_slice, positions_along, voxels
 
 PLAIN = uid.ExplicitVRLittleEndian

@@ -1,7 +1,7 @@
 import pytest
 from pydicom import uid
 
-from pipeline.study.dicom.syntax import is_lossy, unreadable_syntax
+from pipeline.study.dicom.frames import is_lossy, unreadable_syntax
 
 
 @pytest.mark.parametrize(
