@@ -1,7 +1,5 @@
 """How much two masks coincide, and how far apart their surfaces are.
 
-Axes: I, J, K = voxel axes; masks are boolean.
-
 The surface of a mask is the set of its voxels that have a face neighbour outside the mask; what
 lies beyond the volume counts as outside, so a mask cut off by the field of view has a surface
 there. Distances run between voxel centres, in mm, to the nearest surface voxel of the other mask.
@@ -11,7 +9,7 @@ package differs: it places surface elements at voxel corners and weights them by
 
 Grid axes are taken to be at right angles; rotation does not matter, shear is not corrected for.
 
-Axes: I, J, K = voxel axes; N counts surface voxels.
+Axes: I, J, K = voxel axes; N counts surface voxels. Masks are boolean.
 """
 
 from dataclasses import dataclass

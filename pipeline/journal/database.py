@@ -5,9 +5,7 @@ table and of its columns go into it. A journal of an earlier version has none, a
 is. SQLite has a checksum for each change in the `-wal` file by itself: one that is damaged there is
 left out, with all later ones.
 
-Source: sqlite.org/pragma.html, sqlite.org/fileformat2.html.
-
-Source: sqlite.org/wal.html.
+Source: sqlite.org/pragma.html, sqlite.org/fileformat2.html, sqlite.org/wal.html.
 """
 
 import hashlib

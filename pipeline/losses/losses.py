@@ -5,12 +5,8 @@ Where regions overlap, each is a question of its own: a voxel counts once for ea
 Axes: B = patch, C = class or region, X = 1 for exclusive classes and else as C, I, J, K = voxel
 axes.
 
-All are computed from three sums for each class, taken over the whole batch: a patch without a
-class would else have a Dice of about 0 for it, whatever is predicted.
-
-Axes: C = class or region.
-
-Axes: B = patch, C = class or region, I, J, K = voxel axes.
+Losses of overlap are computed from three sums for each class, taken over the whole batch: a patch
+without a class would else have a Dice of about 0 for it, whatever is predicted.
 """
 
 from dataclasses import dataclass

@@ -4,18 +4,13 @@ Source:
     Cicek et al., 3D U-Net, MICCAI 2016, doi:10.1007/978-3-319-46723-8_49; with instance
     normalisation, leaky ReLU, strided convolutions and deep supervision as in Isensee et al.,
     Nature Methods 18, 2021, doi:10.1038/s41592-020-01008-z.
-
-Source:
-    Isensee et al., nnU-Net Revisited, MICCAI 2024, doi:10.1007/978-3-031-72114-4_47; blocks after
-    He et al., CVPR 2016, doi:10.1109/CVPR.2016.90, with the average-pooled shortcut of He et al.,
-    Bag of Tricks, CVPR 2019, doi:10.1109/CVPR.2019.00065.
-
-Source:
-    Oktay et al., Attention U-Net, MIDL 2018, doi:10.48550/arXiv.1804.03999; Schlemper et al.,
+    Residual encoder: Isensee et al., nnU-Net Revisited, MICCAI 2024,
+    doi:10.1007/978-3-031-72114-4_47; blocks after He et al., CVPR 2016,
+    doi:10.1109/CVPR.2016.90, with the average-pooled shortcut of He et al., Bag of Tricks,
+    CVPR 2019, doi:10.1109/CVPR.2019.00065.
+    Attention U-Net: Oktay et al., MIDL 2018, doi:10.48550/arXiv.1804.03999; Schlemper et al.,
     Medical Image Analysis 53, 2019, doi:10.1016/j.media.2019.01.012.
-
-Source:
-    Zhou et al., UNet++, IEEE Transactions on Medical Imaging 39, 2020,
+    U-Net++: Zhou et al., IEEE Transactions on Medical Imaging 39, 2020,
     doi:10.1109/TMI.2019.2959609.
 """
 
