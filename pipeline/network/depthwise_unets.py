@@ -1,12 +1,11 @@
 """U-Nets of depthwise convolutions: a light one, and MedNeXt.
 
+MONAI's MedNeXt has neither anisotropic strides and kernels nor free features; ours equals it
+otherwise.
+
 Source:
     Howard et al., MobileNets, 2017, doi:10.48550/arXiv.1704.04861, for the convolutions; Cicek et
     al., 3D U-Net, MICCAI 2016, doi:10.1007/978-3-319-46723-8_49, for the rest.
-
-MONAI's has neither anisotropic strides and kernels nor free features; this one equals it otherwise.
-
-Source:
     Roy et al., MedNeXt, MICCAI 2023, doi:10.1007/978-3-031-43901-8_39.
 """
 

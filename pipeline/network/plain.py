@@ -3,8 +3,6 @@
 Source:
     Long et al., Fully Convolutional Networks for Semantic Segmentation, CVPR 2015,
     doi:10.1109/CVPR.2015.7298965.
-
-Source:
     Badrinarayanan et al., SegNet, IEEE Transactions on Pattern Analysis and Machine Intelligence
     39, 2017, doi:10.1109/TPAMI.2016.2644615.
 """

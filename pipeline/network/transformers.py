@@ -1,16 +1,13 @@
 """U-Nets with a vision transformer: UNETR and TransUNet, in 3D.
 
-MONAI has one too, but needs einops for it, and its attention keeps a matrix of all pairs.
-
-Source:
-    Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, doi:10.48550/arXiv.2010.11929.
+MONAI has such a transformer too, but needs einops for it, and its attention keeps a matrix of all
+pairs.
 
 Shapes: B batch, N tokens, C channels, I J K positions of the grid of tokens.
 
 Source:
+    Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, doi:10.48550/arXiv.2010.11929.
     Hatamizadeh et al., UNETR, WACV 2022, doi:10.1109/WACV51458.2022.00181.
-
-Source:
     Chen et al., TransUNet, Medical Image Analysis 97, 2024, doi:10.1016/j.media.2024.103280 (3D;
     the variant with a transformer in the encoder only).
 """
