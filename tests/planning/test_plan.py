@@ -236,6 +236,7 @@ def test_what_runs_out_of_memory_while_it_is_timed_is_left_out(
         return estimate.StepTime(0.001 if timed[-1] == 16 else 1.0, was_busy=False)
 
     monkeypatch.setattr(estimate, "measure_seconds", measure)
+    monkeypatch.setattr(sys.modules[find_device.__module__], "hold_trials", lambda *_: Trials())
     asked = request(make_data((48, 48, 48), num_cases=6), tmp_path / "a.yaml", minutes=0.1)
     result = plan(asked.model_copy(update={"measure": True}))
     left_out = timed[last - 1]
